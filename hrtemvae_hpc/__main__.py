@@ -1,0 +1,5 @@
+"""``python -m hrtemvae_hpc`` is the ``hrtemvae`` command."""
+
+from hrtemvae_hpc.cli import main
+
+main()

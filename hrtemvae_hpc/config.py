@@ -1,0 +1,167 @@
+"""The configuration of an analysis: a YAML file and the command line, checked against one schema.
+
+The defaults are the article's values. Every value that changes a map is in `movie`, `preprocess`, `windows`
+or `encoding`; `run` says only how the work is done.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from hrtemvae_hpc.errors import InputError
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def parse_bytes(value: Any) -> Any:
+    """Bytes from ``2GB``, ``500 MiB`` or a number; anything else is left for the schema to refuse."""
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]?I?)B?\s*", value.upper()) if isinstance(value, str) else None
+    if match is None:
+        if isinstance(value, str):
+            raise ValueError("give a size such as 2GB or 500MiB")
+        return value
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def parse_axes(value: Any) -> Any:
+    """An order of the axes time, rows and columns."""
+    if isinstance(value, str) and sorted(value) != ["t", "x", "y"]:
+        raise ValueError("name each of the axes t, y and x once, for example tyx or yxt")
+    return value
+
+
+def parse_roi(value: Any) -> Any:
+    """``y0:y1,x0:x1`` in pixels to ((y0, y1), (x0, x1))."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d*):(\d*)\s*,\s*(\d*):(\d*)\s*", value)
+    if match is None:
+        raise ValueError("give a region as y0:y1,x0:x1 in pixels, for example 0:512,128:640")
+    a, b, c, d = (int(g) if g else None for g in match.groups())
+    return (a, b), (c, d)
+
+
+def parse_frames(value: Any) -> Any:
+    """``a:b`` or ``a:b:step`` to (a, b, step)."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d*):(\d*)(?::(\d+))?\s*", value)
+    if match is None or match[3] == "0":
+        raise ValueError("give frames as a:b or a:b:step, for example 0:500:5")
+    return tuple(int(g) if g else None for g in match.groups())
+
+
+Bounds = tuple[int | None, int | None]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class MovieSection(_Section):
+    """Which pixels of the file are analysed."""
+
+    dataset: str | None = Field(None, description="path of the movie inside the file; found by itself if null")
+    axes: Annotated[str | None, BeforeValidator(parse_axes)] = Field(
+        None, description="order of the dataset's axes, tyx or yxt for example; read from the file if null"
+    )
+    roi: Annotated[tuple[Bounds, Bounds] | None, BeforeValidator(parse_roi)] = Field(
+        None, description="region y0:y1,x0:x1 in pixels; the whole frame if null"
+    )
+    frames: Annotated[tuple[int | None, int | None, int | None] | None, BeforeValidator(parse_frames)] = Field(
+        None, description="frames a:b or a:b:step; all if null"
+    )
+    on_bad_frame: Literal["stop", "skip"] = Field(
+        "stop", description="what to do with frames that can't be decompressed"
+    )
+
+
+class PreprocessSection(_Section):
+    """What is done to a whole frame (the region of interest of it) before it is cut into windows."""
+
+    clip_outliers: bool = Field(False, description="set pixels above mean + 3.717 sigma to mean + 3.5 sigma")
+    low_pass: bool = Field(False, description="Gaussian low-pass, sigma 0.25 cycles per pixel")
+
+
+class WindowsSection(_Section):
+    """How windows are laid over a frame and scaled."""
+
+    step: int = Field(8, ge=1, description="pixels between neighbouring windows")
+    scaling: Literal["window", "frame"] = Field(
+        "window", description="scale each window to 0..1 by itself, or all windows of a frame together"
+    )
+
+
+class EncodingSection(_Section):
+    """Which network turns windows into latents."""
+
+    model: str | None = Field(None, description="model file; the bundled weights if null")
+    precision: Literal["fp32", "tf32", "bf16"] = Field("fp32", description="arithmetic of the network")
+
+
+class RunSection(_Section):
+    """How the work is done; none of this changes a map."""
+
+    max_memory: Annotated[int | None, BeforeValidator(parse_bytes)] = Field(
+        None, ge=1, description="bytes a rank may use, 2GB for example; a share of the node's free memory if null"
+    )
+    keep_parts: bool = Field(False, description="keep the part files after the result is written")
+    silent_after: float = Field(120.0, gt=0, description="seconds without progress after which a rank is named")
+
+
+class AnalysisConfig(_Section):
+    """Everything that decides an analysis but the movie file itself."""
+
+    movie: MovieSection = MovieSection()
+    preprocess: PreprocessSection = PreprocessSection()
+    windows: WindowsSection = WindowsSection()
+    encoding: EncodingSection = EncodingSection()
+    run: RunSection = RunSection()
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any]) -> AnalysisConfig:
+    """The configuration of ``path`` (or the defaults) with ``overrides`` such as ``{"windows.step": 4}``.
+
+    Raises InputError that names the file, the path of the key and what is allowed there.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{path}: the configuration can't be read ({error.strerror}).") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())}).") from error
+        if not isinstance(loaded, dict | None):
+            raise InputError(f"{path}: a configuration is made of sections such as `windows:`; see configs/analyze.yaml.")
+        # A section of a commented-out file is null: it stands for its defaults.
+        values = {key: {} if section is None else section for key, section in (loaded or {}).items()}
+    for key, value in overrides.items():
+        section, name = key.split(".")
+        if isinstance(values.setdefault(section, {}), dict):
+            values[section][name] = value
+    try:
+        return AnalysisConfig.model_validate(_lists_to_tuples(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"] if isinstance(part, str) and "[" not in part)
+        from_flag = key in overrides
+        where = "--" + key.split(".")[-1].replace("_", "-") if from_flag else f"{path}: `{key}`"
+        raise InputError(f"{where}: {_reason(first)}") from error
+
+
+def _lists_to_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _lists_to_tuples(v) for k, v in value.items()}
+    return tuple(_lists_to_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _reason(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "no such key; configs/analyze.yaml lists all there are."
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{message[0].lower()}{message[1:]}, not {error['input']!r}."

@@ -1,0 +1,1 @@
+"""The ranks: their world, the plan, the handing out of tiles, part files and the gather."""

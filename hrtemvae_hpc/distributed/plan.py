@@ -1,0 +1,181 @@
+"""Deciding the tiles: what fits the memory of every rank and costs the least time."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hrtemvae_hpc.distributed.resources import FREE_SHARE, RankResources
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.statistics import over_time
+from hrtemvae_hpc.windows.engine import Engine
+from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
+
+# What a tile would cost on an ordinary machine: only the ratio of these matters, and they must not be measured,
+# or the same command would cut the same movie differently each time.
+_ENCODE_S = {"cpu": 3e-4, "cuda": 3e-6}  # a window
+_DECODE_S = {False: 5e-10, True: 3e-9}  # a byte, plain or compressed
+_TILE_S = 0.02  # messages and the part file
+_INTERRUPTED = 0.1  # the chance that a run is interrupted, and half a tile lost
+_LONGEST_TILE_S = 300.0
+_MARGIN = 1.15  # allocators keep more than was asked for
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a movie is cut, and what that needs. Bytes are for one rank."""
+
+    tiling: Tiling
+    frames: int
+    tile_bytes: int
+    working_bytes: int
+    decoded_bytes: int  # by all ranks together
+    needed_bytes: int  # each byte of the region once
+    memory: dict[int, int]  # limit by rank
+
+    @property
+    def read_amplification(self) -> float:
+        """Bytes decoded over bytes of the region that windows cover."""
+        return self.decoded_bytes / self.needed_bytes
+
+    @property
+    def encodings(self) -> int:
+        """Windows x frames."""
+        return self.tiling.grid.rows * self.tiling.grid.columns * self.frames
+
+
+def memory_limits(ranks: Sequence[RankResources], max_memory: int | None) -> dict[int, int]:
+    """Bytes each rank may use in all, by rank.
+
+    Raises InputError when ``max_memory`` times the ranks of a node is more than the node has free.
+    """
+    on_host = Counter(r.host for r in ranks)
+    used = Counter[str]()
+    free: dict[str, int] = {}
+    for r in ranks:
+        used[r.host] += r.used
+        free[r.host] = min(free.get(r.host, r.node_free), r.node_free)
+    limits = {}
+    for r in ranks:
+        available = free[r.host] + used[r.host]
+        if max_memory is not None and max_memory * on_host[r.host] > available:
+            raise InputError(
+                f"node {r.host}: {on_host[r.host]} ranks of --max-memory {format_bytes(max_memory)} each need "
+                f"{format_bytes(max_memory * on_host[r.host])}, the node has {format_bytes(available)} free; "
+                "lower --max-memory or start fewer ranks a node."
+            )
+        limits[r.rank] = max_memory or r.used + int(FREE_SHARE * free[r.host] / on_host[r.host])
+    return limits
+
+
+def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads: int) -> int:
+    """Bytes a rank needs beside its tile's pixels: reading, and a block on each of its threads."""
+    frames = reader.movie.shape[0]
+    windows = min(engine.block, grid.rows) * min(engine.block, grid.columns)
+    block = engine.working_bytes(frames) + over_time.working_bytes(frames, windows, engine.latents)
+    if engine.device.type == "cuda":
+        block = 4 * frames * windows * engine.latents  # the rest is the device's memory
+    return int(_MARGIN * (threads * block + reader.working_bytes()))
+
+
+def tile_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, tile: Rectangle) -> int:
+    """Bytes of a tile's pixels and maps."""
+    rows, columns = grid.pixels(tile.row0, tile.row1), grid.pixels(tile.column0, tile.column1)
+    pixels = (rows.stop - rows.start) * (columns.stop - columns.start) * reader.movie.shape[0]
+    # The finished maps are held, sent and written at the same time.
+    maps = 3 * 4 * (len(over_time.MAPS) * engine.latents + 1) * tile.windows
+    return int(pixels * reader.dtype.itemsize + maps)
+
+
+def decoded_bytes(reader: TileReader, tiling: Tiling) -> int:
+    """Bytes that reading every tile decodes."""
+    total = 0
+    for tile in tiling.tiles:
+        rows = tiling.grid.pixels(tile.row0, tile.row1)
+        columns = tiling.grid.pixels(tile.column0, tile.column1)
+        total += reader.movie.decoded_bytes(*reader.spans(rows, columns))
+    return total
+
+
+def make_plan(
+    engine: Engine,
+    reader: TileReader,
+    grid: WindowGrid,
+    ranks: Sequence[RankResources],
+    max_memory: int | None,
+    known: Tiling | None = None,
+) -> Plan:
+    """The cheapest tiling that fits, or ``known`` if it fits.
+
+    Raises InputError when not even one block of windows fits the memory of every rank.
+    """
+    limits = memory_limits(ranks, max_memory)
+    working = {r.rank: working_bytes(engine, reader, grid, r.threads) for r in ranks}
+    room = min(limits[r.rank] - r.used - working[r.rank] for r in ranks)
+    candidates = [known] if known else _candidates(grid, engine.block)
+    fitting = [t for t in candidates if tile_bytes(engine, reader, grid, t.tiles[0]) <= room]
+    if not fitting:
+        tightest = min(ranks, key=lambda r: limits[r.rank] - r.used - working[r.rank])
+        smallest = min(tile_bytes(engine, reader, grid, t.tiles[0]) for t in candidates)
+        need = smallest + working[tightest.rank] + tightest.used
+        there = sum(r.host == tightest.host for r in ranks)
+        other = "; --restart cuts the movie anew" if known else ", or shorten the movie with --frames"
+        raise InputError(
+            f"{reader.movie.where}: rank {tightest.rank} on {tightest.host} ({there} ranks on this node) needs at "
+            f"least {format_bytes(need)}, it may use {format_bytes(limits[tightest.rank])}; raise --max-memory "
+            f"to {format_bytes(need)} or more, start fewer ranks a node{other}."
+        )
+    best = min(fitting, key=lambda t: _cost(engine, reader, t, len(ranks)))
+    movie = reader.movie
+    rows, columns = grid.pixels(0, grid.rows), grid.pixels(0, grid.columns)
+    return Plan(
+        best,
+        movie.shape[0],
+        tile_bytes(engine, reader, grid, best.tiles[0]),
+        max(working.values()),
+        decoded_bytes(reader, best),
+        movie.shape[0] * rows.stop * columns.stop * movie.dtype.itemsize,
+        limits,
+    )
+
+
+def _candidates(grid: WindowGrid, block: int) -> list[Tiling]:
+    def sizes(windows: int) -> list[int]:
+        blocks = -(-windows // block)
+        return sorted({-(-blocks // parts) for parts in range(1, blocks + 1)})
+
+    return [Tiling(grid, block, r, c) for r in sizes(grid.rows) for c in sizes(grid.columns)]
+
+
+def _cost(engine: Engine, reader: TileReader, tiling: Tiling, ranks: int) -> tuple[float, int]:
+    """Seconds of all ranks together on an ordinary machine, beside the encoding itself."""
+    movie, kind = reader.movie, engine.device.type
+    largest = tiling.tiles[0].windows * movie.shape[0] * _ENCODE_S[kind]
+    count = -(-tiling.grid.rows // (tiling.block_rows * tiling.block)) * -(
+        -tiling.grid.columns // (tiling.block_columns * tiling.block)
+    )
+    decode = _decode_estimate(reader, tiling) * _DECODE_S[movie.storage.compression != "not compressed"]
+    waiting = largest * 0.5 * ((ranks - 1) + _INTERRUPTED)
+    # Ranks without a tile wait for the whole of one.
+    idle = max(0, ranks - count) * largest
+    too_long = max(0.0, largest - _LONGEST_TILE_S) * 1e3
+    return decode + waiting + idle + count * _TILE_S + too_long, count
+
+
+def _decode_estimate(reader: TileReader, tiling: Tiling) -> int:
+    """``decoded_bytes`` without a loop over tiles: the extents of rows and columns are independent."""
+    grid, movie = tiling.grid, reader.movie
+    if reader.whole_frames:
+        return decoded_bytes(reader, Tiling(grid, tiling.block, tiling.grid.rows, tiling.grid.columns)) * len(tiling.tiles)
+    rows = [movie.decoded_extent(1, grid.pixels(t.row0, t.row1)) for t in tiling.tiles if t.column0 == 0]
+    columns = [movie.decoded_extent(2, grid.pixels(t.column0, t.column1)) for t in tiling.tiles if t.row0 == 0]
+    return movie.decoded_extent(0, slice(0, 1)) * sum(rows) * sum(columns) * movie.dtype.itemsize
+
+
+def format_bytes(count: float) -> str:
+    """Bytes as people write them, and as --max-memory reads them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.4g} TB"

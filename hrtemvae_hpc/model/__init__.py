@@ -1,0 +1,1 @@
+"""The variational autoencoder: its architecture, network, model file and Keras import."""

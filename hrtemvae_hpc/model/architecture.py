@@ -1,0 +1,71 @@
+"""What distinguishes one network of the published family from another."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Normalization = Literal["none", "before_activation", "after_activation"]
+
+
+class DecoderArchitecture(BaseModel):
+    """Dense layer, reshape to ``base`` x ``base`` x ``base_channels``, transposed convolutions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: int = Field(4, ge=1, description="rows and columns after the reshape")
+    base_channels: int = Field(64, ge=1, description="channels after the reshape")
+    channels: tuple[int, ...] = Field((64, 64, 32, 32), description="channels of the stride-2 layers")
+    kernel: int = Field(4, ge=1, description="rows and columns of every kernel")
+    normalization: Normalization = Field("none", description="batch normalisation of the stride-2 layers")
+
+
+class Architecture(BaseModel):
+    """Encoder (and, where known, decoder) of one model; the defaults are the published PbS network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window: int = Field(64, ge=4, description="rows and columns of a window, pixels")
+    channels: tuple[int, ...] = Field((32, 32, 64, 64), min_length=1, description="channels of the convolutions")
+    kernel: int = Field(4, ge=1, description="rows and columns of every kernel")
+    stride: int = Field(2, ge=1, description="stride of every convolution")
+    normalization: Normalization = Field("none", description="batch normalisation after each convolution")
+    epsilon: float = Field(1e-3, gt=0, description="epsilon of the batch normalisation (Keras' default)")
+    hidden: int = Field(4096, ge=1, description="width of the dense layer before the latents")
+    latents: int = Field(64, ge=1, description="number of latent variables")
+    decoder: DecoderArchitecture | None = Field(None, description="absent where only the encoder is known")
+
+    @model_validator(mode="after")
+    def _decoder_returns_to_the_window(self) -> "Architecture":
+        if self.decoder and self.decoder.base * 2 ** len(self.decoder.channels) != self.window:
+            raise ValueError(
+                f"a decoder from {self.decoder.base} pixels through {len(self.decoder.channels)} doublings "
+                f"does not end at the window of {self.window} pixels"
+            )
+        return self
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Rows (= columns) of the input and after each convolution, pixels."""
+        sizes = [self.window]
+        for _ in self.channels:
+            sizes.append(-(-sizes[-1] // self.stride))
+        return tuple(sizes)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds to encode one window (z_mean only)."""
+        total, before = 0, 1
+        for size, channels in zip(self.sizes[1:], self.channels, strict=True):
+            total += size**2 * self.kernel**2 * before * channels
+            before = channels
+        return total + self.sizes[-1] ** 2 * before * self.hidden + self.hidden * self.latents
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Pixels that "same" padding adds before and after an axis of ``size`` pixels.
+
+    TensorFlow's rule: ``ceil(size / stride)`` outputs, an odd pixel goes after the axis
+    (https://www.tensorflow.org/api_docs/python/tf/nn, section "Notes on padding").
+    """
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2

@@ -1,0 +1,99 @@
+"""Encoder and decoder as PyTorch modules, with the semantics of the published Keras networks."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture, Normalization, same_padding
+
+
+def _pad(size: int, kernel: int, stride: int) -> tuple[int, int, int, int]:
+    before, after = same_padding(size, kernel, stride)
+    return before, after, before, after
+
+
+def _activate(x: Tensor, normalize: nn.Module | None, when: Normalization) -> Tensor:
+    if normalize is None:
+        return F.relu(x)
+    if when == "before_activation":
+        return F.relu(normalize(x))
+    return normalize(F.relu(x))  # type: ignore[no-any-return]
+
+
+class Encoder(nn.Module):
+    """Windows [n, 1, window, window] in 0..1 to the mean and log variance of their latents [n, latents]."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        a = self.architecture = architecture
+        inputs = (1, *a.channels[:-1])
+        self.conv = nn.ModuleList(
+            nn.Conv2d(i, o, a.kernel, a.stride) for i, o in zip(inputs, a.channels, strict=True)
+        )
+        self.norm = nn.ModuleList(
+            nn.BatchNorm2d(o, a.epsilon) for o in a.channels if a.normalization != "none"
+        )
+        self.dense = nn.Linear(a.sizes[-1] ** 2 * a.channels[-1], a.hidden)
+        self.mean = nn.Linear(a.hidden, a.latents)
+        self.log_var = nn.Linear(a.hidden, a.latents)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The activations [n, hidden] that both latent layers read."""
+        a = self.architecture
+        for layer, (conv, size) in enumerate(zip(self.conv, a.sizes, strict=False)):
+            pad = _pad(size, a.kernel, a.stride)
+            x = F.conv2d(F.pad(x, pad), conv.weight, conv.bias, a.stride)
+            x = _activate(x, self.norm[layer] if self.norm else None, a.normalization)
+        # The published networks flatten in (row, column, channel) order.
+        return F.relu(self.dense(x.permute(0, 2, 3, 1).flatten(1)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.hidden(x)
+        return self.mean(h), self.log_var(h)
+
+
+class Decoder(nn.Module):
+    """Latents [n, latents] to the logits of windows [n, 1, window, window]; their sigmoid is the window."""
+
+    def __init__(self, architecture: Architecture, decoder: DecoderArchitecture) -> None:
+        super().__init__()
+        d = self.decoder = decoder
+        self.dense = nn.Linear(architecture.latents, d.base**2 * d.base_channels)
+        inputs = (d.base_channels, *d.channels)
+        outputs = (*d.channels, 1)
+        self.strides = (2,) * len(d.channels) + (1,)
+        self.conv = nn.ModuleList(
+            nn.ConvTranspose2d(i, o, d.kernel, s) for i, o, s in zip(inputs, outputs, self.strides, strict=True)
+        )
+        self.norm = nn.ModuleList(
+            nn.BatchNorm2d(o, architecture.epsilon) for o in d.channels if d.normalization != "none"
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        d = self.decoder
+        x = F.relu(self.dense(z)).view(-1, d.base, d.base, d.base_channels).permute(0, 3, 1, 2)
+        for layer, (conv, stride) in enumerate(zip(self.conv, self.strides, strict=True)):
+            size = x.shape[-1] * stride
+            x = conv(x)
+            # A "same" transposed convolution crops what the forward one would have padded.
+            before, _ = same_padding(size, d.kernel, stride)
+            x = x[..., before : before + size, before : before + size]
+            if layer < len(d.channels):
+                x = _activate(x, self.norm[layer] if self.norm else None, d.normalization)
+        return x
+
+
+class VAE(nn.Module):
+    """Encoder, reparametrisation and decoder."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        if architecture.decoder is None:
+            raise ValueError("a VAE needs an architecture with a decoder")
+        self.encoder = Encoder(architecture)
+        self.decoder = Decoder(architecture, architecture.decoder)
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, mean and log variance for windows ``x`` and standard normal ``noise`` [n, latents]."""
+        mean, log_var = self.encoder(x)
+        return self.decoder(mean + torch.exp(0.5 * log_var) * noise), mean, log_var

@@ -1,0 +1,1 @@
+"""Files of movies: finding the movie in them, its axes and calibration, reading tiles, preprocessing."""

@@ -1,0 +1,44 @@
+"""Units of microscopes to nanometres and seconds."""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pint import UnitRegistry
+
+_UNCALIBRATED = {"", "px", "pix", "pixel", "pixels", "undefined", "none"}
+
+
+@lru_cache(maxsize=1)
+def _registry() -> "UnitRegistry[float]":
+    from pint import UnitRegistry
+
+    return UnitRegistry()
+
+
+def convert(value: float, units: str, to: str) -> float | None:
+    """``value`` in ``units`` as a number of ``to``; None where the units are unknown or of another kind.
+
+    Berkeley EMD writes units as ``[n_m]``; ``A`` and ``Å`` are both read as angstrom.
+    """
+    from pint.errors import PintError
+
+    plain = units.strip().strip("[]").replace("_", "")
+    if plain.lower() in _UNCALIBRATED or not np.isfinite(value):
+        return None
+    try:
+        return float(_registry().Quantity(value, "angstrom" if plain in ("A", "Å") else plain).to(to).magnitude)
+    except (PintError, ValueError, AssertionError, AttributeError, TypeError):
+        return None
+
+
+def spacing(positions: np.ndarray) -> float | None:
+    """The distance of evenly spaced positions; None where they are fewer than two or not even."""
+    if positions.ndim != 1 or len(positions) < 2 or positions.dtype.kind not in "iuf":
+        return None
+    steps = np.diff(positions.astype(float))
+    mean = float(steps.mean())
+    even = mean != 0 and bool(np.allclose(steps, mean, rtol=1e-3, atol=1e-9 * abs(mean)))
+    return abs(mean) if even else None

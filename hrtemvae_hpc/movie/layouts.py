@@ -1,0 +1,254 @@
+"""Where each family of HDF5 files keeps its movie, its axes and its calibration.
+
+NeXus: https://manual.nexusformat.org (default, signal, axes). NCEM/Berkeley EMD: https://emdatasets.com/format
+(emd_group_type, dim1..dim3). Velox EMD: /Data/Image/*/Data with axes y, x, t and JSON metadata. HyperSpy:
+/Experiments/*/data with axis-0.. groups.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.movie.calibration import convert, spacing
+
+
+@dataclass(frozen=True)
+class Located:
+    """A movie inside a file. Units: nm (rows, columns) and seconds, None where the file doesn't tell."""
+
+    dataset: str
+    layout: str
+    axes: str = "tyx"
+    pixel_size_nm: tuple[float, float] | None = None
+    frame_time_s: float | None = None
+
+
+def locate(file: h5py.File, path: Path, dataset: str | None) -> Located:
+    """The movie of ``file``: the named ``dataset``, or the only one that some layout offers.
+
+    Raises InputError when there is none, or several and none was named.
+    """
+    offers: list[Located] = []
+    for layout in (_nexus, _emd, _velox, _hyperspy):
+        for offer in layout(file):
+            if not any(_same(file, offer.dataset, known.dataset) for known in offers):
+                offers.append(offer)
+    plain = [Located(name, "plain HDF5", **_attributes(file[name])) for name in _three_dimensional(file)]
+    if dataset is not None:
+        return _named(file, path, dataset, offers)
+    movies = [offer for offer in offers if file[offer.dataset].ndim == 3]
+    nexus_default = [offer for offer in movies if offer.layout == "NeXus"]
+    for candidates in (nexus_default, movies, plain):
+        if len(candidates) == 1:
+            return candidates[0]
+    names = sorted({offer.dataset for offer in movies} | {offer.dataset for offer in plain})
+    if names:
+        raise InputError(f"{path}: holds several movies, name one with --dataset: {', '.join(names)}.")
+    flat = [f"{name} {file[name].shape}" for name in _datasets(file) if file[name].ndim > 0][:5]
+    found = f"; it holds {', '.join(flat)}" if flat else "; it holds no dataset at all"
+    raise InputError(f"{path}: no dataset of three dimensions (frames, rows, columns) in this file{found}.")
+
+
+def _named(file: h5py.File, path: Path, dataset: str, offers: list[Located]) -> Located:
+    item = _get(file, dataset)
+    if not isinstance(item, h5py.Dataset):
+        there = _three_dimensional(file)
+        listed = f" It holds {', '.join(there)}." if there else ""
+        raise InputError(f"{path}: there is no dataset {dataset!r}; name another with --dataset.{listed}")
+    for offer in offers:
+        if _same(file, offer.dataset, dataset):
+            return offer
+    return Located(dataset, "plain HDF5", **_attributes(item))
+
+
+def _get(group: h5py.Group, name: str) -> object:
+    try:
+        return group.get(name)
+    except (KeyError, ValueError, OSError, RuntimeError):
+        return None  # a broken link is not there
+
+
+def _same(file: h5py.File, one: str, other: str) -> bool:
+    return bool(one.strip("/") == other.strip("/") or file[one] == file[other])
+
+
+def _datasets(file: h5py.File) -> list[str]:
+    """Every dataset's path, those behind soft and external links included, without running in circles."""
+    found: list[str] = []
+    visited: set[object] = set()
+
+    def walk(group: h5py.Group, prefix: str) -> None:
+        if group in visited:
+            return
+        visited.add(group)
+        for name in group:
+            item = _get(group, name)
+            if isinstance(item, h5py.Dataset) and item not in visited:
+                visited.add(item)
+                found.append(f"{prefix}/{name}")
+            elif isinstance(item, h5py.Group):
+                walk(item, f"{prefix}/{name}")
+
+    walk(file, "")
+    return found
+
+
+def _three_dimensional(file: h5py.File) -> list[str]:
+    return [name for name in _datasets(file) if file[name].ndim == 3]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        value = value.item() if value.size == 1 else ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _attributes(dataset: h5py.Dataset) -> dict[str, object]:
+    """Calibration that a plain dataset carries as attributes ``pixel_size_nm`` and ``frame_time_s``."""
+    known: dict[str, object] = {}
+    size = np.ravel(dataset.attrs.get("pixel_size_nm", ()))
+    if size.size in (1, 2) and size.dtype.kind in "iuf":
+        known["pixel_size_nm"] = (float(size[0]), float(size[-1]))
+    time = np.ravel(dataset.attrs.get("frame_time_s", ()))
+    if time.size == 1 and time.dtype.kind in "iuf":
+        known["frame_time_s"] = float(time[0])
+    return known
+
+
+def _calibrated(dataset: str, layout: str, axes: str, scales: dict[str, tuple[float, str]]) -> Located:
+    """``scales`` gives the step and units of the axes that are known."""
+    converted = {a: convert(step, units, "s" if a == "t" else "nm") for a, (step, units) in scales.items()}
+    y, x = converted.get("y"), converted.get("x")
+    return Located(dataset, layout, axes, (y, x) if y and x else None, converted.get("t"))
+
+
+def _order(names: list[str], units: list[str]) -> str:
+    """The order of three axes from their names, else from which one counts time; else frames come first."""
+    initials = [name.strip().lower()[:1] for name in names]
+    if sorted(initials) == ["t", "x", "y"]:
+        return "".join(initials)
+    timed = [i for i, u in enumerate(units) if convert(1.0, u, "s") is not None]
+    if len(timed) == 1 and timed[0] == 2:
+        return "yxt"
+    if sorted(initials[1:]) == ["x", "y"]:
+        return "t" + "".join(initials[1:])
+    if sorted(initials[:2]) == ["x", "y"]:
+        return "".join(initials[:2]) + "t"
+    return "tyx"
+
+
+def _nexus(file: h5py.File) -> Iterator[Located]:
+    group: h5py.Group = file
+    while "default" in group.attrs:
+        following = _get(group, _text(group.attrs["default"]))
+        if not isinstance(following, h5py.Group) or following == group:
+            break
+        group = following
+    if "signal" not in group.attrs:
+        return
+    signal = _get(group, _text(group.attrs["signal"]))
+    if not isinstance(signal, h5py.Dataset):
+        return
+    names = [_text(name) for name in np.ravel(group.attrs.get("axes", ()))]
+    if signal.ndim != 3 or len(names) != 3:
+        yield Located(str(signal.name), "NeXus")
+        return
+    axes = [_get(group, name) for name in names]
+    units = [_text(a.attrs.get("units", "")) if isinstance(a, h5py.Dataset) else "" for a in axes]
+    order = _order(names, units)
+    scales = {}
+    for letter, axis, unit in zip(order, axes, units, strict=True):
+        step = spacing(axis[...]) if isinstance(axis, h5py.Dataset) else None
+        if step is not None:
+            scales[letter] = (step, unit)
+    yield _calibrated(f"{group.name.rstrip('/')}/{_text(group.attrs['signal'])}", "NeXus", order, scales)
+
+
+def _emd(file: h5py.File) -> Iterator[Located]:
+    for name in _datasets(file):
+        group = file[name.rpartition("/")[0] or "/"]
+        if name.rpartition("/")[2] != "data" or "emd_group_type" not in group.attrs:
+            continue
+        dims = [_get(group, f"dim{i}") for i in (1, 2, 3)]
+        if file[name].ndim != 3 or not all(isinstance(d, h5py.Dataset) for d in dims):
+            yield Located(name, "EMD (NCEM/Berkeley)")
+            continue
+        names = [_text(d.attrs.get("name", "")) for d in dims]  # type: ignore[union-attr]
+        units = [_text(d.attrs.get("units", "")) for d in dims]  # type: ignore[union-attr]
+        order = _order(names, units)
+        scales = {}
+        for letter, dim, unit in zip(order, dims, units, strict=True):
+            step = spacing(dim[...])  # type: ignore[index]
+            if step is not None:
+                scales[letter] = (step, unit)
+        yield _calibrated(name, "EMD (NCEM/Berkeley)", order, scales)
+
+
+def _velox(file: h5py.File) -> Iterator[Located]:
+    images = _get(file, "Data/Image")
+    if not isinstance(images, h5py.Group):
+        return
+    for key in images:
+        data = _get(images, f"{key}/Data")
+        if not isinstance(data, h5py.Dataset) or data.ndim != 3 or data.dtype.kind not in "iuf":
+            continue
+        scales = {}
+        metadata = _velox_metadata(_get(images, f"{key}/Metadata"))
+        result = metadata.get("BinaryResult", {})
+        for letter, field, unit in (("y", "height", "PixelUnitY"), ("x", "width", "PixelUnitX")):
+            size = result.get("PixelSize", {}).get(field)
+            if size is not None:
+                scales[letter] = (float(size), str(result.get(unit, "")))
+        time = _velox_frame_time(metadata, str(result.get("Detector", "")))
+        if time is not None:
+            scales["t"] = (time, "s")
+        yield _calibrated(f"/Data/Image/{key}/Data", "EMD (Velox)", "yxt", scales)
+
+
+def _velox_metadata(dataset: object) -> dict:  # type: ignore[type-arg]
+    """The JSON text of the first frame, padded with zeros."""
+    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 2:
+        return {}
+    try:
+        loaded = json.loads(dataset[:, 0].tobytes().split(b"\0")[0])
+    except ValueError:
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _velox_frame_time(metadata: dict, detector: str) -> float | None:  # type: ignore[type-arg]
+    """Seconds from one frame to the next: of the scan, else the camera's exposure."""
+    scan = metadata.get("Scan", {}).get("FrameTime")
+    if scan is not None:
+        return float(scan)
+    for entry in metadata.get("Detectors", {}).values():
+        if entry.get("DetectorName") == detector and "ExposureTime" in entry:
+            return float(entry["ExposureTime"])
+    return None
+
+
+def _hyperspy(file: h5py.File) -> Iterator[Located]:
+    experiments = _get(file, "Experiments")
+    if not isinstance(experiments, h5py.Group):
+        return
+    for key in experiments:
+        data = _get(experiments, f"{key}/data")
+        if not isinstance(data, h5py.Dataset) or data.ndim != 3:
+            continue
+        axes = [_get(experiments, f"{key}/axis-{i}") for i in range(3)]
+        found = [a.attrs if isinstance(a, h5py.Group) else {} for a in axes]
+        units = [_text(a.get("units", "")) for a in found]
+        order = _order([_text(a.get("name", "")) for a in found], units)
+        scales = {
+            letter: (abs(float(a["scale"])), unit)
+            for letter, a, unit in zip(order, found, units, strict=True)
+            if "scale" in a
+        }
+        yield _calibrated(f"/Experiments/{key}/data", "HyperSpy", order, scales)
+
+

@@ -1,0 +1,123 @@
+"""Reading the pixels of a tile: all frames of a rectangle, preprocessed, with its bad frames told."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from hrtemvae_hpc.config import PreprocessSection
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.movie.movie import Movie
+from hrtemvae_hpc.movie.preprocess import clip_outliers, low_pass
+
+_SLAB_BYTES = 64 * 2**20
+
+
+@dataclass
+class TilePixels:
+    """What the engine needs of a tile."""
+
+    pixels: np.ndarray  # [frames, rows, columns], the movie's dtype, or floating after preprocessing
+    readable: np.ndarray  # [frames] bool; the others could not be decoded
+    frame_range: np.ndarray | None  # [frames, 2] lowest and highest finite pixel of the whole frame, float64
+    decoded_bytes: int = 0
+    bad_frames: list[int] = field(default_factory=list)  # indices in the file
+
+
+class TileReader:
+    """Reads tiles of a movie. Whole frames are read where preprocessing or the scaling needs them."""
+
+    def __init__(self, movie: Movie, preprocess: PreprocessSection, frame_scaling: bool) -> None:
+        self.movie = movie
+        self.preprocess = preprocess
+        self.frame_scaling = frame_scaling
+
+    @property
+    def whole_frames(self) -> bool:
+        """Whether every tile costs the reading of whole frames."""
+        return self.frame_scaling or self._filters
+
+    @property
+    def _filters(self) -> bool:
+        return self.preprocess.clip_outliers or self.preprocess.low_pass
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of a tile's pixels; frames that are filtered become floating."""
+        own = self.movie.dtype
+        return np.dtype(np.float64 if own.itemsize > 4 else np.float32) if self._filters else own
+
+    def spans(self, rows: slice, columns: slice) -> tuple[slice, slice]:
+        """What is read for a tile's rows and columns."""
+        if self.whole_frames:
+            return slice(0, self.movie.shape[1]), slice(0, self.movie.shape[2])
+        return rows, columns
+
+    def working_bytes(self) -> int:
+        """Bytes that reading needs beside the tile itself."""
+        _, height, width = self.movie.shape
+        depth = self.movie.storage.chunk[0] if self.movie.storage.chunk else 1
+        # A slab, its conversion, and the spectrum and products of one filtered frame.
+        frame = height * width * (self.movie.dtype.itemsize * (1 + depth) + 48 * self._filters)
+        return 2 * _SLAB_BYTES + (frame if self.whole_frames else 0)
+
+    def read(
+        self, rows: slice, columns: slice, skip_bad_frames: bool, check: Callable[[], None] = lambda: None
+    ) -> TilePixels:
+        """The tile ``rows`` x ``columns``; ``check`` is called between slabs and may raise.
+
+        Raises InputError at frames that can't be decoded, unless ``skip_bad_frames``.
+        """
+        movie = self.movie
+        tile = TilePixels(
+            np.zeros((movie.shape[0], rows.stop - rows.start, columns.stop - columns.start), self.dtype),
+            np.ones(movie.shape[0], bool),
+            np.full((movie.shape[0], 2), np.nan) if self.frame_scaling else None,
+        )
+        read_rows, read_columns = self.spans(rows, columns)
+        row_bytes = (read_rows.stop - read_rows.start) * (read_columns.stop - read_columns.start) * movie.dtype.itemsize
+        for slab in movie.frames_a_slab(row_bytes, _SLAB_BYTES):
+            check()
+            self._fill(tile, slab, rows, columns)
+            if tile.bad_frames and not skip_bad_frames:
+                frames = ", ".join(map(str, tile.bad_frames))
+                raise InputError(
+                    f"{movie.where}: can't be decoded at frame {frames}; "
+                    "copy the movie again, or leave such frames out with --on-bad-frame skip."
+                )
+        tile.decoded_bytes = movie.decoded_bytes(read_rows, read_columns)
+        return tile
+
+    def _fill(self, tile: TilePixels, slab: slice, rows: slice, columns: slice) -> None:
+        read_rows, read_columns = self.spans(rows, columns)
+        try:
+            pixels = self.movie.read(slab, read_rows, read_columns)
+        except OSError:
+            if slab.stop - slab.start > 1:
+                for t in range(slab.start, slab.stop):
+                    self._fill(tile, slice(t, t + 1), rows, columns)
+                return
+            tile.readable[slab.start] = False
+            tile.bad_frames.append(int(self.movie.frame_indices[slab.start]))
+            return
+        if not self.whole_frames:
+            tile.pixels[slab] = pixels
+            return
+        for t, frame_pixels in zip(range(slab.start, slab.stop), pixels, strict=True):
+            frame_pixels = self._filter(frame_pixels)
+            tile.pixels[t] = frame_pixels[rows, columns]
+            if tile.frame_range is not None:
+                finite = frame_pixels[np.isfinite(frame_pixels)]
+                tile.frame_range[t] = (finite.min(), finite.max()) if finite.size else np.nan
+
+    def _filter(self, pixels: np.ndarray) -> np.ndarray:
+        if not self._filters:
+            return pixels
+        frame = torch.from_numpy(pixels.astype(self.dtype))
+        if self.preprocess.clip_outliers:
+            frame = clip_outliers(frame)
+        if self.preprocess.low_pass:
+            frame = low_pass(frame)
+        return frame.numpy()
+

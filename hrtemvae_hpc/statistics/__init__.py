@@ -1,0 +1,1 @@
+"""How a latent varies over time, as functions of tensors."""

@@ -1,0 +1,1 @@
+"""Segments from micrographs, and the training of a model."""

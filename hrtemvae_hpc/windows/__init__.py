@@ -1,0 +1,1 @@
+"""The grid of windows, its tiles and blocks, and the engine that encodes them."""

@@ -1,0 +1,90 @@
+"""Window positions on a frame, and rectangles of them.
+
+A block is the unit of computing: a small rectangle of window positions whose latents are computed together, at
+fixed places of the grid. A tile is the unit of work: a rectangle of whole blocks. Whatever the tiling, the same
+windows meet in the same block, so the maps are the same to the bit.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class WindowGrid:
+    """All positions of a square window on a frame of ``height`` x ``width`` pixels, ``step`` pixels apart."""
+
+    height: int
+    width: int
+    window: int
+    step: int
+
+    @property
+    def rows(self) -> int:
+        """Window positions along y."""
+        return (self.height - self.window) // self.step + 1
+
+    @property
+    def columns(self) -> int:
+        """Window positions along x."""
+        return (self.width - self.window) // self.step + 1
+
+    def pixels(self, start: int, stop: int) -> slice:
+        """The pixels that windows ``start:stop`` of one axis cover."""
+        return slice(start * self.step, (stop - 1) * self.step + self.window)
+
+    def centres(self, count: int) -> np.ndarray:
+        """Centres [count] of the windows of one axis, in pixels (the first pixel's centre is 0)."""
+        return np.arange(count) * self.step + (self.window - 1) / 2
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """Window positions row0:row1 x column0:column1 of a grid."""
+
+    row0: int
+    row1: int
+    column0: int
+    column1: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.row1 - self.row0, self.column1 - self.column0
+
+    @property
+    def windows(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    def __str__(self) -> str:
+        return f"window rows {self.row0}:{self.row1}, columns {self.column0}:{self.column1}"
+
+
+def _spans(start: int, stop: int, size: int) -> list[tuple[int, int]]:
+    return [(a, min(a + size, stop)) for a in range(start, stop, size)]
+
+
+def cut(rectangle: Rectangle, rows: int, columns: int) -> Iterator[Rectangle]:
+    """``rectangle`` cut row by row into pieces of at most ``rows`` x ``columns`` window positions."""
+    for row0, row1 in _spans(rectangle.row0, rectangle.row1, rows):
+        for column0, column1 in _spans(rectangle.column0, rectangle.column1, columns):
+            yield Rectangle(row0, row1, column0, column1)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A grid cut into tiles of ``block_rows`` x ``block_columns`` blocks of ``block`` x ``block`` windows."""
+
+    grid: WindowGrid
+    block: int
+    block_rows: int
+    block_columns: int
+
+    @property
+    def tiles(self) -> list[Rectangle]:
+        whole = Rectangle(0, self.grid.rows, 0, self.grid.columns)
+        return list(cut(whole, self.block_rows * self.block, self.block_columns * self.block))
+
+    def blocks(self, tile: Rectangle) -> list[Rectangle]:
+        """The blocks of a tile, in the coordinates of the whole grid."""
+        return list(cut(tile, self.block, self.block))
