@@ -88,13 +88,14 @@ def tile_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, tile: Recta
 
 
 def decoded_bytes(reader: TileReader, tiling: Tiling) -> int:
-    """Bytes that reading every tile decodes."""
-    total = 0
-    for tile in tiling.tiles:
-        rows = tiling.grid.pixels(tile.row0, tile.row1)
-        columns = tiling.grid.pixels(tile.column0, tile.column1)
-        total += reader.movie.decoded_bytes(*reader.spans(rows, columns))
-    return total
+    """Bytes that reading every tile decodes: a product, because tiles and chunks both form grids."""
+    grid, movie, tiles = tiling.grid, reader.movie, tiling.tiles
+    everything = slice(0, 1)
+    rows = [reader.spans(grid.pixels(t.row0, t.row1), everything)[0] for t in tiles if t.column0 == 0]
+    columns = [reader.spans(everything, grid.pixels(t.column0, t.column1))[1] for t in tiles if t.row0 == 0]
+    decoded_rows = sum(movie.decoded_extent(1, span) for span in rows)
+    decoded_columns = sum(movie.decoded_extent(2, span) for span in columns)
+    return movie.decoded_extent(0, everything) * decoded_rows * decoded_columns * movie.dtype.itemsize
 
 
 def make_plan(
@@ -117,7 +118,7 @@ def make_plan(
     if not fitting:
         tightest = min(ranks, key=lambda r: limits[r.rank] - r.used - working[r.rank])
         smallest = min(tile_bytes(engine, reader, grid, t.tiles[0]) for t in candidates)
-        need = smallest + working[tightest.rank] + tightest.used
+        need = 1.01 * (smallest + working[tightest.rank] + tightest.used)
         there = sum(r.host == tightest.host for r in ranks)
         other = "; --restart cuts the movie anew" if known else ", or shorten the movie with --frames"
         raise InputError(
@@ -151,25 +152,13 @@ def _cost(engine: Engine, reader: TileReader, tiling: Tiling, ranks: int) -> tup
     """Seconds of all ranks together on an ordinary machine, beside the encoding itself."""
     movie, kind = reader.movie, engine.device.type
     largest = tiling.tiles[0].windows * movie.shape[0] * _ENCODE_S[kind]
-    count = -(-tiling.grid.rows // (tiling.block_rows * tiling.block)) * -(
-        -tiling.grid.columns // (tiling.block_columns * tiling.block)
-    )
-    decode = _decode_estimate(reader, tiling) * _DECODE_S[movie.storage.compression != "not compressed"]
+    count = len(tiling.tiles)
+    decode = decoded_bytes(reader, tiling) * _DECODE_S[movie.storage.compression != "not compressed"]
     waiting = largest * 0.5 * ((ranks - 1) + _INTERRUPTED)
     # Ranks without a tile wait for the whole of one.
     idle = max(0, ranks - count) * largest
     too_long = max(0.0, largest - _LONGEST_TILE_S) * 1e3
     return decode + waiting + idle + count * _TILE_S + too_long, count
-
-
-def _decode_estimate(reader: TileReader, tiling: Tiling) -> int:
-    """``decoded_bytes`` without a loop over tiles: the extents of rows and columns are independent."""
-    grid, movie = tiling.grid, reader.movie
-    if reader.whole_frames:
-        return decoded_bytes(reader, Tiling(grid, tiling.block, tiling.grid.rows, tiling.grid.columns)) * len(tiling.tiles)
-    rows = [movie.decoded_extent(1, grid.pixels(t.row0, t.row1)) for t in tiling.tiles if t.column0 == 0]
-    columns = [movie.decoded_extent(2, grid.pixels(t.column0, t.column1)) for t in tiling.tiles if t.row0 == 0]
-    return movie.decoded_extent(0, slice(0, 1)) * sum(rows) * sum(columns) * movie.dtype.itemsize
 
 
 def format_bytes(count: float) -> str:

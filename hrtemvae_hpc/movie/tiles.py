@@ -89,6 +89,24 @@ class TileReader:
         tile.decoded_bytes = movie.decoded_bytes(read_rows, read_columns)
         return tile
 
+    def sample(self, rows: slice, columns: slice, frames: int) -> tuple[np.ndarray, int]:
+        """At most ``frames`` first frames of a tile, unfiltered, for a trial; and the bytes decoded for them.
+
+        Where the file can't be decoded, noise takes their place: the time to encode is the same.
+        """
+        movie = self.movie
+        slab = movie.frames_a_slab(1, 1)[0]
+        count = min(frames, movie.shape[0])
+        try:
+            pixels = movie.read(slice(slab.start, min(slab.stop, count)), *self.spans(rows, columns))
+        except OSError:
+            shape = (1, rows.stop - rows.start, columns.stop - columns.start)
+            return np.random.default_rng(0).integers(0, 100, shape).repeat(count, 0).astype(movie.dtype), 0
+        depth = movie.storage.chunk[0] if movie.storage.chunk else len(pixels)
+        decoded = movie.decoded_bytes(*self.spans(rows, columns)) * depth // movie.decoded_extent(0, rows)
+        tiled = np.resize(pixels, (count, *pixels.shape[1:])) if len(pixels) < count else pixels
+        return (tiled[:, rows, columns] if self.whole_frames else tiled).astype(self.dtype), decoded
+
     def _fill(self, tile: TilePixels, slab: slice, rows: slice, columns: slice) -> None:
         read_rows, read_columns = self.spans(rows, columns)
         try:

@@ -1,0 +1,173 @@
+"""The command line: each command parses its options and hands over to one function."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hrtemvae_hpc import __version__
+from hrtemvae_hpc.errors import HrtemvaeError
+
+# Options of an analysis that override the configuration: flag, key, arguments for argparse.
+_OVERRIDES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("--dataset", "movie.dataset", {"metavar": "PATH", "help": "the movie inside the file, if it isn't found by itself"}),
+    ("--axes", "movie.axes", {"metavar": "tyx", "help": "order of the dataset's axes"}),
+    ("--roi", "movie.roi", {"metavar": "y0:y1,x0:x1", "help": "region in pixels"}),
+    ("--frames", "movie.frames", {"metavar": "a:b[:step]", "help": "range of frames"}),
+    ("--on-bad-frame", "movie.on_bad_frame", {"metavar": "stop|skip", "help": "frames that can't be decoded"}),
+    ("--clip-outliers", "preprocess.clip_outliers", {"action": "store_true", "help": "clip hot pixels"}),
+    ("--low-pass", "preprocess.low_pass", {"action": "store_true", "help": "Gaussian low-pass of 0.25 cycles/pixel"}),
+    ("--step", "windows.step", {"type": int, "metavar": "PIXELS", "help": "distance of windows (8)"}),
+    ("--scaling", "windows.scaling", {"metavar": "window|frame", "help": "what is scaled to 0..1 together (window)"}),
+    ("--model", "encoding.model", {"metavar": "FILE", "help": "model file (the bundled weights)"}),
+    ("--precision", "encoding.precision", {"metavar": "fp32|tf32|bf16", "help": "arithmetic of the network (fp32)"}),
+    ("--max-memory", "run.max_memory", {"metavar": "SIZE", "help": "memory of a rank, 2GB for example"}),
+    ("--keep-parts", "run.keep_parts", {"action": "store_true", "help": "keep the part files"}),
+)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("hrtemvae", description="Maps of what changes in in situ HRTEM movies.")
+    parser.add_argument("--version", action="version", version=f"hrtemvae {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    plan = add("plan", _plan, "Show how a movie would be analysed, and how long that takes.")
+    analyze = add("analyze", _analyze, "Analyse a movie: maps of how each latent variable varies over time.")
+    for command in (plan, analyze):
+        command.add_argument("movie", type=Path, help="HDF5 file")
+        command.add_argument("--config", type=Path, metavar="YAML", help="configuration, see configs/analyze.yaml")
+        for flag, key, arguments in _OVERRIDES:
+            command.add_argument(flag, dest=key, default=None, **arguments)
+    analyze.add_argument("-o", "--output", type=Path, help="result file (MOVIE.maps.h5 in this folder)")
+    again = analyze.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on where a stopped run ended (the default)")
+    again.add_argument("--restart", action="store_true", help="forget parts and result of an earlier run")
+
+    report = add("report", _report, "Draw a result: one HTML page and a PNG of each map.")
+    report.add_argument("result", type=Path, help="result file of `hrtemvae analyze`")
+    report.add_argument("-o", "--output", type=Path, help="folder (RESULT.report beside the result)")
+    report.add_argument("--tiff", action="store_true", help="also write each quantity as a calibrated float32 TIFF stack")
+
+    simulate = add("simulate", _simulate, "Simulate a movie with a known answer.")
+    simulate.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file")
+    simulate.add_argument("--frames", type=int, default=48, help="number of frames (48)")
+    simulate.add_argument("--size", type=int, nargs=2, default=(320, 448), metavar=("ROWS", "COLUMNS"))
+    simulate.add_argument("--dose", type=float, default=60.0, help="electrons a pixel and frame (60)")
+    simulate.add_argument("--seed", type=int, default=0)
+
+    model = add("model", lambda _: 2, "Work with model files.")
+    models = model.add_subparsers(required=True, metavar="COMMAND")
+    keras = models.add_parser("import-keras", help="Read a network saved by Keras 3 (.keras files).")
+    keras.set_defaults(run=_import_keras)
+    keras.add_argument("encoder", type=Path)
+    keras.add_argument("decoder", type=Path, nargs="?")
+    keras.add_argument("-o", "--output", type=Path, required=True, help="model file (.safetensors)")
+    return parser
+
+
+def _config(options: argparse.Namespace) -> Any:
+    from hrtemvae_hpc.config import load_config
+
+    given = {key: getattr(options, key) for _, key, _ in _OVERRIDES}
+    return load_config(options.config, {key: value for key, value in given.items() if value not in (None, False)})
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from hrtemvae_hpc.distributed.job import plan_analysis
+    from hrtemvae_hpc.distributed.world import join_world
+
+    config = _config(options)
+    world = join_world()
+    text = world.on_root(lambda: "") + plan_analysis(world, options.movie, config)
+    if world.is_root:
+        print(text)
+    world.leave(0)
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    from hrtemvae_hpc.distributed.guard import run_guarded
+
+    return run_guarded(lambda: _run(_analyze_as_rank, options))
+
+
+def _analyze_as_rank(options: argparse.Namespace) -> int:
+    from hrtemvae_hpc.distributed.job import analyze
+    from hrtemvae_hpc.distributed.world import join_world
+
+    config = _config(options)
+    output = options.output or Path(f"{options.movie.stem}.maps.h5")
+    world = join_world()
+    try:
+        new = analyze(world, options.movie, config, output, options.restart)
+    except HrtemvaeError as error:
+        _say(error)
+        world.leave(error.exit_code)
+    except Exception:
+        traceback.print_exc()
+        world.abort(1)
+    if new:
+        from hrtemvae_hpc.maps.report import write_page
+
+        print(f"report: {write_page(output, output.with_suffix('.html'))}", file=sys.stderr)
+    world.leave(0)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from hrtemvae_hpc.maps.report import write_report
+
+    folder = options.output or options.result.with_suffix(".report")
+    print(write_report(options.result, folder, options.tiff))
+    return 0
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from hrtemvae_hpc.simulation.movies import simulate_movie
+
+    rows, columns = options.size
+    print(simulate_movie(options.output, options.frames, rows, columns, options.dose, options.seed))
+    return 0
+
+
+def _import_keras(options: argparse.Namespace) -> int:
+    from hrtemvae_hpc.model.checkpoint import save_model
+    from hrtemvae_hpc.model.keras_file import import_keras
+
+    model = import_keras(options.encoder, options.decoder)
+    save_model(model, options.output)
+    print(f"{options.output}: {model.architecture.latents} latents, window {model.architecture.window}")
+    return 0
+
+
+def _say(error: HrtemvaeError) -> None:
+    print(f"hrtemvae: {error}", file=sys.stderr, flush=True)
+
+
+def _run(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    try:
+        return command(options)
+    except HrtemvaeError as error:
+        _say(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `hrtemvae plan movie.h5 | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The ``hrtemvae`` command."""
+    options = _parser().parse_args(arguments)
+    code = _run(options.run, options)
+    sys.stdout.flush()
+    sys.exit(code)

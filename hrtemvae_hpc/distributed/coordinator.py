@@ -1,0 +1,239 @@
+"""Handing out tiles: rank 0's loop, which also works, and the loop of the other ranks."""
+
+import time
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hrtemvae_hpc.distributed.messages import (
+    NO_TILE,
+    Heartbeat,
+    Kind,
+    Order,
+    Report,
+    receive_order,
+    receive_report,
+    send_order,
+    send_report,
+)
+from hrtemvae_hpc.distributed.parts import Parts
+from hrtemvae_hpc.distributed.progress import Progress, say
+from hrtemvae_hpc.distributed.resources import RankResources
+from hrtemvae_hpc.distributed.signals import StopRequest
+from hrtemvae_hpc.distributed.worker import STAGES, Finished, Worker
+from hrtemvae_hpc.distributed.world import World
+from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, Stopped
+from hrtemvae_hpc.windows.grid import Tiling
+
+_POLL_S = 0.003
+_PATIENCE_S = 3.0
+
+
+@dataclass
+class RankRecord:
+    """What rank 0 knows of a rank."""
+
+    resources: RankResources
+    tile: int = NO_TILE
+    ready: bool = False
+    windows: int = 0
+    tiles: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    decoded_bytes: int = 0
+    heard: float = field(default_factory=time.monotonic)
+    named_silent: bool = False
+
+    def __str__(self) -> str:
+        return f"rank {self.resources.rank} on {self.resources.host}"
+
+
+class Coordinator:
+    """Rank 0 while the tiles are computed."""
+
+    def __init__(
+        self,
+        world: World,
+        worker: Worker,
+        tiling: Tiling,
+        parts: Parts,
+        ranks: Sequence[RankResources],
+        silent_after: float,
+    ) -> None:
+        self.world = world
+        self.worker = worker
+        self.tiling = tiling
+        self.parts = parts
+        self.silent_after = silent_after
+        self.records = [RankRecord(r) for r in ranks]
+        frames = worker.reader.movie.shape[0]
+        tiles = tiling.tiles
+        self.resumed = {i for i, tile in enumerate(tiles) if parts.load(tile) is not None}
+        self._pending = deque(i for i in range(len(tiles)) if i not in self.resumed)
+        self._unfinished = set(self._pending)
+        self._already = sum(tiles[i].windows for i in self.resumed) * frames
+        self._progress = Progress(
+            sum(t.windows for t in tiles) * frames, len(tiles), self._already, len(self.resumed)
+        )
+
+    def run(self, stop: StopRequest) -> None:
+        """Have every tile computed and saved.
+
+        Raises Stopped on a signal, and what a rank raised, after all ranks were told to end.
+        """
+        self.records[0].ready = True
+        try:
+            while self._unfinished:
+                busy = self._hear() | self._work()
+                if stop:
+                    raise Stopped(f"stopped by {stop.name}")
+                self._hand_out()
+                self._watch()
+                windows = self._already + sum(r.windows for r in self.records)
+                self._progress.update(windows, len(self.tiling.tiles) - len(self._unfinished))
+                if not busy:
+                    time.sleep(_POLL_S)
+            self._end(0)
+        except HrtemvaeError as error:
+            self._end(error.exit_code)
+            self.worker.abandon(_PATIENCE_S)
+            if isinstance(error, Stopped):
+                finished = len(self.tiling.tiles) - len(self._unfinished)
+                raise Stopped(
+                    f"{error}: {finished} of {len(self.tiling.tiles)} tiles are saved, "
+                    "run the same command again to go on."
+                ) from error
+            raise
+        finally:
+            self._progress.close()
+
+    def _hear(self) -> bool:
+        if self.world.comm is None:
+            return False
+        report = receive_report(self.world.comm, self.tiling, self.worker.engine.latents)
+        if report is None:
+            return False
+        record = self.records[report.rank]
+        if report.windows != record.windows or report.kind is not Kind.PROGRESS:
+            self._alive(record)
+        record.windows = report.windows
+        if report.kind is Kind.READY:
+            record.ready = True
+        elif report.kind is Kind.SIGNALLED:
+            raise Stopped(f"{record} was stopped by {report.text}")
+        elif report.kind is Kind.FAILED:
+            raise error_of(report.code, report.text)
+        elif report.finished is not None:
+            self._finish(record, report.finished)
+        return True
+
+    def _work(self) -> bool:
+        record = self.records[0]
+        if record.windows != self.worker.windows:
+            record.windows = self.worker.windows
+            self._alive(record)
+        try:
+            finished = self.worker.poll()
+        except Exception as error:
+            raise failure(error, record, self.tiling) from error
+        if finished is not None:
+            self._finish(record, finished)
+        return finished is not None
+
+    def _finish(self, record: RankRecord, finished: Finished) -> None:
+        self.parts.save(self.tiling.tiles[finished.index], finished.maps)
+        self._unfinished.discard(finished.index)
+        record.tiles += 1
+        record.decoded_bytes += finished.decoded_bytes
+        for stage, seconds in finished.seconds.items():
+            record.seconds[stage] += seconds
+        record.tile, record.ready = NO_TILE, True
+
+    def _hand_out(self) -> None:
+        for record in self.records:
+            if not record.ready or not self._pending:
+                continue
+            record.tile, record.ready = self._pending.popleft(), False
+            self._alive(record)
+            if record.resources.rank == 0:
+                self.worker.start(record.tile, self.tiling)
+            elif self.world.comm is not None:
+                send_order(self.world.comm, record.resources.rank, Order(record.tile))
+
+    def _alive(self, record: RankRecord) -> None:
+        record.heard = time.monotonic()
+        if record.named_silent:
+            say(f"{record} goes on.")
+            record.named_silent = False
+
+    def _watch(self) -> None:
+        for record in self.records:
+            silence = time.monotonic() - record.heard
+            if record.tile != NO_TILE and silence > self.silent_after and not record.named_silent:
+                record.named_silent = True
+                say(
+                    f"{record} (process {record.resources.pid}) has been silent for {silence:.0f} s in tile "
+                    f"{record.tile} ({self.tiling.tiles[record.tile]}); its disk or device may hang. Stop the job and "
+                    "run the same command again: only the missing tiles are computed."
+                )
+
+    def _end(self, code: int) -> None:
+        if self.world.comm is not None:
+            for rank in range(1, self.world.size):
+                send_order(self.world.comm, rank, Order(NO_TILE, code))
+
+
+def serve(
+    world: World, worker: Worker, tiling: Tiling, record: RankRecord, stop: StopRequest, silent_after: float
+) -> int:
+    """The loop of a rank other than 0: compute what is ordered until the end; returns the exit code for all."""
+    comm = world.comm
+    if comm is None:
+        raise ValueError("a world of one has no other ranks")
+    send_report(comm, Report(world.rank, Kind.READY))
+    heartbeat, told, named_silent = Heartbeat(comm), False, False
+    while True:
+        order = receive_order(comm)
+        if order is not None:
+            if order.tile == NO_TILE:
+                worker.abandon(_PATIENCE_S)
+                return order.code
+            record.tile = order.tile
+            worker.start(order.tile, tiling)
+        try:
+            finished = worker.poll()
+        except Exception as error:  # noqa: BLE001  told to rank 0, which ends the job
+            raised = failure(error, record, tiling)
+            send_report(comm, Report(world.rank, Kind.FAILED, worker.windows, raised.exit_code, str(raised)))
+            finished = None
+        if finished is not None:
+            send_report(comm, Report(world.rank, Kind.FINISHED, worker.windows, finished=finished))
+        if stop and not told:
+            send_report(comm, Report(world.rank, Kind.SIGNALLED, worker.windows, text=stop.name))
+            told = True
+        silence = heartbeat.beat(worker.windows)
+        if silence > silent_after and not named_silent:
+            say(f"rank 0 has not answered {record} for {silence:.0f} s; it may hang. Stop the job and run it again.")
+        named_silent = silence > silent_after
+        time.sleep(_POLL_S)
+
+
+def failure(error: Exception, record: RankRecord, tiling: Tiling) -> HrtemvaeError:
+    """What a rank's exception means to the job: the user's input as it is, anything else names rank and tile."""
+    if isinstance(error, HrtemvaeError) and not isinstance(error, RankFailed):
+        return error
+    if not isinstance(error, RankFailed):
+        traceback.print_exception(error)
+    what = str(error) if isinstance(error, RankFailed) else f"{type(error).__name__}: {error}"
+    where = f"tile {record.tile} ({tiling.tiles[record.tile]})"
+    return RankFailed(
+        f"{record} failed in {where}: {what} Finished tiles are saved: run the same command again to go on."
+    )
+
+
+def error_of(code: int, text: str) -> HrtemvaeError:
+    """The error that ended another rank with ``code``."""
+    for kind in HrtemvaeError.__subclasses__():
+        if kind.exit_code == code:
+            return kind(text)
+    return RankFailed(text)

@@ -1,0 +1,261 @@
+"""One analysis from movie to result file, alone or as one of many ranks."""
+
+import dataclasses
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hrtemvae_hpc import __version__
+from hrtemvae_hpc.config import AnalysisConfig
+from hrtemvae_hpc.distributed.coordinator import Coordinator, RankRecord, serve
+from hrtemvae_hpc.distributed.parts import Parts, TileMaps
+from hrtemvae_hpc.distributed.plan import Plan, make_plan
+from hrtemvae_hpc.distributed.plan_text import describe_plan, describe_stages
+from hrtemvae_hpc.distributed.progress import format_seconds, say
+from hrtemvae_hpc.distributed.resources import (
+    RankResources,
+    bind_device,
+    compute_threads,
+    device_name,
+    node_free_bytes,
+    process_bytes,
+)
+from hrtemvae_hpc.distributed.signals import StopRequest
+from hrtemvae_hpc.distributed.worker import Worker
+from hrtemvae_hpc.distributed.world import World
+from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.maps.result import ResultInfo, result_identity, write_result
+from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model
+from hrtemvae_hpc.movie.movie import Movie
+from hrtemvae_hpc.movie.preview import first_and_last
+from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
+from hrtemvae_hpc.windows.engine import Engine
+from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every rank holds: the opened movie, the model, and what computes tiles."""
+
+    config: AnalysisConfig
+    movie: Movie
+    model: Model
+    grid: WindowGrid
+    worker: Worker
+    resources: RankResources
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """All that decides the numbers of the result."""
+        c = self.config
+        return {
+            "movie": self.movie.fingerprint,
+            "region": [self.movie.top, self.movie.left, *self.movie.shape],
+            "frames": self.movie.frame_indices.tolist(),
+            "model": self.model.sha256,
+            "preprocess": c.preprocess.model_dump(),
+            "windows": c.windows.model_dump(),
+            "precision": c.encoding.precision,
+            "device": self.resources.device_type,
+            "version": __version__,
+        }
+
+
+@contextmanager
+def open_job(world: World, path: Path, config: AnalysisConfig) -> Iterator[Job]:
+    """Open movie and model on this rank; raises InputError when they can't be analysed together."""
+    model = load_model(Path(config.encoding.model) if config.encoding.model else DEFAULT_MODEL)
+    device = bind_device(world)
+    with Movie(path, config.movie) as movie:
+        engine = Engine(model, device, config.encoding.precision, config.windows.scaling, config.windows.step)
+        frames, height, width = movie.shape
+        if frames < MINIMUM_FRAMES:
+            raise InputError(
+                f"{movie.where}: {frames} frame{'s' * (frames != 1)} can't vary over time, at least {MINIMUM_FRAMES} "
+                "are needed; check --frames and --axes."
+            )
+        if min(height, width) < engine.window:
+            raise InputError(
+                f"{movie.where}: {height} x {width} pixels are smaller than the model's window of {engine.window}; "
+                "check --roi and --axes, or choose a model with a smaller window."
+            )
+        grid = WindowGrid(height, width, engine.window, config.windows.step)
+        reader = TileReader(movie, config.preprocess, config.windows.scaling == "frame")
+        threads = compute_threads(world, device)
+        worker = Worker(engine, reader, grid, threads, config.movie.on_bad_frame == "skip")
+        encode_rate, decode_rate = worker.trial()
+        resources = RankResources(
+            world.rank,
+            world.host,
+            os.getpid(),
+            device_name(device),
+            device.type,
+            threads,
+            process_bytes(),
+            node_free_bytes(),
+            encode_rate,
+            decode_rate,
+        )
+        yield Job(config, movie, model, grid, worker, resources)
+
+
+def _check_alone(path: Path, config: AnalysisConfig) -> None:
+    """Refuse bad input on rank 0, in one sentence, before other ranks open anything."""
+    load_model(Path(config.encoding.model) if config.encoding.model else DEFAULT_MODEL)
+    with Movie(path, config.movie):
+        pass
+
+
+def _check_output(path: Path, output: Path) -> None:
+    if output.exists() and path.exists() and output.samefile(path):
+        raise InputError(f"{output}: is the movie itself; choose another output with -o.")
+    if output.is_dir():
+        raise InputError(f"{output}: is a folder; name the result file with -o.")
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder for the result; make it, or choose another with -o.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder}: can't be written; choose another place with -o.")
+
+
+def plan_analysis(world: World, path: Path, config: AnalysisConfig) -> str:
+    """The plan of an analysis, in words, on every rank."""
+    world.on_root(lambda: _check_alone(path, config))
+    with open_job(world, path, config) as job:
+        ranks = world.allgather(job.resources)
+        return world.on_root(lambda: describe_plan(job.movie, job.model, _plan(job, ranks, None), ranks))
+
+
+def _plan(job: Job, ranks: list[RankResources], known: Tiling | None) -> Plan:
+    worker = job.worker
+    return make_plan(worker.engine, worker.reader, job.grid, ranks, job.config.run.max_memory, known)
+
+
+def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, restart: bool) -> bool:
+    """Analyse ``path`` and write the result file ``output``; returns whether there was anything to do.
+
+    Goes on with what an earlier, stopped run of the same analysis left behind, unless ``restart``.
+    Raises InputError, Stopped or RankFailed; ranks other than 0 leave with the job's exit code.
+    """
+    stop = StopRequest()
+    began = time.monotonic()
+
+    def check() -> None:
+        _check_output(path, output)
+        _check_alone(path, config)
+
+    world.on_root(check)
+    with open_job(world, path, config) as job:
+        ranks = world.allgather(job.resources)
+        parts = Parts(output, job.identity)
+        resuming = False
+
+        def prepare() -> Plan | None:
+            nonlocal resuming
+            if restart:
+                parts.discard()
+            elif output.exists():
+                if result_identity(output) == parts.key:
+                    return None
+                raise InputError(
+                    f"{output}: exists and holds something else; choose another output with -o, "
+                    "or replace it with --restart."
+                )
+            known = parts.known_tiling()
+            resuming = known is not None
+            plan = _plan(job, ranks, known)
+            parts.start(plan.tiling)
+            return plan
+
+        plan = world.on_root(prepare)
+        if plan is None:
+            if world.is_root:
+                say(f"{output} already holds this analysis; --restart would compute it again.")
+            return False
+        if not world.is_root:
+            silent_after = config.run.silent_after
+            code = serve(world, job.worker, plan.tiling, RankRecord(job.resources), stop, silent_after)
+            world.leave(code)
+        say(describe_plan(job.movie, job.model, plan, ranks))
+        coordinator = Coordinator(world, job.worker, plan.tiling, parts, ranks, config.run.silent_after)
+        if coordinator.resumed:
+            say(f"going on: {len(coordinator.resumed)} of {len(plan.tiling.tiles)} tiles are there already.")
+        try:
+            coordinator.run(stop)
+        except InputError:
+            if not resuming:
+                parts.discard()
+            raise
+        seconds = time.monotonic() - began
+        info = _result_info(job, plan, coordinator, parts, seconds)
+        try:
+            bad = write_result(output, info, _finished_tiles(parts, plan.tiling))
+        except OSError as error:
+            raise RankFailed(
+                f"{output}: can't be written ({error.strerror or error}); the tiles are kept in {parts.folder}, make "
+                "room and run the same command again."
+            ) from error
+        if not config.run.keep_parts:
+            parts.discard()
+        say(describe_stages(coordinator.records, seconds))
+        if bad:
+            say(f"left out because it can't be decoded: frame {', '.join(map(str, bad))}.")
+        say(f"result: {output} ({format_seconds(seconds)})")
+        return True
+
+
+def _finished_tiles(parts: Parts, tiling: Tiling) -> Iterator[tuple[Rectangle, TileMaps]]:
+    for tile in tiling.tiles:
+        done = parts.load(tile)
+        if done is None:
+            raise RankFailed(f"{parts.folder}: the part of {tile} is gone; run the same command again.")
+        yield tile, done
+
+
+def _result_info(job: Job, plan: Plan, coordinator: Coordinator, parts: Parts, seconds: float) -> ResultInfo:
+    movie, config, records = job.movie, job.config, coordinator.records
+    decoded = sum(r.decoded_bytes for r in records)
+    resumed = sum(plan.tiling.tiles[i].windows for i in coordinator.resumed) / (job.grid.rows * job.grid.columns)
+    needed = plan.needed_bytes * (1 - resumed)
+    stages = {stage: sum(r.seconds[stage] for r in records) for stage in records[0].seconds}
+    return ResultInfo(
+        identity=parts.key,
+        grid=job.grid,
+        latent_source_index=job.model.latent_order,
+        origin=(movie.top, movie.left),
+        pixel_size_nm=movie.pixel_size_nm,
+        frame_time_s=movie.frame_time_s,
+        preview=first_and_last(movie),
+        process={
+            "program": "hrtemvae",
+            "version": __version__,
+            "command_line": shlex.join(sys.argv),
+            "configuration": config.model_dump(mode="json"),
+            "model": job.model.name,
+            "model_sha256": job.model.sha256,
+            "model_provenance": dict(job.model.provenance),
+            "movie": str(movie.path.absolute()),
+            "movie_dataset": movie.located.dataset,
+            "movie_layout": movie.located.layout,
+            "movie_shape": list(movie.full_shape),
+            "movie_storage": str(movie.storage),
+            "movie_fingerprint": movie.fingerprint,
+            "frames": movie.frame_indices.tolist(),
+            "region": [movie.top, movie.top + movie.shape[1], movie.left, movie.left + movie.shape[2]],
+            "image_sha256": os.environ.get("HRTEMVAE_IMAGE_SHA256", ""),
+            "ranks": [dataclasses.asdict(r.resources) for r in records],
+            "tiles": len(plan.tiling.tiles),
+            "tiles_resumed": len(coordinator.resumed),
+            "encodings": plan.encodings,
+            "seconds": seconds,
+            "seconds_by_stage": stages,
+            "bytes_read": decoded,
+            "read_amplification": decoded / needed if needed else 0.0,
+        },
+    )

@@ -1,0 +1,113 @@
+"""Part files: the finished tiles of a run, each in its own file, so that a run can go on where it stopped.
+
+The folder of a run also holds its tiling: a run that goes on, with any number of ranks, cuts the movie alike.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
+
+_PLAN = "plan.json"
+
+
+@dataclass
+class TileMaps:
+    """What is known of a finished tile."""
+
+    maps: np.ndarray  # [4, latents, rows, columns] float32, in the order of statistics.over_time.MAPS
+    valid_frames: np.ndarray  # [rows, columns] int32
+    bad_frames: np.ndarray  # [n] int64, indices in the file
+
+
+class Parts:
+    """The part files of one analysis, known by a ``key`` over all that decides its numbers."""
+
+    def __init__(self, output: Path, identity: Mapping[str, Any]) -> None:
+        self.folder = output.with_name(output.name + ".parts")
+        self.key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def known_tiling(self) -> Tiling | None:
+        """The tiling of the run that left parts here, None where there are none.
+
+        Raises InputError when they belong to another analysis.
+        """
+        path = self.folder / _PLAN
+        if not path.is_file():
+            return None
+        try:
+            plan = json.loads(path.read_text())
+            grid = WindowGrid(**plan["tiling"].pop("grid"))
+            tiling, key = Tiling(grid, **plan["tiling"]), plan["key"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: is damaged; start over with --restart.") from error
+        if key != self.key:
+            raise InputError(
+                f"{self.folder}: holds parts of another analysis (another movie, model or configuration); "
+                "choose another output, or start over with --restart."
+            )
+        return tiling
+
+    def start(self, tiling: Tiling) -> None:
+        """Make the folder and note the tiling; raises InputError where that can't be written."""
+        try:
+            self.folder.mkdir(exist_ok=True)
+            if not (self.folder / _PLAN).exists():
+                self._write(_PLAN, json.dumps({"key": self.key, "tiling": asdict(tiling)}, indent=1).encode())
+        except OSError as error:
+            self.discard()
+            raise InputError(
+                f"{self.folder}: can't be written ({error.strerror}); choose another place with -o."
+            ) from error
+
+    def save(self, tile: Rectangle, done: TileMaps) -> None:
+        """Write a finished tile: aside, then by rename. Raises RankFailed when the disk is full or fails."""
+        data = save(
+            {"maps": done.maps, "valid_frames": done.valid_frames, "bad_frames": done.bad_frames},
+            {"tile": str(tile), "key": self.key},
+        )
+        try:
+            self._write(self._name(tile), data)
+        except OSError as error:
+            raise RankFailed(
+                f"{self.folder}: {tile} can't be saved ({error.strerror}); finished tiles are kept, "
+                "make room and run the same command again."
+            ) from error
+
+    def load(self, tile: Rectangle) -> TileMaps | None:
+        """A finished tile, or None where it is missing or damaged."""
+        try:
+            tensors = load_file(self.folder / self._name(tile))
+            done = TileMaps(tensors["maps"], tensors["valid_frames"], tensors["bad_frames"])
+        except (OSError, SafetensorError, KeyError):
+            return None
+        return done if done.valid_frames.shape == tile.shape else None
+
+    def discard(self) -> None:
+        """Remove the folder and all in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _name(self, tile: Rectangle) -> str:
+        return hashlib.sha256(f"{self.key} {tile}".encode()).hexdigest()[:32] + ".safetensors"
+
+    def _write(self, name: str, data: bytes) -> None:
+        aside = self.folder / f".{name}.{os.getpid()}"
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, self.folder / name)
+        finally:
+            aside.unlink(missing_ok=True)

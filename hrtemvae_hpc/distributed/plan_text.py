@@ -1,0 +1,95 @@
+"""The plan and the account of an analysis, in words and tables."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from hrtemvae_hpc.distributed.coordinator import RankRecord
+from hrtemvae_hpc.distributed.plan import Plan, format_bytes
+from hrtemvae_hpc.distributed.progress import format_seconds
+from hrtemvae_hpc.distributed.resources import RankResources
+from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.movie.movie import Movie
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    return ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in (head, *rows)]
+
+
+def estimate_seconds(plan: Plan, ranks: Sequence[RankResources]) -> float:
+    """Seconds of the analysis from each rank's trial, reading and encoding one after the other."""
+    encode = plan.encodings / sum(r.encode_rate for r in ranks)
+    rates = [r.decode_rate for r in ranks if r.decode_rate > 0]
+    return encode + (plan.decoded_bytes / sum(rates) if rates else 0.0)
+
+
+def describe_plan(movie: Movie, model: Model, plan: Plan, ranks: Sequence[RankResources]) -> str:
+    """Movie, tiles, memory and time, the table of ranks, and what would make it better."""
+    frames, height, width = movie.shape
+    grid, tiles = plan.tiling.grid, plan.tiling.tiles
+    calibration = "not calibrated"
+    if movie.pixel_size_nm is not None:
+        y, x = movie.pixel_size_nm
+        calibration = f"{x:.4g} nm/pixel" if abs(y - x) < 1e-6 * x else f"{y:.4g} x {x:.4g} nm/pixel"
+    time = f"{movie.frame_time_s:.4g} s/frame" if movie.frame_time_s else "frame time unknown"
+    rows, columns = tiles[0].shape
+    lines = [
+        f"movie     {movie.path}, {movie.located.dataset} ({movie.located.layout})",
+        f"          {frames} frames of {height} x {width}, {movie.dtype}, {calibration}, {time}",
+        f"storage   {movie.storage}",
+        f"model     {model.name}, window {grid.window}, {model.architecture.latents} latents, sha256 {model.sha256[:12]}",
+        f"windows   {grid.rows} x {grid.columns}, {grid.step} pixels apart: {plan.encodings:,} encodings",
+        f"tiles     {len(tiles)} of up to {rows} x {columns} windows",
+        f"memory    a rank {format_bytes(plan.tile_bytes)} for its tile and {format_bytes(plan.working_bytes)} to work",
+        f"reading   {format_bytes(plan.decoded_bytes)} decoded, read amplification {plan.read_amplification:.2f}",
+    ]
+    on_host = Counter(r.host for r in ranks)
+    for host, count in on_host.items():
+        need = sum(r.used for r in ranks if r.host == host) + count * (plan.tile_bytes + plan.working_bytes)
+        bound = sum(plan.memory[r.rank] for r in ranks if r.host == host)
+        lines.append(f"node      {host}: {count} ranks, {format_bytes(need)} of the {format_bytes(bound)} they may use")
+    table = [
+        (
+            str(r.rank), r.host, str(r.pid), r.device, str(r.threads),
+            format_bytes(r.used + plan.tile_bytes + plan.working_bytes), format_bytes(plan.memory[r.rank]),
+            f"{r.encode_rate:,.0f}",
+        )
+        for r in ranks
+    ]  # fmt: skip
+    lines += _table(("rank", "host", "process", "device", "threads", "needs", "may use", "windows/s"), table)
+    lines.append(f"estimate  {format_seconds(estimate_seconds(plan, ranks))} from a short trial")
+    lines += [f"advice    {advice}" for advice in _advice(movie, plan, ranks)]
+    return "\n".join(lines)
+
+
+def _advice(movie: Movie, plan: Plan, ranks: Sequence[RankResources]) -> list[str]:
+    advice = []
+    encode = plan.encodings / sum(r.encode_rate for r in ranks)
+    if estimate_seconds(plan, ranks) > 1.25 * encode and plan.read_amplification > 1.5:
+        chunk = f" The movie is stored in {movie.storage}." if movie.storage.chunk else ""
+        advice.append(f"reading costs as much as it does because each tile decodes its chunks again.{chunk} "
+                      "A larger --max-memory gives fewer, larger tiles.")  # fmt: skip
+    if len(plan.tiling.tiles) < len(ranks):
+        advice.append(
+            f"{len(ranks)} ranks share {len(plan.tiling.tiles)} tiles: the movie is too small for so many; start fewer."
+        )
+    if all(r.device_type == "cpu" for r in ranks) and encode > 600:
+        advice.append("no rank has a GPU; --precision bf16 is faster on processors with AMX, at less precise maps.")
+    kinds = {r.device_type for r in ranks}
+    if len(kinds) > 1:
+        advice.append(f"ranks differ in their devices ({', '.join(sorted(kinds))}): maps are not reproducible to the bit.")
+    return advice
+
+
+def describe_stages(records: Sequence[RankRecord], seconds: float) -> str:
+    """Tiles, windows and seconds by stage of each rank; seconds are summed over a rank's threads."""
+    rows = [
+        (
+            str(r.resources.rank), r.resources.host, str(r.tiles), f"{r.windows:,}",
+            *(f"{spent:.1f}" for spent in r.seconds.values()),
+            f"{r.windows / seconds:,.0f}",
+        )
+        for r in records
+    ]  # fmt: skip
+    head = ("rank", "host", "tiles", "windows", *(f"{stage} s" for stage in records[0].seconds), "windows/s")
+    return "\n".join(_table(head, rows))

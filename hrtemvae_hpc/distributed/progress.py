@@ -1,0 +1,80 @@
+"""How far the work is: a live bar on a terminal, now and then a plain line in a log."""
+
+import os
+import sys
+import time
+
+from tqdm import tqdm
+
+_FIRST_LINE_S = 5.0
+_LONGEST_SILENCE_S = 60.0
+
+
+def on_terminal() -> bool:
+    """Whether standard error ends on a terminal, directly or through a launcher on this host."""
+    if sys.stderr.isatty():
+        return True
+    # A launcher reads our standard error through a pipe and shows it on its own.
+    pid = os.getppid()
+    for _ in range(3):
+        try:
+            if os.readlink(f"/proc/{pid}/fd/2").startswith(("/dev/pts/", "/dev/tty")):
+                return "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ
+            with open(f"/proc/{pid}/stat") as file:
+                pid = int(file.read().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return False
+    return False
+
+
+class Progress:
+    """Counts windows and tiles; ``total`` and ``done`` are windows x frames."""
+
+    def __init__(self, total: int, tiles: int, done: int = 0, tiles_done: int = 0) -> None:
+        self.total = total
+        self.tiles = tiles
+        self.tiles_done = tiles_done
+        self._done = self._already = done
+        self._began = self._last = time.monotonic()
+        self._pause = _FIRST_LINE_S
+        self._bar = None
+        if on_terminal():
+            self._bar = tqdm(
+                total=total, initial=done, unit="window", unit_scale=True, dynamic_ncols=True, mininterval=0.3,
+                smoothing=0.05,
+            )
+
+    def update(self, done: int, tiles_done: int) -> None:
+        """Show that ``done`` windows and ``tiles_done`` tiles are finished."""
+        changed, self.tiles_done = tiles_done != self.tiles_done, tiles_done
+        now = time.monotonic()
+        if self._bar is not None:
+            if changed or not self._bar.postfix:
+                self._bar.set_postfix_str(f"tile {tiles_done}/{self.tiles}", refresh=False)
+            self._bar.update(done - self._done)
+        elif now - self._last > self._pause and done < self.total:
+            rate = (done - self._already) / (now - self._began)
+            left = f", {format_seconds((self.total - done) / rate)} left" if rate > 0 else ""
+            share = 100 * done / self.total
+            say(f"{share:.0f}%, tile {tiles_done} of {self.tiles}, {rate:,.0f} windows/s{left}")
+            self._last, self._pause = now, min(2 * self._pause, _LONGEST_SILENCE_S)
+        self._done = done
+
+    def close(self) -> None:
+        """Leave the terminal's line."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def say(text: str) -> None:
+    """A line to the person watching."""
+    tqdm.write(text, file=sys.stderr)
+    sys.stderr.flush()
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration as people write it."""
+    if seconds < 99:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

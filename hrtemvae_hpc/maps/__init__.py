@@ -1,0 +1,1 @@
+"""The result file, and what is drawn from it."""

@@ -1,0 +1,52 @@
+"""Writing a movie as a NeXus file that this program, and any NeXus viewer, finds its way in."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from hrtemvae_hpc.errors import InputError
+
+
+def write_movie(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    shape: tuple[int, int, int],
+    dtype: np.dtype,
+    pixel_size_nm: float,
+    frame_time_s: float,
+    truth: Mapping[str, np.ndarray],
+) -> None:
+    """Write ``frames`` [rows, columns] to /entry/data, gzip in chunks of a frame, and ``truth`` to /entry/truth.
+
+    The file appears by rename. Raises InputError where it can't be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with h5py.File(aside, "w") as file:
+            file.attrs["default"] = "entry"
+            entry = file.create_group("entry")
+            entry.attrs.update(NX_class="NXentry", default="data")
+            data = entry.create_group("data")
+            data.attrs.update(NX_class="NXdata", signal="data", axes=["time", "y", "x"])
+            for name, count, step, units in (
+                ("time", shape[0], frame_time_s, "s"),
+                ("y", shape[1], pixel_size_nm, "nm"),
+                ("x", shape[2], pixel_size_nm, "nm"),
+            ):
+                data[name] = np.arange(count) * step
+                data[name].attrs["units"] = units
+            pixels = data.create_dataset(
+                "data", shape, dtype, chunks=(1, *shape[1:]), compression="gzip", shuffle=True
+            )
+            for t, frame in enumerate(frames):
+                pixels[t] = frame
+            for name, values in truth.items():
+                entry.require_group("truth")[name] = values
+        os.replace(aside, path)
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror or error}); choose another place.") from error
+    finally:
+        aside.unlink(missing_ok=True)

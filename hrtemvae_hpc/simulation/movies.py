@@ -1,0 +1,107 @@
+"""A movie with a known answer: two attached crystals of which one turns, one edge grows and one shrinks."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.movie.write import write_movie
+
+PIXEL_SIZE_NM = 0.0145
+FRAME_TIME_S = 0.8
+PERIOD = 20.5  # pixels, 0.297 nm: the {200} planes of PbS
+MISFIT_DEGREES = (13.7, 9.3)  # of the second crystal against the first, in the first and last frame
+_FIRST_ANGLE = 7.0
+_EDGE_SHIFT = 2.5  # periods by which each free edge moves
+_HOT_PIXELS = 6
+_CONTRAST = 0.45
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where the crystals lie. Lengths in pixels, ``progress`` runs from 0 in the first frame to 1 in the last."""
+
+    rows: int
+    columns: int
+
+    @property
+    def boundary(self) -> float:
+        """Column where the crystals meet."""
+        return 0.48 * self.columns
+
+    def first(self, progress: float) -> np.ndarray:
+        """Cover [rows, columns] of the first crystal, whose free edge grows to the left."""
+        return self._between(0.24 * self.columns - progress * _EDGE_SHIFT * PERIOD, self.boundary)
+
+    def second(self, progress: float) -> np.ndarray:
+        """Cover [rows, columns] of the second crystal, whose free edge on the right shrinks."""
+        return self._between(self.boundary, 0.84 * self.columns - progress * _EDGE_SHIFT * PERIOD)
+
+    def _between(self, left: float, right: float) -> np.ndarray:
+        y, x = np.arange(self.rows)[:, None], np.arange(self.columns)[None]
+        soft = [x - left, right - x, y - 0.17 * self.rows, 0.83 * self.rows - y]
+        cover = np.ones((self.rows, self.columns))
+        for distance in soft:
+            cover = cover / (1 + np.exp(-np.clip(distance / 1.5, -40, 40)))
+        return cover
+
+    def lattice(self, degrees: float) -> np.ndarray:
+        """A square lattice of dark spots turned by ``degrees`` about the middle of the boundary, -1..1."""
+        y = np.arange(self.rows)[:, None] - self.rows / 2
+        x = np.arange(self.columns)[None] - self.boundary
+        a = math.radians(degrees)
+        u, v = x * math.cos(a) + y * math.sin(a), y * math.cos(a) - x * math.sin(a)
+        waves = (np.cos(2 * math.pi * u / PERIOD) + np.cos(2 * math.pi * v / PERIOD)) / 2
+        return 1 - 2 * np.exp(2.2 * (waves - 1))
+
+
+def simulate_movie(path: Path, frames: int, rows: int, columns: int, dose: float, seed: int) -> Path:
+    """Write the movie (uint16, gzip, one chunk a frame) with its truth beside it, and return ``path``.
+
+    ``dose`` is in electrons a pixel and frame. /entry/truth holds misfit_degrees [frames] and the masks
+    [rows, columns] rotating, growing, shrinking and still. Raises InputError for values that make no movie.
+    """
+    if frames < 3 or min(rows, columns) < 192 or dose <= 0:
+        raise InputError(
+            f"a movie of {frames} frames of {rows} x {columns} at {dose:g} electrons a pixel can't be simulated; "
+            "give at least 3 frames of 192 x 192 and a dose above 0."
+        )
+    scene = Scene(rows, columns)
+    misfit = np.linspace(*MISFIT_DEGREES, frames)
+    ends = [(scene.first(p) > 0.5, scene.second(p) > 0.5) for p in (0.0, 1.0)]
+    truth = {
+        "misfit_degrees": misfit,
+        "rotating": ends[0][1] & ends[1][1],
+        "growing": ends[1][0] & ~ends[0][0],
+        "shrinking": ends[0][1] & ~ends[1][1],
+        "still": ends[0][0] & ends[1][0] | ~(ends[0][0] | ends[1][0] | ends[0][1] | ends[1][1]),
+    }
+    images = _frames(scene, misfit, dose, np.random.default_rng(seed))
+    write_movie(path, images, (frames, rows, columns), np.dtype(np.uint16), PIXEL_SIZE_NM, FRAME_TIME_S, truth)
+    return path
+
+
+def _frames(scene: Scene, misfit: np.ndarray, dose: float, random: np.random.Generator) -> Iterator[np.ndarray]:
+    shape = (scene.rows, scene.columns)
+    amorphous = _grains(shape, random)
+    hot = random.integers(0, scene.rows, _HOT_PIXELS), random.integers(0, scene.columns, _HOT_PIXELS)
+    still = scene.lattice(_FIRST_ANGLE)
+    for t, angle in enumerate(misfit):
+        progress = t / (len(misfit) - 1)
+        first, second = scene.first(progress), scene.second(progress)
+        image = first * still + second * scene.lattice(_FIRST_ANGLE + angle)
+        image += 0.12 * amorphous * (1 - 0.5 * (first + second)) + 0.05 * _grains(shape, random)
+        electrons = random.poisson(dose * np.clip(1 + _CONTRAST * image, 0.02, None)).astype(float)
+        electrons[hot] += random.poisson(8 * dose, _HOT_PIXELS)
+        yield np.minimum(electrons, np.iinfo(np.uint16).max).astype(np.uint16)
+
+
+def _grains(shape: tuple[int, int], random: np.random.Generator) -> np.ndarray:
+    """The speckle of an amorphous film: white noise low-passed at 0.1 cycles a pixel, unit deviation."""
+    fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
+    spectrum = np.fft.rfft2(random.standard_normal(shape)) * np.exp(-(fy**2 + fx**2) / (2 * 0.1**2))
+    grains = np.fft.irfft2(spectrum, s=shape)
+    return np.asarray(grains / grains.std())
