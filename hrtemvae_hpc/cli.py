@@ -13,7 +13,11 @@ from hrtemvae_hpc.errors import HrtemvaeError
 
 # Options of an analysis that override the configuration: flag, key, arguments for argparse.
 _OVERRIDES: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("--dataset", "movie.dataset", {"metavar": "PATH", "help": "the movie inside the file, if it isn't found by itself"}),
+    (
+        "--dataset",
+        "movie.dataset",
+        {"metavar": "PATH", "help": "the movie inside the file, if it isn't found by itself"},
+    ),
     ("--axes", "movie.axes", {"metavar": "tyx", "help": "order of the dataset's axes"}),
     ("--roi", "movie.roi", {"metavar": "y0:y1,x0:x1", "help": "region in pixels"}),
     ("--frames", "movie.frames", {"metavar": "a:b[:step]", "help": "range of frames"}),
@@ -54,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     report = add("report", _report, "Draw a result: one HTML page and a PNG of each map.")
     report.add_argument("result", type=Path, help="result file of `hrtemvae analyze`")
     report.add_argument("-o", "--output", type=Path, help="folder (RESULT.report beside the result)")
-    report.add_argument("--tiff", action="store_true", help="also write each quantity as a calibrated float32 TIFF stack")
+    report.add_argument(
+        "--tiff", action="store_true", help="also write each quantity as a calibrated float32 TIFF stack"
+    )
 
     simulate = add("simulate", _simulate, "Simulate a movie with a known answer.")
     simulate.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file")
@@ -110,7 +116,7 @@ def _analyze_as_rank(options: argparse.Namespace) -> int:
     except HrtemvaeError as error:
         _say(error)
         world.leave(error.exit_code)
-    except Exception:
+    except Exception:  # noqa: BLE001  a defect of ours must end every rank
         traceback.print_exc()
         world.abort(1)
     if new:
@@ -160,9 +166,6 @@ def _run(command: Callable[[argparse.Namespace], int], options: argparse.Namespa
         # The reader of our output has gone, as in `hrtemvae plan movie.h5 | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception:
-        traceback.print_exc()
-        return 1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

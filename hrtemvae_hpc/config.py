@@ -137,7 +137,9 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> AnalysisConf
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())}).") from error
         if not isinstance(loaded, dict | None):
-            raise InputError(f"{path}: a configuration is made of sections such as `windows:`; see configs/analyze.yaml.")
+            raise InputError(
+                f"{path}: a configuration is made of sections such as `windows:`; see configs/analyze.yaml."
+            )
         # A section of a commented-out file is null: it stands for its defaults.
         values = {key: {} if section is None else section for key, section in (loaded or {}).items()}
     for key, value in overrides.items():

@@ -54,11 +54,11 @@ def run_guarded(work: Callable[[], int]) -> int:
     _, status = os.waitpid(child, 0)
     if not os.WIFSIGNALED(status):
         return os.WEXITSTATUS(status)
-    number = os.WTERMSIG(status)
+    killer = signal.Signals(os.WTERMSIG(status))
     what = bytes(_note[:]).split(b"\0")[0].decode("utf-8", "replace")
-    likely = "; the node may have run out of memory, see --max-memory" if number == signal.SIGKILL else ""
+    likely = "; the node may have run out of memory, see --max-memory" if killer is signal.SIGKILL else ""
     print(
-        f"hrtemvae: rank {rank_of_launcher()} on {socket.gethostname()} was killed by {signal.Signals(number).name} "
+        f"hrtemvae: rank {rank_of_launcher()} on {socket.gethostname()} was killed by {killer.name} "
         f"while {what}{likely}. Finished tiles are saved: run the same command again to go on.",
         file=sys.stderr,
         flush=True,

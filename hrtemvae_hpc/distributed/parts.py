@@ -5,7 +5,6 @@ The folder of a run also holds its tiling: a run that goes on, with any number o
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from hrtemvae_hpc.atomic import replacing
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 
@@ -102,12 +102,5 @@ class Parts:
         return hashlib.sha256(f"{self.key} {tile}".encode()).hexdigest()[:32] + ".safetensors"
 
     def _write(self, name: str, data: bytes) -> None:
-        aside = self.folder / f".{name}.{os.getpid()}"
-        try:
-            with aside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, self.folder / name)
-        finally:
-            aside.unlink(missing_ok=True)
+        with replacing(self.folder / name) as aside:
+            aside.write_bytes(data)

@@ -95,7 +95,7 @@ def decoded_bytes(reader: TileReader, tiling: Tiling) -> int:
     columns = [reader.spans(everything, grid.pixels(t.column0, t.column1))[1] for t in tiles if t.row0 == 0]
     decoded_rows = sum(movie.decoded_extent(1, span) for span in rows)
     decoded_columns = sum(movie.decoded_extent(2, span) for span in columns)
-    return movie.decoded_extent(0, everything) * decoded_rows * decoded_columns * movie.dtype.itemsize
+    return movie.decoded_extent(0, everything) * decoded_rows * decoded_columns * int(movie.dtype.itemsize)
 
 
 def make_plan(

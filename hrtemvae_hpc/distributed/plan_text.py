@@ -37,7 +37,7 @@ def describe_plan(movie: Movie, model: Model, plan: Plan, ranks: Sequence[RankRe
         f"movie     {movie.path}, {movie.located.dataset} ({movie.located.layout})",
         f"          {frames} frames of {height} x {width}, {movie.dtype}, {calibration}, {time}",
         f"storage   {movie.storage}",
-        f"model     {model.name}, window {grid.window}, {model.architecture.latents} latents, sha256 {model.sha256[:12]}",
+        f"model     {model.name}, window {grid.window}, {model.architecture.latents} latents, {model.sha256[:12]}",
         f"windows   {grid.rows} x {grid.columns}, {grid.step} pixels apart: {plan.encodings:,} encodings",
         f"tiles     {len(tiles)} of up to {rows} x {columns} windows",
         f"memory    a rank {format_bytes(plan.tile_bytes)} for its tile and {format_bytes(plan.working_bytes)} to work",
@@ -77,7 +77,9 @@ def _advice(movie: Movie, plan: Plan, ranks: Sequence[RankResources]) -> list[st
         advice.append("no rank has a GPU; --precision bf16 is faster on processors with AMX, at less precise maps.")
     kinds = {r.device_type for r in ranks}
     if len(kinds) > 1:
-        advice.append(f"ranks differ in their devices ({', '.join(sorted(kinds))}): maps are not reproducible to the bit.")
+        advice.append(
+            f"ranks differ in their devices ({', '.join(sorted(kinds))}): maps are not reproducible to the bit."
+        )
     return advice
 
 

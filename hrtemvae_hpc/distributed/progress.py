@@ -40,7 +40,12 @@ class Progress:
         self._bar = None
         if on_terminal():
             self._bar = tqdm(
-                total=total, initial=done, unit="window", unit_scale=True, dynamic_ncols=True, mininterval=0.3,
+                total=total,
+                initial=done,
+                unit="window",
+                unit_scale=True,
+                dynamic_ncols=True,
+                mininterval=0.3,
                 smoothing=0.05,
             )
 

@@ -69,7 +69,10 @@ def node_free_bytes() -> int:
     free = int(psutil.virtual_memory().available)
     try:
         group = Path("/proc/self/cgroup").read_text().split("0::", 1)[1].splitlines()[0]
-        for folder in (Path("/sys/fs/cgroup") / group.lstrip("/"), *(Path("/sys/fs/cgroup") / group.lstrip("/")).parents):
+        for folder in (
+            Path("/sys/fs/cgroup") / group.lstrip("/"),
+            *(Path("/sys/fs/cgroup") / group.lstrip("/")).parents,
+        ):
             limit = folder / "memory.max"
             if limit.is_file() and limit.read_text().strip() != "max":
                 used = int((folder / "memory.current").read_text())

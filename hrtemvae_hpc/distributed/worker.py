@@ -114,20 +114,20 @@ class Worker:
 
     def _block(self, block: Rectangle, tile: Rectangle, pixels: TilePixels, done: TileMaps) -> tuple[float, float]:
         began = time.monotonic()
-        row, column = block.row0 - tile.row0, block.column0 - tile.column0
-        rows, columns = block.shape
-        patch = pixels.pixels[:, self.grid.pixels(row, row + rows), self.grid.pixels(column, column + columns)]
+        rows = slice(block.row0 - tile.row0, block.row1 - tile.row0)
+        columns = slice(block.column0 - tile.column0, block.column1 - tile.column0)
+        grid = self.grid
+        patch = pixels.pixels[:, grid.pixels(rows.start, rows.stop), grid.pixels(columns.start, columns.stop)]
         z, valid = self.engine.encode(patch, pixels.readable, pixels.frame_range, self._check)
         if self.engine.device.type == "cuda":
             torch.cuda.synchronize(self.engine.device)
         encoded = time.monotonic()
         with torch.inference_mode():
             statistics = series_statistics(z, valid)
-        place = np.s_[row : row + rows, column : column + columns]
         for i, name in enumerate(MAPS):
-            maps = getattr(statistics, name).T.reshape(-1, rows, columns)
-            done.maps[i][:, *place] = maps.cpu().numpy()
-        done.valid_frames[place] = statistics.valid_frames.view(rows, columns).cpu().numpy()
+            maps = getattr(statistics, name).T.reshape(-1, *block.shape)
+            done.maps[i, :, rows, columns] = maps.cpu().numpy()
+        done.valid_frames[rows, columns] = statistics.valid_frames.view(block.shape).cpu().numpy()
         return encoded - began, time.monotonic() - encoded
 
     def trial(self) -> tuple[float, float]:

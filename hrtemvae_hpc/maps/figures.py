@@ -12,7 +12,13 @@ from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from hrtemvae_hpc.maps.result import TITLES, Result
 
 _SYMBOL = {"nm": "nm", "pixel": "px"}
-_COLOURS = {"time_correlated_variance": "inferno", "variance": "viridis", "spearman": "RdBu_r", "mean": "cividis", "valid_frames": "gray"}
+_COLOURS = {
+    "time_correlated_variance": "inferno",
+    "variance": "viridis",
+    "spearman": "RdBu_r",
+    "mean": "cividis",
+    "valid_frames": "gray",
+}
 _PANEL = 3.1  # inches
 _DPI = 110
 
@@ -42,13 +48,19 @@ def _scale_bar(axes: Axes, width: float, units: str) -> None:
     """A bar of a round length of about a fifth of ``width``."""
     power = 10 ** np.floor(np.log10(width / 4))
     length = max(step * power for step in (1, 2, 5) if step * power <= width / 4)
-    axes.add_artist(
-        AnchoredSizeBar(
-            axes.transData, length, f"{length:g} {_SYMBOL[units]}", "lower left", pad=0.35, borderpad=0.4, sep=3,
-            color="white", frameon=True, size_vertical=length / 12,
-        )
-    )  # fmt: skip
-    axes.artists[-1].patch.set(facecolor="black", alpha=0.55, linewidth=0)
+    bar = AnchoredSizeBar(
+        axes.transData,
+        length,
+        f"{length:g} {_SYMBOL[units]}",
+        "lower left",
+        pad=0.35,
+        borderpad=0.4,
+        sep=3,
+        color="white",
+        size_vertical=length / 12,
+    )
+    bar.patch.set(facecolor="black", alpha=0.55, linewidth=0)
+    axes.add_artist(bar)
     axes.set(xticks=[], yticks=[])
 
 
@@ -64,7 +76,7 @@ def _draw_map(axes: Axes, result: Result, name: str, values: np.ndarray, title: 
     colours = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.02)
     colours.ax.tick_params(labelsize=7)
     colours.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
-    colours.ax.yaxis.get_offset_text().set_size(7)
+    colours.ax.yaxis.get_offset_text().set_fontsize(7)
 
 
 def _draw_frame(axes: Axes, result: Result, which: int) -> None:

@@ -1,7 +1,6 @@
 """The report of a result: one HTML page that needs nothing else, and on request PNG and TIFF files of all maps."""
 
 import base64
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import tifffile
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from hrtemvae_hpc.atomic import replacing
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.maps.figures import leading_maps, single_map, variance_curve
 from hrtemvae_hpc.maps.result import TITLES, Result, open_result
@@ -103,12 +103,8 @@ def _write_page(result: Result, page: Path) -> None:
         maps=_inline(leading_maps(result, leading)) if leading else "",
         curve=_inline(variance_curve(result)),
     )
-    aside = page.with_name(f".{page.name}.{os.getpid()}")
-    try:
+    with replacing(page) as aside:
         aside.write_text(html, encoding="utf-8")
-        os.replace(aside, page)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _inline(png: bytes) -> str:

@@ -7,7 +7,6 @@ and last frame as ``preview``, and /entry/process (NXprocess). It appears under 
 import contextlib
 import errno
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 
+from hrtemvae_hpc.atomic import replacing
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.statistics.over_time import MAPS
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
@@ -56,16 +56,8 @@ def write_result(path: Path, info: ResultInfo, tiles: Iterable[tuple[Rectangle, 
 
     Raises OSError when the disk is full or fails; nothing is left behind then.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with _disk_errors(), h5py.File(aside, "w") as file:
-            bad = _write(file, info, tiles)
-        with aside.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return bad
+    with replacing(path) as aside, _disk_errors(), h5py.File(aside, "w") as file:
+        return _write(file, info, tiles)
 
 
 @contextlib.contextmanager
@@ -83,7 +75,7 @@ def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, F
     entry = file.create_group("entry")
     entry.attrs.update(NX_class="NXentry", default=MAPS[-1])
     entry["title"] = f"latent variables over time of {Path(info.process['movie']).name}"
-    maps = []
+    maps: list[h5py.Dataset] = []
     for name in reversed(MAPS):
         group = _map_group(entry, name, info)
         group["title"] = TITLES[name]
@@ -96,10 +88,10 @@ def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, F
     valid = counts.create_dataset("data", (grid.rows, grid.columns), np.int32)
     bad: set[int] = set()
     for tile, done in tiles:
-        place = np.s_[tile.row0 : tile.row1, tile.column0 : tile.column1]
+        rows, columns = slice(tile.row0, tile.row1), slice(tile.column0, tile.column1)
         for dataset, values in zip(maps, done.maps, strict=True):
-            dataset[(slice(None), *place)] = values
-        valid[place] = done.valid_frames
+            dataset[:, rows, columns] = values
+        valid[rows, columns] = done.valid_frames
         bad.update(int(frame) for frame in done.bad_frames)
     _write_preview(entry, info)
     _write_process(entry, info, sorted(bad))
@@ -117,7 +109,9 @@ def _map_group(entry: h5py.Group, name: str, info: ResultInfo, *axes: str) -> h5
         group[f"{letter}_pixel"].attrs.update(units="pixel", long_name=f"{letter} of the window's centre")
         group.attrs[f"{letter}_pixel_indices"] = index
         group[letter] = pixels if size is None else pixels * size
-        group[letter].attrs.update(units="pixel" if size is None else "nm", long_name=f"{letter} of the window's centre")
+        group[letter].attrs.update(
+            units="pixel" if size is None else "nm", long_name=f"{letter} of the window's centre"
+        )
         group.attrs[f"{letter}_indices"] = index
     return group
 
@@ -215,7 +209,7 @@ def open_result(path: Path):  # type: ignore[no-untyped-def]
                 preview["data"][...],
                 preview["y"][...],
                 preview["x"][...],
-                tuple(int(f) for f in preview["frame"][...]),
+                (int(preview["frame"][0]), int(preview["frame"][1])),
                 {name: _plain(process[name]) for name in process},
             )
         except KeyError as error:

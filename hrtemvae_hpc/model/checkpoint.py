@@ -5,7 +5,6 @@ Tensors may be stored in half precision to keep a file small; they are computed 
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from hrtemvae_hpc.atomic import replacing
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.architecture import Architecture
 from hrtemvae_hpc.model.network import Decoder, Encoder
@@ -57,14 +57,11 @@ def save_model(model: Model, path: Path, dtype: torch.dtype = torch.float32) -> 
         "latent_order": list(model.latent_order),
         "provenance": dict(model.provenance),
     }
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, aside, {_KEY: json.dumps(described)})
-        os.replace(aside, path)
+        with replacing(path) as aside:
+            aside.write_bytes(save(tensors, {_KEY: json.dumps(described)}))
     except OSError as error:
-        raise InputError(f"{path}: the model can't be written ({error.strerror}); choose another place.") from error
-    finally:
-        aside.unlink(missing_ok=True)
+        raise InputError(f"{path}: the model can't be written ({error}); choose another place.") from error
 
 
 def load_model(path: Path) -> Model:

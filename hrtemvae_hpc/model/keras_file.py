@@ -119,7 +119,8 @@ def _same_everywhere(what: str, values: list[int]) -> int:
 
 def _convolutions(layers: list[_Layer], class_name: str) -> tuple[list[_Layer], list[_Layer], Normalization]:
     """The convolutions, their batch normalisations, and where these stand."""
-    convolutions, norms = [], []
+    convolutions: list[_Layer] = []
+    norms: list[_Layer] = []
     when: Normalization = "none"
     pending_activation = False
     for layer in layers:

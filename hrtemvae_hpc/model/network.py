@@ -27,12 +27,8 @@ class Encoder(nn.Module):
         super().__init__()
         a = self.architecture = architecture
         inputs = (1, *a.channels[:-1])
-        self.conv = nn.ModuleList(
-            nn.Conv2d(i, o, a.kernel, a.stride) for i, o in zip(inputs, a.channels, strict=True)
-        )
-        self.norm = nn.ModuleList(
-            nn.BatchNorm2d(o, a.epsilon) for o in a.channels if a.normalization != "none"
-        )
+        self.conv = nn.ModuleList(nn.Conv2d(i, o, a.kernel, a.stride) for i, o in zip(inputs, a.channels, strict=True))
+        self.norm = nn.ModuleList(nn.BatchNorm2d(o, a.epsilon) for o in a.channels if a.normalization != "none")
         self.dense = nn.Linear(a.sizes[-1] ** 2 * a.channels[-1], a.hidden)
         self.mean = nn.Linear(a.hidden, a.latents)
         self.log_var = nn.Linear(a.hidden, a.latents)
@@ -42,7 +38,7 @@ class Encoder(nn.Module):
         a = self.architecture
         for layer, (conv, size) in enumerate(zip(self.conv, a.sizes, strict=False)):
             pad = _pad(size, a.kernel, a.stride)
-            x = F.conv2d(F.pad(x, pad), conv.weight, conv.bias, a.stride)
+            x = conv(F.pad(x, pad))
             x = _activate(x, self.norm[layer] if self.norm else None, a.normalization)
         # The published networks flatten in (row, column, channel) order.
         return F.relu(self.dense(x.permute(0, 2, 3, 1).flatten(1)))

@@ -38,7 +38,7 @@ def locate(file: h5py.File, path: Path, dataset: str | None) -> Located:
         for offer in layout(file):
             if not any(_same(file, offer.dataset, known.dataset) for known in offers):
                 offers.append(offer)
-    plain = [Located(name, "plain HDF5", **_attributes(file[name])) for name in _three_dimensional(file)]
+    plain = [_plain(name, file[name]) for name in _three_dimensional(file)]
     if dataset is not None:
         return _named(file, path, dataset, offers)
     movies = [offer for offer in offers if file[offer.dataset].ndim == 3]
@@ -63,7 +63,7 @@ def _named(file: h5py.File, path: Path, dataset: str, offers: list[Located]) -> 
     for offer in offers:
         if _same(file, offer.dataset, dataset):
             return offer
-    return Located(dataset, "plain HDF5", **_attributes(item))
+    return _plain(dataset, item)
 
 
 def _get(group: h5py.Group, name: str) -> object:
@@ -108,16 +108,15 @@ def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _attributes(dataset: h5py.Dataset) -> dict[str, object]:
-    """Calibration that a plain dataset carries as attributes ``pixel_size_nm`` and ``frame_time_s``."""
-    known: dict[str, object] = {}
-    size = np.ravel(dataset.attrs.get("pixel_size_nm", ()))
-    if size.size in (1, 2) and size.dtype.kind in "iuf":
-        known["pixel_size_nm"] = (float(size[0]), float(size[-1]))
-    time = np.ravel(dataset.attrs.get("frame_time_s", ()))
-    if time.size == 1 and time.dtype.kind in "iuf":
-        known["frame_time_s"] = float(time[0])
-    return known
+def _plain(name: str, dataset: h5py.Dataset) -> Located:
+    """A dataset of no known layout; its attributes ``pixel_size_nm`` and ``frame_time_s`` are read if it has them."""
+    size, time = (np.ravel(dataset.attrs.get(key, ())) for key in ("pixel_size_nm", "frame_time_s"))
+    return Located(
+        name,
+        "plain HDF5",
+        pixel_size_nm=(float(size[0]), float(size[-1])) if size.size in (1, 2) and size.dtype.kind in "iuf" else None,
+        frame_time_s=float(time[0]) if time.size == 1 and time.dtype.kind in "iuf" else None,
+    )
 
 
 def _calibrated(dataset: str, layout: str, axes: str, scales: dict[str, tuple[float, str]]) -> Located:
@@ -174,16 +173,17 @@ def _emd(file: h5py.File) -> Iterator[Located]:
         group = file[name.rpartition("/")[0] or "/"]
         if name.rpartition("/")[2] != "data" or "emd_group_type" not in group.attrs:
             continue
-        dims = [_get(group, f"dim{i}") for i in (1, 2, 3)]
-        if file[name].ndim != 3 or not all(isinstance(d, h5py.Dataset) for d in dims):
+        offered = [_get(group, f"dim{i}") for i in (1, 2, 3)]
+        dims = [d for d in offered if isinstance(d, h5py.Dataset)]
+        if file[name].ndim != 3 or len(dims) != 3:
             yield Located(name, "EMD (NCEM/Berkeley)")
             continue
-        names = [_text(d.attrs.get("name", "")) for d in dims]  # type: ignore[union-attr]
-        units = [_text(d.attrs.get("units", "")) for d in dims]  # type: ignore[union-attr]
+        names = [_text(d.attrs.get("name", "")) for d in dims]
+        units = [_text(d.attrs.get("units", "")) for d in dims]
         order = _order(names, units)
         scales = {}
         for letter, dim, unit in zip(order, dims, units, strict=True):
-            step = spacing(dim[...])  # type: ignore[index]
+            step = spacing(dim[...])
             if step is not None:
                 scales[letter] = (step, unit)
         yield _calibrated(name, "EMD (NCEM/Berkeley)", order, scales)
@@ -250,5 +250,3 @@ def _hyperspy(file: h5py.File) -> Iterator[Located]:
             if "scale" in a
         }
         yield _calibrated(f"/Experiments/{key}/data", "HyperSpy", order, scales)
-
-

@@ -16,7 +16,7 @@ import numpy as np
 
 from hrtemvae_hpc.config import MovieSection
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.movie.layouts import Located, locate
+from hrtemvae_hpc.movie.layouts import locate
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Movie:
             self.located = located = locate(self._file, path, section.dataset)
             self._dataset = self._file[located.dataset]
             self.axes = section.axes or located.axes
-            self._check(section)
+            self._check()
         except BaseException:
             self._file.close()
             raise
@@ -112,7 +112,7 @@ class Movie:
     def decoded_bytes(self, rows: slice, columns: slice) -> int:
         """Bytes that reading all frames of a region decodes: whole chunks, each once."""
         t, y, x = self.decoded_extent(0, rows), self.decoded_extent(1, rows), self.decoded_extent(2, columns)
-        return t * y * x * self.dtype.itemsize
+        return t * y * x * int(self.dtype.itemsize)
 
     def decoded_extent(self, axis: int, span: slice) -> int:
         """Frames (axis 0), rows (1) or columns (2) of the chunks that reading ``span`` touches."""
@@ -137,7 +137,7 @@ class Movie:
         text = repr((facts, self.located.dataset, self.axes, self.full_shape, self.dtype.str))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _check(self, section: MovieSection) -> None:
+    def _check(self) -> None:
         dataset = self._dataset
         if dataset.ndim != 3:
             raise InputError(

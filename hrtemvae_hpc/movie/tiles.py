@@ -138,4 +138,3 @@ class TileReader:
         if self.preprocess.low_pass:
             frame = low_pass(frame)
         return frame.numpy()
-

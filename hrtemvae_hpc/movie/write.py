@@ -1,12 +1,12 @@
 """Writing a movie as a NeXus file that this program, and any NeXus viewer, finds its way in."""
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from hrtemvae_hpc.atomic import replacing
 from hrtemvae_hpc.errors import InputError
 
 
@@ -23,9 +23,8 @@ def write_movie(
 
     The file appears by rename. Raises InputError where it can't be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with h5py.File(aside, "w") as file:
+        with replacing(path) as aside, h5py.File(aside, "w") as file:
             file.attrs["default"] = "entry"
             entry = file.create_group("entry")
             entry.attrs.update(NX_class="NXentry", default="data")
@@ -38,15 +37,19 @@ def write_movie(
             ):
                 data[name] = np.arange(count) * step
                 data[name].attrs["units"] = units
-            pixels = data.create_dataset(
-                "data", shape, dtype, chunks=(1, *shape[1:]), compression="gzip", shuffle=True
-            )
+            pixels = data.create_dataset("data", shape, dtype, chunks=(1, *shape[1:]), compression="gzip", shuffle=True)
             for t, frame in enumerate(frames):
                 pixels[t] = frame
             for name, values in truth.items():
                 entry.require_group("truth")[name] = values
-        os.replace(aside, path)
     except OSError as error:
         raise InputError(f"{path}: can't be written ({error.strerror or error}); choose another place.") from error
-    finally:
-        aside.unlink(missing_ok=True)
+
+
+def read_truth(path: Path) -> dict[str, np.ndarray]:
+    """What ``write_movie`` was told of the truth; raises InputError where a file has none."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return {name: values[...] for name, values in file["entry/truth"].items()}
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path}: is no simulated movie; make one with `hrtemvae simulate`.") from error

@@ -51,7 +51,8 @@ def _lattice(y: Tensor, x: Tensor, uniform) -> Tensor:  # type: ignore[no-untype
     waves.append(waves[0] + waves[1])
     for strength, wave in zip(strengths, waves, strict=True):
         image = image + strength * torch.cos(wave)
-    return image * uniform(0.5, 1.0)
+    scaled: Tensor = image * uniform(0.5, 1.0)
+    return scaled
 
 
 def _amorphous(count: int, size: int, generator: torch.Generator) -> Tensor:

@@ -39,9 +39,7 @@ def series_statistics(z: Tensor, valid: Tensor) -> SeriesStatistics:
     """
     frames, windows, latents = z.shape
     step = max(1, _ELEMENTS_AT_ONCE // (frames * latents))
-    parts = [
-        _statistics(z[:, i : i + step].double(), valid[:, i : i + step]) for i in range(0, windows, step)
-    ]
+    parts = [_statistics(z[:, i : i + step].double(), valid[:, i : i + step]) for i in range(0, windows, step)]
     return SeriesStatistics(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
 
 

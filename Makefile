@@ -1,0 +1,74 @@
+# make demo: simulate a movie, analyse it on two ranks, draw the report.   make test: everything CI checks.
+
+PYTHON ?= python3
+# PyTorch stands apart from the lock file because its CPU, CUDA and ROCm builds differ.
+TORCH ?= torch==2.13.0
+
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+export PYTHONNOUSERSITE := 1
+# More ranks than cores are fine for a demonstration and for tests.
+export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
+ifeq ($(shell id -u),0)
+# Open MPI asks root twice; root here means a container or a throwaway machine.
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+endif
+
+.PHONY: demo test lint env format lock clean
+
+env: $(VENV)/.ready
+
+# Debian and Ubuntu split pip off Python: without python3-venv, pip is taken from the system, else unpacked from its
+# package without being installed.
+$(VENV)/.ready: requirements.lock
+	rm -rf $(VENV)
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed" if sys.version_info < (3, 10) else 0)'
+	set -e; \
+	if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
+	else \
+	  $(PYTHON) -m venv --without-pip $(VENV); \
+	  site=$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])'); \
+	  if $(PYTHON) -m pip --version >/dev/null 2>&1; then $(PYTHON) -m pip install --target "$$site" pip; \
+	  else \
+	    (cd $(VENV) && apt-get download python3-pip-whl && dpkg-deb -x python3-pip-whl_*.deb pip-package) || \
+	      { echo 'No pip here: install python3-venv, then try again.' >&2; exit 2; }; \
+	    PYTHONPATH=$$(echo $(CURDIR)/$(VENV)/pip-package/usr/share/python-wheels/pip-*.whl) \
+	      $(BIN)/python -m pip install pip; \
+	  fi; \
+	fi
+	$(BIN)/python -m pip install --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install $(TORCH)
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: env
+	mkdir -p demo
+	hrtemvae simulate -o demo/movie.h5
+	mpirun -n 2 hrtemvae analyze demo/movie.h5 --config configs/demo.yaml -o demo/maps.h5 --restart
+	hrtemvae report demo/maps.h5 -o demo/report
+	python -m hrtemvae_hpc.simulation.verdict demo/movie.h5 demo/maps.h5
+
+test: lint
+	python -m pytest
+
+lint: env
+	ruff check
+	ruff format --check
+	mypy
+
+format: env
+	ruff format
+	ruff check --fix
+
+# Every dependency of every extra with the hashes of its files, for Python 3.10 and newer; PyTorch itself is left
+# to TORCH, what it needs on any machine is locked.
+lock: env
+	printf 'torch ; sys_platform == "never"\n' > $(VENV)/without-torch
+	printf 'filelock\nfsspec\nnetworkx\nsetuptools>=77\nsympy\n' > $(VENV)/of-torch.in
+	uv pip compile setup.cfg $(VENV)/of-torch.in --extra mpi --extra training --extra dev --override $(VENV)/without-torch \
+	  --no-emit-package torch --universal --python-version 3.10 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
+
+clean:
+	rm -rf $(VENV) demo
