@@ -6,10 +6,14 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.errors import HrtemvaeError
+
+if TYPE_CHECKING:
+    from hrtemvae_hpc.distributed.guard import StopRequest
+    from hrtemvae_hpc.distributed.world import World
 
 # Options of an analysis that override the configuration: flag, key, arguments for argparse.
 _OVERRIDES: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -88,41 +92,50 @@ def _config(options: argparse.Namespace) -> Any:
 
 def _plan(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.distributed.job import plan_analysis
-    from hrtemvae_hpc.distributed.world import join_world
 
     config = _config(options)
-    world = join_world()
-    text = world.on_root(lambda: "") + plan_analysis(world, options.movie, config)
-    if world.is_root:
-        print(text)
-    world.leave(0)
+
+    def job(world: "World") -> None:
+        text = plan_analysis(world, options.movie, config)
+        if world.is_root:
+            print(text)
+
+    _in_world(job)
 
 
 def _analyze(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.distributed.guard import run_guarded
 
-    return run_guarded(lambda: _run(_analyze_as_rank, options))
+    return run_guarded(lambda stop: _run(lambda _: _analyze_as_rank(options, stop), options))
 
 
-def _analyze_as_rank(options: argparse.Namespace) -> int:
+def _analyze_as_rank(options: argparse.Namespace, stop: "StopRequest") -> int:
     from hrtemvae_hpc.distributed.job import analyze
-    from hrtemvae_hpc.distributed.world import join_world
+    from hrtemvae_hpc.maps.report import write_page
 
     config = _config(options)
     output = options.output or Path(f"{options.movie.stem}.maps.h5")
+
+    def job(world: "World") -> None:
+        if analyze(world, options.movie, config, output, options.restart, stop):
+            print(f"report: {write_page(output, output.with_suffix('.html'))}", file=sys.stderr)
+
+    _in_world(job)
+
+
+def _in_world(job: Callable[["World"], None]) -> NoReturn:
+    """Run ``job`` on this rank and end the rank, and where it must be all of them, with the right exit code."""
+    from hrtemvae_hpc.distributed.world import join_world
+
     world = join_world()
     try:
-        new = analyze(world, options.movie, config, output, options.restart)
+        job(world)
     except HrtemvaeError as error:
-        _say(error)
+        _say(error, "" if world.is_root else f"rank {world.rank} on {world.host}: ")
         world.leave(error.exit_code)
     except Exception:  # noqa: BLE001  a defect of ours must end every rank
         traceback.print_exc()
         world.abort(1)
-    if new:
-        from hrtemvae_hpc.maps.report import write_page
-
-        print(f"report: {write_page(output, output.with_suffix('.html'))}", file=sys.stderr)
     world.leave(0)
 
 
@@ -152,8 +165,8 @@ def _import_keras(options: argparse.Namespace) -> int:
     return 0
 
 
-def _say(error: HrtemvaeError) -> None:
-    print(f"hrtemvae: {error}", file=sys.stderr, flush=True)
+def _say(error: HrtemvaeError, where: str = "") -> None:
+    print(f"hrtemvae: {where}{error}", file=sys.stderr, flush=True)
 
 
 def _run(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:

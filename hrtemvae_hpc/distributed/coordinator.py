@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from hrtemvae_hpc.distributed.guard import StopRequest
 from hrtemvae_hpc.distributed.messages import (
     NO_TILE,
     Heartbeat,
@@ -20,7 +21,6 @@ from hrtemvae_hpc.distributed.messages import (
 from hrtemvae_hpc.distributed.parts import Parts
 from hrtemvae_hpc.distributed.progress import Progress, say
 from hrtemvae_hpc.distributed.resources import RankResources
-from hrtemvae_hpc.distributed.signals import StopRequest
 from hrtemvae_hpc.distributed.worker import STAGES, Finished, Worker
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, Stopped

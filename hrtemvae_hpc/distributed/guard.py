@@ -28,22 +28,40 @@ def doing(what: str) -> None:
     _note.write(text + b"\0")
 
 
-def orphaned() -> bool:
-    """Whether this rank's guardian is gone."""
-    return _guardian != 0 and os.getppid() != _guardian
+class StopRequest:
+    """Becomes true when a signal asks this rank to stop, or its guardian is gone."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.name = self.name or signal.Signals(number).name
+
+    def __bool__(self) -> bool:
+        if not self.name and _guardian != 0 and os.getppid() != _guardian:
+            self.name = "the end of its guardian process"
+        return bool(self.name)
 
 
-def run_guarded(work: Callable[[], int]) -> int:
-    """Run ``work`` in a child process and return its exit code; 4 if it was killed by a signal."""
+def run_guarded(work: Callable[["StopRequest"], int]) -> int:
+    """Run ``work`` in a child process and return its exit code; 4 if it was killed by a signal.
+
+    ``work`` is given the stop request that the signals to either process set.
+    """
     global _guardian
     doing("starting")
     sys.stdout.flush()
     sys.stderr.flush()
     guardian = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until both processes can take them
     child = os.fork()
     if child == 0:
         _guardian = guardian
-        os._exit(work())
+        stop = StopRequest()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        os._exit(work(stop))
 
     def forward(number: int, _: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -51,6 +69,7 @@ def run_guarded(work: Callable[[], int]) -> int:
 
     for number in STOP_SIGNALS:
         signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     _, status = os.waitpid(child, 0)
     if not os.WIFSIGNALED(status):
         return os.WEXITSTATUS(status)

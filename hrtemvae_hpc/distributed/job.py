@@ -13,6 +13,7 @@ from pathlib import Path
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.distributed.coordinator import Coordinator, RankRecord, serve
+from hrtemvae_hpc.distributed.guard import StopRequest
 from hrtemvae_hpc.distributed.parts import Parts, TileMaps
 from hrtemvae_hpc.distributed.plan import Plan, make_plan
 from hrtemvae_hpc.distributed.plan_text import describe_plan, describe_stages
@@ -25,7 +26,6 @@ from hrtemvae_hpc.distributed.resources import (
     node_free_bytes,
     process_bytes,
 )
-from hrtemvae_hpc.distributed.signals import StopRequest
 from hrtemvae_hpc.distributed.worker import Worker
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed
@@ -137,13 +137,12 @@ def _plan(job: Job, ranks: list[RankResources], known: Tiling | None) -> Plan:
     return make_plan(worker.engine, worker.reader, job.grid, ranks, job.config.run.max_memory, known)
 
 
-def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, restart: bool) -> bool:
-    """Analyse ``path`` and write the result file ``output``; returns whether there was anything to do.
+def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, restart: bool, stop: StopRequest) -> bool:
+    """Analyse ``path`` and write the result file ``output``; returns, on rank 0, whether there was anything to do.
 
     Goes on with what an earlier, stopped run of the same analysis left behind, unless ``restart``.
     Raises InputError, Stopped or RankFailed; ranks other than 0 leave with the job's exit code.
     """
-    stop = StopRequest()
     began = time.monotonic()
 
     def check() -> None:

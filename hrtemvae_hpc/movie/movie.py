@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -208,12 +207,22 @@ def _open(path: Path) -> h5py.File:
 def _compression(dataset: h5py.Dataset) -> str:
     """Names of the filters of a dataset, in the order they were applied."""
     pipeline = dataset.id.get_create_plist()
-    filters: Sequence[str] = [
-        _filter_name(pipeline.get_filter(i)[0], pipeline.get_filter(i)[3]) for i in range(pipeline.get_nfilters())
-    ]
-    return " + ".join(filters) or "not compressed"
+    codes = [pipeline.get_filter(i)[0] for i in range(pipeline.get_nfilters())]
+    return " + ".join(_FILTER_NAMES.get(code, f"filter {code}") for code in codes) or "not compressed"
 
 
-def _filter_name(code: int, text: bytes) -> str:
-    builtin = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
-    return builtin.get(code) or text.decode("utf-8", "replace").split(";")[0].split(" ")[0] or f"filter {code}"
+# https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md
+_FILTER_NAMES = {
+    1: "gzip",
+    2: "shuffle",
+    3: "fletcher32",
+    4: "szip",
+    5: "nbit",
+    6: "scaleoffset",
+    32000: "lzf",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32015: "zstd",
+    32026: "blosc2",
+}

@@ -4,6 +4,7 @@ An engine is given the pixels of one block (all windows of a small rectangle) ov
 engine may share between windows what they have in common.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Literal
 
@@ -41,7 +42,7 @@ class Engine:
             size**2 * channels
             for size, channels in zip(model.architecture.sizes, (1, *model.architecture.channels), strict=True)
         )
-        self._encoder = model.encoder.to(device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._encoder = copy.deepcopy(model.encoder).to(device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._order = torch.tensor(model.latent_order, device=device)
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"

@@ -1,0 +1,148 @@
+"""What the tests share: small models and movies, the program as a user starts it, and the data beside the checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import hdf5plugin  # noqa: F401  registers its filters
+import numpy as np
+import pytest
+import torch
+
+from hrtemvae_hpc.model.architecture import Architecture
+from hrtemvae_hpc.model.checkpoint import Model, load_model, save_model
+from hrtemvae_hpc.model.network import Encoder
+
+BIN = Path(sys.executable).parent
+SHARED = Path(os.environ.get("HRTEMVAE_SHARED", Path(__file__).parents[2] / "shared"))
+MAPS = ("mean", "variance", "spearman", "time_correlated_variance")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with the oracle and the real movies; without it a test skips, but not in CI."""
+    if not SHARED.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"{SHARED} is missing; CI needs it")
+        pytest.skip(f"{SHARED} is not on this machine; set HRTEMVAE_SHARED to a folder with the oracle")
+    return SHARED
+
+
+def random_model(architecture: Architecture, seed: int = 0) -> Model:
+    """A network with random weights whose latents are shuffled in its order."""
+    torch.manual_seed(seed)
+    encoder = Encoder(architecture)
+    for norm in encoder.norm:
+        norm.running_mean.normal_(0, 0.1)
+        norm.running_var.uniform_(0.5, 2)
+    order = tuple(torch.randperm(architecture.latents).tolist())
+    return Model("random", encoder.eval().requires_grad_(False), None, order)
+
+
+TINY = Architecture(window=16, channels=(4, 6), hidden=24, latents=5)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_model(random_model(TINY), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_model_path: Path) -> Model:
+    return load_model(tiny_model_path)
+
+
+def drifting_pixels(frames: int, rows: int, columns: int, seed: int = 0) -> np.ndarray:
+    """Noise over fringes that turn slowly [frames, rows, columns], uint16."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:rows, :columns]
+    angle = np.linspace(0.3, 0.6, frames)[:, None, None]
+    fringes = np.cos((y * np.sin(angle) + x * np.cos(angle)) * 2 * np.pi / 7)
+    return random.poisson(200 * (1.2 + fringes)).astype(np.uint16)
+
+
+@pytest.fixture(scope="session")
+def movie_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 frames of 70 x 90: 7 x 10 windows of the tiny model, in 2 x 3 blocks."""
+    path = tmp_path_factory.mktemp("movie") / "movie.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("movie", data=drifting_pixels(12, 70, 90), chunks=(1, 70, 90), compression="gzip")
+    return path
+
+
+@dataclass
+class Outcome:
+    """What a command left: its exit code and all it printed."""
+
+    code: int
+    text: str
+
+
+def environment() -> dict[str, str]:
+    env = dict(os.environ)
+    env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
+    env["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
+    env["OMP_NUM_THREADS"] = "1"
+    if os.geteuid() == 0:
+        env["OMPI_ALLOW_RUN_AS_ROOT"] = env["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
+    return env
+
+
+def command_line(arguments: Sequence[object], ranks: int | None = None) -> list[str]:
+    launcher = [] if ranks is None else ["mpirun", "-n", str(ranks)]
+    return [*launcher, "hrtemvae", *(str(a) for a in arguments)]
+
+
+@pytest.fixture
+def hrtemvae(tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs the program as a user does, in an empty folder."""
+
+    def run(*arguments: object, ranks: int | None = None, cwd: Path = tmp_path, timeout: float = 180) -> Outcome:
+        done = subprocess.run(
+            command_line(arguments, ranks),
+            cwd=cwd,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout.decode("utf-8", "replace"))
+
+    return run
+
+
+def read_maps(path: Path) -> dict[str, np.ndarray]:
+    with h5py.File(path, "r") as file:
+        maps = {name: file[f"entry/{name}/data"][...] for name in MAPS}
+        return maps | {"valid_frames": file["entry/valid_frames/data"][...]}
+
+
+def assert_same_maps(one: Path, other: Path) -> None:
+    """Equal to the bit, NaN where NaN."""
+    left, right = read_maps(one), read_maps(other)
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+
+
+def assert_refused(outcome: Outcome, *words: str, code: int = 2) -> None:
+    """The user's mistake is told in one sentence that holds ``words``, without a traceback."""
+    assert outcome.code == code, outcome.text
+    assert "Traceback" not in outcome.text, outcome.text
+    sentences = [line for line in outcome.text.splitlines() if line.startswith(("hrtemvae:", "hrtemvae "))]
+    assert len(sentences) == 1, outcome.text
+    for word in words:
+        assert word in sentences[0], outcome.text
+
+
+def copy_with(path: Path, target: Path) -> Path:
+    shutil.copy(path, target)
+    return target

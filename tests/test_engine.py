@@ -1,0 +1,154 @@
+"""The engine against a plain loop over windows."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, random_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_network import plain_encoder
+
+from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.model.architecture import Architecture
+from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.windows.engine import Engine
+
+CPU = torch.device("cpu")
+
+
+def make_engine(model: Model, step: int = 8, scaling: str = "window", precision: str = "fp32") -> Engine:
+    return Engine(model, CPU, precision, scaling, step)
+
+
+def plain_scaled(window: np.ndarray) -> np.ndarray | None:
+    """The published steps in float64; None where the window is flat or not finite."""
+    w = window.astype(np.float64)
+    if not np.isfinite(w).all() or w.max() == w.min():
+        return None
+    w = (w - w.mean()) / w.std()
+    return (w - w.min()) / (w.max() - w.min())
+
+
+def plain_latents(model: Model, pixels: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """z [frames, windows, latents] and valid [frames, windows] by a loop."""
+    size = model.architecture.window
+    z, valid = [], []
+    for frame in pixels:
+        for y in range(0, frame.shape[0] - size + 1, step):
+            for x in range(0, frame.shape[1] - size + 1, step):
+                scaled = plain_scaled(frame[y : y + size, x : x + size])
+                valid.append(scaled is not None)
+                mean = np.zeros(model.architecture.latents) if scaled is None else plain_encoder(model.encoder, scaled)
+                z.append(mean[list(model.latent_order)] if scaled is not None else mean)
+    shape = len(pixels), -1
+    return np.array(z).reshape(*shape, model.architecture.latents), np.array(valid).reshape(shape)
+
+
+@settings(max_examples=12)
+@given(
+    window=st.integers(9, 20),
+    kernel=st.integers(2, 5),
+    step=st.integers(1, 9),
+    extra=st.tuples(st.integers(0, 11), st.integers(0, 11)),
+    normalization=st.sampled_from(["none", "before_activation", "after_activation"]),
+    dtype=st.sampled_from(["u1", "i2", "u2", "i4", "f2", "f4", "f8"]),
+)
+def test_agrees_with_a_plain_loop(window, kernel, step, extra, normalization, dtype) -> None:
+    architecture = Architecture(
+        window=window, channels=(2, 3), kernel=kernel, hidden=7, latents=3, normalization=normalization
+    )
+    model = random_model(architecture)
+    shape = (2, window + extra[0], window + extra[1])
+    pixels = np.random.default_rng(0).integers(0, 120, shape).astype(dtype)
+    z, valid = make_engine(model, step).encode(pixels, np.ones(2, bool))
+    expected, expected_valid = plain_latents(model, pixels, step)
+    np.testing.assert_array_equal(valid, expected_valid)
+    np.testing.assert_allclose(z, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "offset"), [("u4", 4_000_000_000), ("i8", 2**50), ("f8", 1e12), ("u2", 65_000), ("f4", 0.0)]
+)
+def test_small_contrast_on_a_high_level_is_not_lost(tiny_model: Model, dtype: str, offset: float) -> None:
+    contrast = np.random.default_rng(0).integers(0, 200, (2, 16, 16))
+    pixels = (np.array(offset, dtype) + contrast.astype(dtype)).astype(dtype)
+    z, _ = make_engine(tiny_model).encode(pixels, np.ones(2, bool))
+    expected, _ = make_engine(tiny_model).encode(contrast.astype("f8"), np.ones(2, bool))
+    torch.testing.assert_close(z, expected, rtol=0, atol=1e-6)
+
+
+def test_flat_and_non_finite_windows_have_no_scaled_form(tiny_model: Model) -> None:
+    pixels = np.random.default_rng(0).random((4, 16, 32)).astype("f4")
+    pixels[0, :, :16] = 3
+    pixels[1, 5, 5] = np.nan
+    pixels[2, 0, 20] = -np.inf
+    z, valid = make_engine(tiny_model, 16).encode(pixels, np.array([True, True, True, False]))
+    assert valid.tolist() == [[False, True], [False, True], [True, False], [False, False]]
+    assert (z[~valid] == 0).all()
+    assert torch.isfinite(z).all()
+
+
+def test_scaling_by_frame_uses_the_frame_range(tiny_model: Model) -> None:
+    pixels = np.random.default_rng(0).integers(100, 200, (3, 16, 24)).astype("u2")
+    limits = np.array([[50.0, 300.0], [100.0, 250.0], [7.0, 7.0]])
+    z, valid = make_engine(tiny_model, 8, "frame").encode(pixels, np.ones(3, bool), limits)
+    scaled = (pixels[0, :, 8:] - 50.0) / 250.0
+    expected = plain_encoder(tiny_model.encoder, scaled)[list(tiny_model.latent_order)]
+    np.testing.assert_allclose(z[0, 1], expected, atol=1e-5)
+    assert valid.tolist() == [[True, True], [True, True], [False, False]]
+
+
+def test_result_does_not_depend_on_threads() -> None:
+    model = random_model(Architecture())
+    pixels = np.random.default_rng(0).integers(0, 1000, (20, 88, 88)).astype("u2")
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one, _ = make_engine(model).encode(pixels, np.ones(20, bool))
+        again, _ = make_engine(model).encode(pixels, np.ones(20, bool))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(one, again)
+
+
+def test_bfloat16_is_close_and_tf32_is_refused_on_a_cpu() -> None:
+    model = random_model(Architecture())
+    pixels = np.random.default_rng(0).integers(0, 1000, (4, 64, 64)).astype("u2")
+    exact, _ = make_engine(model).encode(pixels, np.ones(4, bool))
+    rough, _ = make_engine(model, precision="bf16").encode(pixels, np.ones(4, bool))
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).norm() / exact.norm() < 0.03
+    with pytest.raises(InputError, match="tf32"):
+        make_engine(model, precision="tf32")
+
+
+def test_a_network_that_overflows_is_told(tiny_model: Model) -> None:
+    model = random_model(TINY)
+    model.encoder.mean.bias[0] = torch.inf
+    with pytest.raises(RankFailed, match="not finite"):
+        make_engine(model).encode(np.random.default_rng(0).random((1, 16, 16)), np.ones(1, bool))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("tf32", 5e-3), ("bf16", 0.05)])
+def test_gpu_agrees_with_cpu(precision: str, tolerance: float) -> None:
+    pixels = np.random.default_rng(0).integers(0, 1000, (6, 120, 120)).astype("u2")
+    exact, _ = make_engine(random_model(Architecture())).encode(pixels, np.ones(6, bool))
+    engine = Engine(random_model(Architecture()), torch.device("cuda"), precision, "window", 8)
+    z, _ = engine.encode(pixels, np.ones(6, bool))
+    assert (z.cpu() - exact).norm() / exact.norm() < tolerance
+
+
+def test_oracle_latents(shared) -> None:
+    import h5py
+
+    from hrtemvae_hpc.model.keras_file import import_keras
+
+    with h5py.File(shared / "oracle" / "movie.h5") as file:
+        pixels = file["entry/data/data"][...]
+    expected = np.load(shared / "oracle" / "expected.npz")["z_mean"]
+    model = import_keras(shared / "oracle" / "encoder.keras")
+    z, valid = make_engine(model).encode(pixels, np.ones(len(pixels), bool))
+    assert valid.all()
+    np.testing.assert_allclose(z.view(expected.shape), expected, rtol=0, atol=1e-4)

@@ -1,0 +1,334 @@
+"""Finding and reading movies of every layout."""
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+from conftest import drifting_pixels
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hrtemvae_hpc.config import MovieSection, PreprocessSection
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.movie.calibration import convert, spacing
+from hrtemvae_hpc.movie.movie import Movie
+from hrtemvae_hpc.movie.tiles import TileReader
+
+PIXELS = drifting_pixels(6, 20, 30)
+
+
+def read_all(path: Path, **section) -> np.ndarray:
+    with Movie(path, MovieSection(**section)) as movie:
+        return movie.read(slice(0, movie.shape[0]), slice(0, movie.shape[1]), slice(0, movie.shape[2]))
+
+
+# Layouts
+
+
+def nexus(file: h5py.File) -> None:
+    file.attrs["default"] = "scan"
+    file.create_group("scan").attrs.update(NX_class="NXentry", default="images")
+    group = file.create_group("scan/images")
+    group.attrs.update(NX_class="NXdata", signal="counts", axes=["time", "y", "x"])
+    group["counts"] = PIXELS
+    group["thumbnails"] = PIXELS[:, ::2, ::2]
+    for name, count, step, units in (("time", 6, 250.0, "ms"), ("y", 20, 0.2, "angstrom"), ("x", 30, 0.3, "Å")):
+        group[name] = 5 + np.arange(count) * step
+        group[name].attrs["units"] = units
+
+
+def berkeley(file: h5py.File) -> None:
+    group = file.create_group("data/movie")
+    group.attrs["emd_group_type"] = 1
+    group["data"] = PIXELS
+    for i, (name, count, step, units) in enumerate(
+        (("time", 6, 0.25, "[s]"), ("y", 20, 0.02, "[n_m]"), ("x", 30, 0.03, "[n_m]")), 1
+    ):
+        group[f"dim{i}"] = np.arange(count) * step
+        group[f"dim{i}"].attrs.update(name=name, units=units)
+
+
+def velox(file: h5py.File) -> None:
+    group = file.create_group("Data/Image/abc123")
+    group["Data"] = PIXELS.transpose(1, 2, 0)
+    text = json.dumps(
+        {
+            "BinaryResult": {
+                "PixelSize": {"width": "3e-11", "height": "2e-11"},
+                "PixelUnitX": "m",
+                "PixelUnitY": "m",
+                "Detector": "BM-Ceta",
+            },
+            "Scan": {"ScanSize": {"width": "0", "height": "0"}},
+            "Detectors": {"Detector-0": {"DetectorName": "BM-Ceta", "ExposureTime": "0.25"}},
+        }
+    ).encode()
+    column = np.zeros(1000, np.uint8)
+    column[: len(text)] = list(text)
+    group["Metadata"] = np.repeat(column[:, None], 6, 1)
+
+
+def hyperspy(file: h5py.File) -> None:
+    group = file.create_group("Experiments/some movie")
+    group["data"] = PIXELS
+    for i, (name, scale, units) in enumerate((("time", 0.25, "s"), ("y", 2e-5, "µm"), ("x", 3e-5, "µm"))):
+        group.create_group(f"axis-{i}").attrs.update(name=name, scale=scale, offset=0.0, units=units)
+    file["Experiments/some movie/learning_results/factors"] = np.zeros((3, 3, 3))
+
+
+def plain(file: h5py.File) -> None:
+    file["somewhere/deep/stack"] = PIXELS
+    file["somewhere/deep/stack"].attrs.update(pixel_size_nm=(0.02, 0.03), frame_time_s=0.25)
+    file["somewhere/dark"] = PIXELS[0]
+
+
+@pytest.mark.parametrize("layout", [nexus, berkeley, velox, hyperspy, plain])
+def test_layout_is_found_with_its_calibration(tmp_path: Path, layout) -> None:
+    path = tmp_path / "movie.h5"
+    with h5py.File(path, "w") as file:
+        layout(file)
+    with Movie(path) as movie:
+        assert movie.pixel_size_nm == pytest.approx((0.02, 0.03))
+        assert movie.frame_time_s == pytest.approx(0.25)
+        assert movie.full_shape == PIXELS.shape
+    np.testing.assert_array_equal(read_all(path), PIXELS)
+
+
+def test_shared_velox_and_hyperspy_files(shared: Path) -> None:
+    with Movie(shared / "data" / "formats" / "fei_example_tem_stack.emd") as movie:
+        assert movie.located.layout == "EMD (Velox)"
+        assert movie.shape == (2, 3, 3)
+        assert movie.pixel_size_nm == pytest.approx((0.00817288, 0.00817288), rel=1e-5)
+        assert movie.frame_time_s == pytest.approx(0.8)
+    for name, words in (
+        ("fei_example_complex_fft.emd", "no dataset of three dimensions"),
+        ("example2_v3.1.hspy", "no dataset of three dimensions"),
+        ("example_image.emd", "no dataset of three dimensions"),
+    ):
+        if name.startswith("fei_example_complex"):
+            words = "holds compound values"
+        with pytest.raises(InputError, match=words):
+            Movie(shared / "data" / "formats" / name)
+
+
+def test_real_movie(shared: Path) -> None:
+    with Movie(shared / "data" / "movies" / "nist_cnt_growth.h5") as movie:
+        assert movie.shape == (62, 455, 480)
+        assert movie.located.layout == "NeXus"
+        assert movie.pixel_size_nm == pytest.approx((0.0532, 0.0532), rel=1e-3)
+        assert movie.frame_time_s is None
+
+
+def test_several_movies_are_listed(tmp_path: Path) -> None:
+    path = tmp_path / "movie.h5"
+    with h5py.File(path, "w") as file:
+        file["a/one"], file["b/two"] = PIXELS, PIXELS
+    with pytest.raises(InputError, match=r"--dataset: /a/one, /b/two"):
+        Movie(path)
+    np.testing.assert_array_equal(read_all(path, dataset="/b/two"), PIXELS)
+    np.testing.assert_array_equal(read_all(path, dataset="b/two"), PIXELS)
+    with pytest.raises(InputError, match="no dataset 'b/three'.*It holds /a/one, /b/two"):
+        Movie(path, MovieSection(dataset="b/three"))
+
+
+@pytest.mark.parametrize("axes", ["".join(p) for p in itertools.permutations("tyx")])
+def test_axes_can_be_named(tmp_path: Path, axes: str) -> None:
+    path = tmp_path / "movie.h5"
+    with h5py.File(path, "w") as file:
+        order = ["tyx".index(a) for a in axes]
+        file.create_dataset("m", data=PIXELS.transpose(order), chunks=True)
+    np.testing.assert_array_equal(read_all(path, axes=axes), PIXELS)
+
+
+@given(value=st.floats(1e-3, 1e3), units=st.sampled_from(["nm", "[n_m]", "Å", "A", "µm", "um", "m", "pm", "angstrom"]))
+def test_lengths_become_nanometres(value: float, units: str) -> None:
+    factor = {"nm": 1, "[n_m]": 1, "Å": 0.1, "A": 0.1, "µm": 1e3, "um": 1e3, "m": 1e9, "pm": 1e-3, "angstrom": 0.1}
+    assert convert(value, units, "nm") == pytest.approx(value * factor[units])
+
+
+@pytest.mark.parametrize("units", ["", "px", "1/nm", "s", "nonsense", "[]", "<undefined>", "%"])
+def test_other_units_are_no_length(units: str) -> None:
+    assert convert(1.0, units, "nm") is None
+
+
+def test_uneven_positions_have_no_spacing() -> None:
+    assert spacing(np.array([0.0, 1.0, 3.0])) is None
+    assert spacing(np.array([0.0])) is None
+    assert spacing(np.array([3.0, 2.0, 1.0])) == 1.0
+
+
+# Types and storage
+
+STORAGE = {
+    "contiguous": {},
+    "by frame": {"chunks": (1, 20, 30)},
+    "by space": {"chunks": (6, 8, 8)},
+    "mixed": {"chunks": (4, 7, 16)},
+    "gzip": {"chunks": (1, 20, 30), "compression": "gzip", "shuffle": True},
+    "lzf": {"chunks": (2, 10, 30), "compression": "lzf", "fletcher32": True},
+    "blosc": {"chunks": (1, 20, 30), **hdf5plugin.Blosc()},
+    "blosc2": {"chunks": (1, 20, 30), **hdf5plugin.Blosc2()},
+    "bitshuffle": {"chunks": (1, 20, 30), **hdf5plugin.Bitshuffle()},
+    "lz4": {"chunks": (1, 20, 30), **hdf5plugin.LZ4()},
+    "zstd": {"chunks": (3, 20, 30), **hdf5plugin.Zstd()},
+}
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+def test_storage(tmp_path: Path, storage: str) -> None:
+    path = tmp_path / "movie.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("m", data=PIXELS, **STORAGE[storage])
+    np.testing.assert_array_equal(read_all(path), PIXELS)
+    with Movie(path) as movie:
+        expected = {"contiguous": "contiguous, not compressed", "gzip": "chunks of 1 x 20 x 30, shuffle + gzip"}
+        if storage in expected:
+            assert str(movie.storage) == expected[storage]
+        if "compression" in STORAGE[storage]:
+            assert storage in str(movie.storage).lower()
+
+
+@pytest.mark.parametrize("dtype", [f"{e}{t}" for e in "<>" for t in ("i1", "u2", "i2", "u4", "i8", "f2", "f4", "f8")])
+def test_type_and_byte_order(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "movie.h5"
+    pixels = (PIXELS % 100).astype(dtype)
+    with h5py.File(path, "w") as file:
+        file["m"] = pixels
+    read = read_all(path)
+    assert read.dtype.isnative
+    np.testing.assert_array_equal(read, pixels)
+
+
+def test_virtual_dataset_and_external_link(tmp_path: Path) -> None:
+    sources = []
+    for i in range(2):
+        sources.append(tmp_path / f"part {i}.h5")
+        with h5py.File(sources[-1], "w") as file:
+            file["m"] = PIXELS[3 * i : 3 * i + 3]
+    layout = h5py.VirtualLayout(PIXELS.shape, PIXELS.dtype)
+    for i, source in enumerate(sources):
+        layout[3 * i : 3 * i + 3] = h5py.VirtualSource(source.name, "m", (3, 20, 30))
+    with h5py.File(tmp_path / "virtual.h5", "w") as file:
+        file.create_virtual_dataset("m", layout)
+    with h5py.File(tmp_path / "linked.h5", "w") as file:
+        file["far/away"] = h5py.ExternalLink("virtual.h5", "m")
+    np.testing.assert_array_equal(read_all(tmp_path / "virtual.h5"), PIXELS)
+    np.testing.assert_array_equal(read_all(tmp_path / "linked.h5"), PIXELS)
+    sources[1].unlink()
+    # HDF5 itself would read zeros where the source is missing.
+    for name in ("virtual.h5", "linked.h5"):
+        with pytest.raises(InputError, match=r"source part 1\.h5 is missing"):
+            Movie(tmp_path / name)
+
+
+def test_a_movie_that_another_process_holds_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "movie.h5"
+    with h5py.File(path, "w") as file:
+        file["m"] = PIXELS
+    holder = "import h5py, sys; f = h5py.File(sys.argv[1], 'r+', locking=True); print('held', flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", holder, path], **pipes) as process:
+        assert process.stdout.readline() == b"held\n"
+        np.testing.assert_array_equal(read_all(path), PIXELS)
+        process.communicate(b"\n")
+
+
+def test_reading_leaves_the_file_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "movie.h5"
+    with h5py.File(path, "w") as file:
+        file["m"] = PIXELS
+    path.chmod(0o400)
+    before = path.stat().st_mtime_ns, path.read_bytes()
+    np.testing.assert_array_equal(read_all(path), PIXELS)
+    assert (path.stat().st_mtime_ns, path.read_bytes()) == before
+
+
+@given(
+    top=st.integers(0, 19), height=st.integers(1, 20), left=st.integers(0, 29), width=st.integers(1, 30),
+    first=st.integers(0, 5), count=st.integers(1, 6), step=st.integers(1, 7), chunk=st.sampled_from([None, 1, 2, 4]),
+)  # fmt: skip
+def test_region_and_frames(tmp_path_factory, top, height, left, width, first, count, step, chunk) -> None:
+    path = tmp_path_factory.mktemp("roi") / "movie.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("m", data=PIXELS, chunks=chunk and (chunk, 9, 11))
+    bottom, right, last = min(20, top + height), min(30, left + width), min(6, first + count)
+    roi, frames = f"{top}:{bottom},{left}:{right}", f"{first}:{last}:{step}"
+    expected = PIXELS[first:last:step, top:bottom, left:right]
+    np.testing.assert_array_equal(read_all(path, roi=roi, frames=frames), expected)
+    with Movie(path, MovieSection(roi=roi, frames=frames)) as movie:
+        slabs = movie.frames_a_slab(1, 1)
+        joined = [movie.read(s, slice(0, bottom - top), slice(0, right - left)) for s in slabs]
+        np.testing.assert_array_equal(np.concatenate(joined), expected)
+
+
+# Tiles
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+@pytest.mark.parametrize("frames", [None, "1:6:2"])
+def test_decoded_bytes_are_those_of_the_chunks_touched(tmp_path: Path, storage: str, frames: str | None) -> None:
+    path = tmp_path / "movie.h5"
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset("m", data=PIXELS, **STORAGE[storage])
+        chunk = dataset.chunks or (1, 1, 1)
+    rows, columns, chosen = slice(3, 9), slice(7, 25), range(6)[1:6:2] if frames else range(6)
+    touched = {
+        (t // chunk[0], y // chunk[1], x // chunk[2])
+        for t in chosen
+        for y in range(rows.start, rows.stop)
+        for x in range(columns.start, columns.stop)
+    }
+    expected = 0
+    for place in touched:
+        extent = [min(c, n - i * c) for i, c, n in zip(place, chunk, PIXELS.shape, strict=True)]
+        expected += int(np.prod(extent)) * 2
+    with Movie(path, MovieSection(frames=frames)) as movie:
+        tile = TileReader(movie, PreprocessSection(), False).read(rows, columns, False)
+    assert tile.decoded_bytes == expected
+    np.testing.assert_array_equal(tile.pixels, PIXELS[chosen, rows, columns])
+
+
+def break_chunk(path: Path, dataset: str, index: int) -> None:
+    """Overwrite a stored chunk with noise."""
+    with h5py.File(path, "r") as file:
+        chunk = file[dataset].id.get_chunk_info(index)
+    with path.open("r+b") as file:
+        file.seek(chunk.byte_offset + 2)
+        file.write(b"\xff" * (chunk.size - 2))
+
+
+def test_frames_that_can_not_be_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "movie.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("m", data=PIXELS, chunks=(2, 20, 15), compression="gzip")
+    break_chunk(path, "m", 3)  # frames 2 and 3, right half
+    with Movie(path) as movie:
+        reader = TileReader(movie, PreprocessSection(), False)
+        with pytest.raises(InputError, match="at frame 2, 3; .*--on-bad-frame skip"):
+            reader.read(slice(0, 20), slice(10, 20), False)
+        tile = reader.read(slice(0, 20), slice(10, 20), True)
+        assert tile.bad_frames == [2, 3]
+        assert tile.readable.tolist() == [True, True, False, False, True, True]
+        np.testing.assert_array_equal(tile.pixels[tile.readable], PIXELS[tile.readable, :, 10:20])
+        assert reader.read(slice(0, 20), slice(0, 15), True).bad_frames == []
+
+
+def test_fingerprint_changes_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "movie.h5"
+    for value in (PIXELS, PIXELS + 1):
+        with h5py.File(path, "w") as file:
+            file["m"] = value
+        with Movie(path) as movie:
+            first = movie.fingerprint
+        with Movie(path) as movie:
+            assert movie.fingerprint == first
+    with h5py.File(path, "r+") as file:
+        file["m"][0, 0, 0] = 7
+    with Movie(path) as movie:
+        assert movie.fingerprint != first

@@ -1,0 +1,172 @@
+"""Networks, model files and published weights against oracles."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, Outcome, assert_refused, random_model
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from scipy import signal
+
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture, same_padding
+from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model, save_model
+from hrtemvae_hpc.model.keras_file import import_keras
+from hrtemvae_hpc.model.network import Decoder, Encoder
+
+
+@given(size=st.integers(1, 200), kernel=st.integers(1, 9), stride=st.integers(1, 5))
+def test_same_padding_is_the_least_that_gives_every_output(size: int, kernel: int, stride: int) -> None:
+    before, after = same_padding(size, kernel, stride)
+    outputs = -(-size // stride)
+    assert (size + before + after - kernel) // stride + 1 >= outputs
+    assert after - before in (0, 1)
+    if before + after > 0:
+        assert (size + before + after - 1 - kernel) // stride + 1 < outputs
+
+
+def plain_encoder(encoder: Encoder, window: np.ndarray) -> np.ndarray:
+    """z_mean [latents] of one window by scipy's correlate2d in float64, written from the description of the layers."""
+    a = encoder.architecture
+    weights = {k: v.double().numpy() for k, v in encoder.state_dict().items()}
+    maps = window[None].astype(float)
+    for layer in range(len(a.channels)):
+        before, after = same_padding(maps.shape[1], a.kernel, a.stride)
+        padded = np.pad(maps, ((0, 0), (before, after), (before, after)))
+        kernels, bias = weights[f"conv.{layer}.weight"], weights[f"conv.{layer}.bias"]
+        out = []
+        for kernel, b in zip(kernels, bias, strict=True):
+            full = sum(signal.correlate2d(p, k, "valid") for p, k in zip(padded, kernel, strict=True))
+            out.append(full[:: a.stride, :: a.stride] + b)
+        maps = np.stack(out)
+
+        def normalized(x: np.ndarray, layer: int = layer) -> np.ndarray:
+            mean, var, gain, shift = (
+                weights[f"norm.{layer}.{name}"][:, None, None]
+                for name in ("running_mean", "running_var", "weight", "bias")
+            )
+            return (x - mean) / np.sqrt(var + a.epsilon) * gain + shift
+
+        if a.normalization == "before_activation":
+            maps = normalized(maps)
+        maps = np.maximum(maps, 0)
+        if a.normalization == "after_activation":
+            maps = normalized(maps)
+    flat = maps.transpose(1, 2, 0).ravel()
+    hidden = np.maximum(weights["dense.weight"] @ flat + weights["dense.bias"], 0)
+    return weights["mean.weight"] @ hidden + weights["mean.bias"]
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        TINY,
+        Architecture(window=32, channels=(3, 4), kernel=3, hidden=8, latents=3, normalization="after_activation"),
+        Architecture(window=17, channels=(3,), kernel=5, hidden=8, latents=3, normalization="before_activation"),
+        Architecture(window=20, channels=(2, 3, 4), kernel=2, stride=3, hidden=5, latents=2),
+    ],
+)
+def test_encoder_agrees_with_a_plain_loop(architecture: Architecture) -> None:
+    encoder = random_model(architecture).encoder
+    window = np.random.default_rng(0).random((architecture.window, architecture.window))
+    mean, _ = encoder(torch.from_numpy(window).float()[None, None])
+    np.testing.assert_allclose(mean[0], plain_encoder(encoder, window), rtol=1e-4, atol=1e-5)
+
+
+def test_published_sizes() -> None:
+    a = Architecture(decoder=DecoderArchitecture())
+    assert a.sizes == (64, 32, 16, 8, 4)
+    assert a.multiply_adds == pytest.approx(12.3e6, rel=0.01)
+    assert Decoder(a, DecoderArchitecture())(torch.zeros(2, 64)).shape == (2, 1, 64, 64)
+
+
+def test_decoder_must_end_at_the_window() -> None:
+    with pytest.raises(ValueError, match="does not end at the window of 60"):
+        Architecture(window=60, decoder=DecoderArchitecture())
+
+
+@pytest.mark.parametrize("normalization", ["none", "after_activation"])
+def test_model_file_keeps_everything(tmp_path: Path, normalization: str) -> None:
+    architecture = Architecture.model_validate(TINY.model_dump() | {"normalization": normalization})
+    model = random_model(architecture)
+    path = tmp_path / "mödel 1.safetensors"
+    save_model(model, path)
+    loaded = load_model(path)
+    assert loaded.architecture == architecture
+    assert loaded.latent_order == model.latent_order
+    x = torch.rand(3, 1, 16, 16)
+    torch.testing.assert_close(loaded.encoder(x), model.encoder(x), rtol=0, atol=0)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bundled_weights_are_the_published_architecture_and_tell_their_limits() -> None:
+    model = load_model(DEFAULT_MODEL)
+    assert model.architecture == Architecture(decoder=DecoderArchitecture())
+    assert "Provisional" in model.provenance["limits"]
+    variance = np.array(model.provenance["variance_over_training"])
+    assert (np.diff(variance[list(model.latent_order)]) >= 0).all()
+    assert DEFAULT_MODEL.stat().st_size < 20e6
+
+
+def test_models_that_can_not_be_used(tmp_path: Path, tiny_model: Model) -> None:
+    def refused(path: Path) -> str:
+        with pytest.raises(InputError) as error:
+            load_model(path)
+        assert str(path) in str(error.value)
+        return str(error.value)
+
+    assert "no such model file" in refused(tmp_path / "none.safetensors")
+    text = tmp_path / "text.safetensors"
+    text.write_text("no tensors at all")
+    assert "not a readable model file" in refused(text)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"w": torch.zeros(2)}, foreign)
+    assert "not a model of this program" in refused(foreign)
+    other = tmp_path / "other.safetensors"
+    save_model(tiny_model, other)
+    whole = other.read_bytes()
+    other.write_bytes(whole[: len(whole) // 2])
+    assert "not a readable model file" in refused(other)
+    other.write_bytes(whole.replace(b'\\"hidden\\": 24', b'\\"hidden\\": 25'))
+    assert "do not belong together" in refused(other)
+
+
+def test_import_reproduces_the_keras_encoder(shared: Path) -> None:
+    model = import_keras(shared / "oracle" / "encoder.keras")
+    assert model.architecture == Architecture()
+    assert model.latent_order == tuple(range(64))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda p: p.unlink(), "no such .keras file"),
+        (lambda p: p.write_bytes(p.read_bytes()[:1000]), "not a readable Keras 3 file"),
+        (lambda p: _edit(p, "Conv2D", "Conv3D"), "not a network of the published family"),
+        (lambda p: _edit(p, '"padding": "same"', '"padding": "valid"'), "has padding 'valid', expected 'same'"),
+    ],
+)
+def test_import_refuses_other_files(hrtemvae, shared: Path, tmp_path: Path, break_it, words: str) -> None:
+    path = tmp_path / "encoder.keras"
+    path.write_bytes((shared / "oracle" / "encoder.keras").read_bytes())
+    break_it(path)
+    outcome: Outcome = hrtemvae("model", "import-keras", path, "-o", "out.safetensors")
+    assert_refused(outcome, str(path), words)
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def _edit(path: Path, old: str, new: str) -> None:
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    config = files["config.json"].decode()
+    assert old in config
+    files["config.json"] = config.replace(old, new).encode()
+    json.loads(files["config.json"])
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)

@@ -1,0 +1,96 @@
+"""Statistics over time against numpy and scipy."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from hrtemvae_hpc.statistics.over_time import MAPS, series_statistics
+
+
+def reference(z: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
+    """The same maps by a loop over windows and latents."""
+    _, windows, latents = z.shape
+    maps = {name: np.full((windows, latents), np.nan) for name in MAPS}
+    for w in range(windows):
+        series = z[valid[:, w], w].astype(float)
+        if len(series) < 3:
+            continue
+        maps["mean"][w] = series.mean(0)
+        maps["variance"][w] = series.var(0)
+        for k in range(latents):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", stats.ConstantInputWarning)
+                maps["spearman"][w, k] = stats.spearmanr(series[:, k], np.flatnonzero(valid[:, w]))[0]
+    maps["time_correlated_variance"] = (maps["spearman"] * maps["variance"]) ** 2
+    return maps
+
+
+def assert_agrees(z: np.ndarray, valid: np.ndarray) -> None:
+    got = series_statistics(torch.from_numpy(z), torch.from_numpy(valid))
+    expected = reference(z, valid)
+    for name in MAPS:
+        np.testing.assert_allclose(getattr(got, name), expected[name], rtol=2e-6, atol=1e-7, err_msg=name)
+    np.testing.assert_array_equal(got.valid_frames, valid.sum(0))
+
+
+@given(
+    frames=st.integers(1, 40),
+    windows=st.integers(1, 4),
+    latents=st.integers(1, 5),
+    levels=st.sampled_from([1, 2, 3, 10, 0]),
+    valid_share=st.sampled_from([1.0, 0.9, 0.3, 0.0]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_agrees_with_numpy_and_scipy(
+    frames: int, windows: int, latents: int, levels: int, valid_share: float, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    z = random.standard_normal((frames, windows, latents)).astype(np.float32)
+    if levels:  # few levels: many ties; one: a constant series
+        z = np.floor(z * levels / 3).astype(np.float32) if levels > 1 else np.ones_like(z)
+    assert_agrees(z, random.random((frames, windows)) < valid_share)
+
+
+def test_constant_series_has_no_rho_and_no_variance() -> None:
+    got = series_statistics(torch.full((10, 2, 3), 0.1), torch.ones(10, 2, dtype=torch.bool))
+    assert torch.isnan(got.spearman).all()
+    assert torch.isnan(got.time_correlated_variance).all()
+    assert (got.variance == 0).all()
+
+
+@pytest.mark.parametrize("valid_frames", [0, 1, 2])
+def test_fewer_than_three_frames_are_nothing(valid_frames: int) -> None:
+    valid = torch.zeros(8, 1, dtype=torch.bool)
+    valid[:valid_frames] = True
+    got = series_statistics(torch.randn(8, 1, 4), valid)
+    for name in MAPS:
+        assert torch.isnan(getattr(got, name)).all()
+    assert got.valid_frames.tolist() == [valid_frames]
+
+
+def test_steady_drift_has_rho_one_and_its_reverse_minus_one() -> None:
+    z = torch.stack([torch.arange(9.0), -torch.arange(9.0)], 1)[:, None]
+    got = series_statistics(z, torch.ones(9, 1, dtype=torch.bool))
+    np.testing.assert_allclose(got.spearman[0], [1, -1], atol=1e-7)
+
+
+def test_signed_zeros_tie() -> None:
+    z = np.array([0.0, -0.0, 0.0, 1.0, -1.0], np.float32).reshape(5, 1, 1)
+    assert_agrees(z, np.ones((5, 1), bool))
+
+
+def test_many_series_in_several_parts() -> None:
+    random = np.random.default_rng(1)
+    z = random.standard_normal((300, 33, 500)).astype(np.float32)  # more than is computed at once
+    valid = np.ones((300, 33), bool)
+    got = series_statistics(torch.from_numpy(z), torch.from_numpy(valid))
+    ranks = stats.rankdata(z, axis=0) - 150.5
+    time = np.arange(300) - 149.5
+    rho = np.einsum("t,twk->wk", time, ranks) / np.sqrt((time**2).sum() * (ranks**2).sum(0))
+    np.testing.assert_allclose(got.spearman, rho, atol=1e-6)
+    np.testing.assert_allclose(got.variance, z.astype(float).var(0), rtol=1e-6)
