@@ -87,7 +87,7 @@ def _config(options: argparse.Namespace) -> Any:
     from hrtemvae_hpc.config import load_config
 
     given = {key: getattr(options, key) for _, key, _ in _OVERRIDES}
-    return load_config(options.config, {key: value for key, value in given.items() if value not in (None, False)})
+    return load_config(options.config, {key: value for key, value in given.items() if value is not None})
 
 
 def _plan(options: argparse.Namespace) -> int:

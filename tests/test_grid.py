@@ -43,7 +43,9 @@ def test_cut_covers_each_position_once(rows: int, columns: int, a: int, b: int) 
     block=st.integers(1, 5),
     tile=st.tuples(st.integers(1, 6), st.integers(1, 6)),
 )
-def test_every_tiling_has_the_same_blocks(height: int, width: int, step: int, block: int, tile: tuple[int, int]) -> None:
+def test_every_tiling_has_the_same_blocks(
+    height: int, width: int, step: int, block: int, tile: tuple[int, int]
+) -> None:
     grid = WindowGrid(height, width, 16, step)
     whole = Tiling(grid, block, grid.rows, grid.columns)
     tiling = Tiling(grid, block, *tile)

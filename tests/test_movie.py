@@ -133,7 +133,7 @@ def test_several_movies_are_listed(tmp_path: Path) -> None:
         Movie(path)
     np.testing.assert_array_equal(read_all(path, dataset="/b/two"), PIXELS)
     np.testing.assert_array_equal(read_all(path, dataset="b/two"), PIXELS)
-    with pytest.raises(InputError, match="no dataset 'b/three'.*It holds /a/one, /b/two"):
+    with pytest.raises(InputError, match=r"no dataset 'b/three'.*It holds /a/one, /b/two"):
         Movie(path, MovieSection(dataset="b/three"))
 
 
@@ -310,7 +310,7 @@ def test_frames_that_can_not_be_decoded(tmp_path: Path) -> None:
     break_chunk(path, "m", 3)  # frames 2 and 3, right half
     with Movie(path) as movie:
         reader = TileReader(movie, PreprocessSection(), False)
-        with pytest.raises(InputError, match="at frame 2, 3; .*--on-bad-frame skip"):
+        with pytest.raises(InputError, match=r"at frame 2, 3; .*--on-bad-frame skip"):
             reader.read(slice(0, 20), slice(10, 20), False)
         tile = reader.read(slice(0, 20), slice(10, 20), True)
         assert tile.bad_frames == [2, 3]

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from hrtemvae_hpc.distributed.guard import StopRequest
 from hrtemvae_hpc.distributed.messages import (
     NO_TILE,
-    Heartbeat,
     Kind,
     Order,
+    Outbox,
     Report,
     receive_order,
     receive_report,
     send_order,
-    send_report,
 )
 from hrtemvae_hpc.distributed.parts import Parts
 from hrtemvae_hpc.distributed.progress import Progress, say
@@ -188,8 +187,8 @@ def serve(
     comm = world.comm
     if comm is None:
         raise ValueError("a world of one has no other ranks")
-    send_report(comm, Report(world.rank, Kind.READY))
-    heartbeat, told, named_silent = Heartbeat(comm), False, False
+    outbox, told, named_silent = Outbox(comm), False, False
+    outbox.post(Report(world.rank, Kind.READY))
     while True:
         order = receive_order(comm)
         if order is not None:
@@ -202,14 +201,14 @@ def serve(
             finished = worker.poll()
         except Exception as error:  # noqa: BLE001  told to rank 0, which ends the job
             raised = failure(error, record, tiling)
-            send_report(comm, Report(world.rank, Kind.FAILED, worker.windows, raised.exit_code, str(raised)))
+            outbox.post(Report(world.rank, Kind.FAILED, worker.windows, raised.exit_code, str(raised)))
             finished = None
         if finished is not None:
-            send_report(comm, Report(world.rank, Kind.FINISHED, worker.windows, finished=finished))
+            outbox.post(Report(world.rank, Kind.FINISHED, worker.windows, finished=finished))
         if stop and not told:
-            send_report(comm, Report(world.rank, Kind.SIGNALLED, worker.windows, text=stop.name))
+            outbox.post(Report(world.rank, Kind.SIGNALLED, worker.windows, text=stop.name))
             told = True
-        silence = heartbeat.beat(worker.windows)
+        silence = outbox.beat(worker.windows)
         if silence > silent_after and not named_silent:
             say(f"rank 0 has not answered {record} for {silence:.0f} s; it may hang. Stop the job and run it again.")
         named_silent = silence > silent_after

@@ -46,50 +46,43 @@ class Report:
     finished: Finished | None = None
 
 
-class Heartbeat:
-    """Tells rank 0 now and then how far this rank is, and notices when rank 0 no longer listens."""
+class Outbox:
+    """What a rank sends to rank 0: reports as they come, and now and then how far it is.
+
+    Nothing here waits, so that a rank can tell when rank 0 no longer listens.
+    """
 
     def __init__(self, comm: "Comm") -> None:
         self._comm = comm
+        self._pending: list[tuple[Request, np.ndarray]] = []
         self._sent = time.monotonic()
-        self._request: Request | None = None
-        self._header = _header(Report(0, Kind.PROGRESS))
+
+    def post(self, report: Report) -> None:
+        """Begin to send ``report``."""
+        done = report.finished
+        body = report.text.encode()
+        header = np.zeros(8, np.float64)  # whole numbers up to 2^53 are exact
+        header[:5] = report.kind, report.windows, report.code, len(body), NO_TILE
+        buffers = []
+        if done is not None:
+            header[4:7] = done.index, done.decoded_bytes, len(done.maps.bad_frames)
+            seconds = np.array([done.seconds[s] for s in STAGES])
+            buffers = [seconds, done.maps.maps, done.maps.valid_frames, done.maps.bad_frames]
+        elif body:
+            buffers = [np.frombuffer(body, np.uint8)]
+        self._pending.append((self._comm.Issend(header, 0, _HEADER), header))
+        self._pending += [(self._comm.Issend(buffer, 0, _BODY), buffer) for buffer in buffers]
+        self._sent = time.monotonic()
 
     def beat(self, windows: int) -> float:
-        """Send the count of encoded windows if it is time; returns for how many seconds rank 0 did not listen."""
-        now = time.monotonic()
-        if self._request is not None:
-            if not self._request.Test():
-                return now - self._sent
-            self._request = None
-        if now - self._sent > _BEAT_S:
-            self._header[1] = windows
-            self._request = self._comm.Issend(self._header, 0, _HEADER)
-            self._sent = now
+        """Post the count of encoded windows if it is time; returns for how many seconds rank 0 did not listen."""
+        self._pending = [(request, buffer) for request, buffer in self._pending if not request.Test()]
+        waited = time.monotonic() - self._sent
+        if self._pending:
+            return waited
+        if waited > _BEAT_S:
+            self.post(Report(0, Kind.PROGRESS, windows))
         return 0.0
-
-
-def _header(report: Report) -> np.ndarray:
-    header = np.zeros(8, np.float64)  # whole numbers up to 2^53 are exact
-    header[:5] = report.kind, report.windows, report.code, len(report.text.encode()), NO_TILE
-    return header
-
-
-def send_report(comm: "Comm", report: Report) -> None:
-    """Send ``report`` to rank 0."""
-    done = report.finished
-    body = report.text.encode()
-    header = _header(report)
-    if done is not None:
-        header[4:7] = done.index, done.decoded_bytes, len(done.maps.bad_frames)
-    comm.Send(header, 0, _HEADER)
-    if done is not None:
-        comm.Send(np.array([done.seconds[s] for s in STAGES]), 0, _BODY)
-        comm.Send(done.maps.maps, 0, _BODY)
-        comm.Send(done.maps.valid_frames, 0, _BODY)
-        comm.Send(done.maps.bad_frames, 0, _BODY)
-    elif body:
-        comm.Send(np.frombuffer(body, np.uint8), 0, _BODY)
 
 
 def receive_report(comm: "Comm", tiling: Tiling, latents: int) -> Report | None:

@@ -7,6 +7,7 @@ and last frame as ``preview``, and /entry/process (NXprocess). It appears under 
 import contextlib
 import errno
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -56,8 +57,18 @@ def write_result(path: Path, info: ResultInfo, tiles: Iterable[tuple[Rectangle, 
 
     Raises OSError when the disk is full or fails; nothing is left behind then.
     """
-    with replacing(path) as aside, _disk_errors(), h5py.File(aside, "w") as file:
-        return _write(file, info, tiles)
+    with replacing(path) as aside:
+        _reserve(aside, info)
+        with _disk_errors(), h5py.File(aside, "w") as file:
+            return _write(file, info, tiles)
+
+
+def _reserve(path: Path, info: ResultInfo) -> None:
+    """Find out whether the disk has room before HDF5 does, which can't end well in the middle of a file."""
+    grid, latents = info.grid, len(info.latent_source_index)
+    size = 4 * grid.rows * grid.columns * (len(MAPS) * latents + 1) + info.preview[0].nbytes + 2**18
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
 
 
 @contextlib.contextmanager

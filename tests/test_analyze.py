@@ -1,0 +1,242 @@
+"""The main job through the command line: alone, on several ranks, with any tiling."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import MAPS, assert_same_maps, command_line, drifting_pixels, environment, read_maps
+from test_engine import plain_latents
+from test_statistics import reference
+
+from hrtemvae_hpc.model.checkpoint import Model, load_model
+
+
+@pytest.fixture(scope="session")
+def oracle_model(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+    path = tmp_path_factory.mktemp("oracle") / "oracle.safetensors"
+    command = command_line(["model", "import-keras", shared / "oracle" / "encoder.keras", "-o", path])
+    subprocess.run(command, env=environment(), check=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory: pytest.TempPathFactory, shared: Path, oracle_model: Path) -> Path:
+    """The oracle's maps from a world of one."""
+    path = tmp_path_factory.mktemp("alone") / "maps.h5"
+    command = command_line(["analyze", shared / "oracle" / "movie.h5", "--model", oracle_model, "-o", path])
+    subprocess.run(command, env=environment(), check=True)
+    return path
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_oracle(hrtemvae, shared: Path, oracle_model: Path, alone: Path, tmp_path: Path, ranks: int) -> None:
+    movie = shared / "oracle" / "movie.h5"
+    outcome = hrtemvae("analyze", movie, "--model", oracle_model, "-o", "maps.h5", ranks=ranks)
+    assert outcome.code == 0, outcome.text
+    assert_same_maps(tmp_path / "maps.h5", alone)
+    got, expected = read_maps(tmp_path / "maps.h5"), np.load(shared / "oracle" / "expected.npz")
+    order = (2, 0, 1)
+    assert (got["valid_frames"] == 24).all()
+    np.testing.assert_allclose(got["mean"], expected["z_mean"].mean(0).transpose(order), atol=1e-4)
+    np.testing.assert_allclose(got["variance"], expected["variance"].transpose(order), rtol=1e-4)
+    np.testing.assert_allclose(got["spearman"], expected["spearman"].transpose(order), atol=0.005)
+    product = expected["time_correlated_variance"].transpose(order)
+    np.testing.assert_allclose(got["time_correlated_variance"], product, atol=0.02 * product.max())
+
+
+def analyze_with_tiling(
+    movie: Path, model: Path, output: Path, rows: int, columns: int, ranks: int | None = None
+) -> None:
+    """Analyse as a run that finds the tiling of an earlier one: tiles of ``rows`` x ``columns`` blocks."""
+    code = f"""
+from hrtemvae_hpc.distributed import job
+chosen = job.make_plan
+def make_plan(engine, reader, grid, ranks, max_memory, known):
+    return chosen(engine, reader, grid, ranks, max_memory, job.Tiling(grid, engine.block, {rows}, {columns}))
+job.make_plan = make_plan
+from hrtemvae_hpc.cli import main
+main(["analyze", {str(movie)!r}, "--model", {str(model)!r}, "-o", {str(output)!r}, "--keep-parts"])
+"""
+    launcher = [] if ranks is None else ["mpirun", "-n", str(ranks)]
+    subprocess.run([*launcher, "python", "-c", code], env=environment(), check=True, timeout=120)
+
+
+def test_maps_are_the_same_for_any_tiling_and_world(
+    tmp_path: Path, shared: Path, oracle_model: Path, alone: Path
+) -> None:
+    movie = shared / "oracle" / "movie.h5"
+    for rows, columns, ranks, tiles in ((1, 1, 3, 6), (2, 1, None, 3), (1, 3, 2, 2)):
+        output = tmp_path / f"{rows}x{columns}.h5"
+        analyze_with_tiling(movie, oracle_model, output, rows, columns, ranks)
+        assert_same_maps(alone, output)
+        assert len(list(Path(f"{output}.parts").glob("*.safetensors"))) == tiles
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_agrees_with_a_plain_loop(hrtemvae, tmp_path: Path, tiny_model_path: Path, ranks: int | None) -> None:
+    model: Model = load_model(tiny_model_path)
+    pixels = drifting_pixels(9, 60, 50).astype(np.float32)
+    pixels[2, 10, 10] = np.nan
+    pixels[3:, :20, 30:] = 7  # flat from the fourth frame on
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["m"] = pixels
+    arguments = ["analyze", "m.h5", "--model", tiny_model_path, "--step", 5, "--roi", "2:,:49", "--frames", "0:8"]
+    outcome = hrtemvae(*arguments, ranks=ranks)
+    assert outcome.code == 0, outcome.text
+    z, valid = plain_latents(model, pixels[:8, 2:, :49], 5)
+    expected = reference(z, valid)
+    got = read_maps(tmp_path / "m.maps.h5")
+    shape = got["valid_frames"].shape
+    assert shape == (9, 7)
+    np.testing.assert_array_equal(got["valid_frames"], valid.sum(0).reshape(shape))
+    tolerance = {"mean": 1e-4, "variance": 1e-4, "spearman": 1e-6, "time_correlated_variance": 1e-4}
+    for name in MAPS:
+        np.testing.assert_allclose(got[name], expected[name].T.reshape(-1, *shape), atol=tolerance[name], err_msg=name)
+
+
+def test_result_tells_where_it_came_from(hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:
+    outcome = hrtemvae("analyze", movie_path, "--model", tiny_model_path, "-o", "maps.h5", "--frames", "1:", ranks=2)
+    assert outcome.code == 0, outcome.text
+    with h5py.File(tmp_path / "maps.h5") as file:
+        entry = file["entry"]
+        assert file.attrs["default"] == "entry"
+        assert entry.attrs["default"] == "time_correlated_variance"
+        for name in MAPS:
+            group = entry[name]
+            assert group.attrs["NX_class"] == "NXdata"
+            assert list(group.attrs["axes"]) == ["latent", "y", "x"]
+            assert group["data"].shape == (5, 7, 10)
+            assert group["data"].dtype == np.float32
+            np.testing.assert_array_equal(group["latent_source_index"], load_model(tiny_model_path).latent_order)
+            np.testing.assert_array_equal(group["y_pixel"], 7.5 + 8 * np.arange(7))
+        process = entry["process"]
+        assert process.attrs["NX_class"] == "NXprocess"
+        text = {k: v.asstr()[()] for k, v in process.items() if h5py.check_string_dtype(v.dtype)}
+        assert text["movie"] == str(movie_path)
+        assert text["model_sha256"] == load_model(tiny_model_path).sha256
+        assert "analyze" in text["command_line"]
+        assert json.loads(text["configuration"])["movie"]["frames"] == [1, None, None]
+        assert json.loads(text["movie_shape"]) == [12, 70, 90]
+        assert len(json.loads(text["ranks"])) == 2
+        assert set(json.loads(text["seconds_by_stage"])) == {"read", "encode", "statistics"}
+        tiles = process["tiles"][()]
+        assert process["bytes_read"][()] == tiles * 11 * 70 * 90 * 2
+        assert process["read_amplification"][()] == pytest.approx(tiles * 70 * 90 / (64 * 88))
+    assert "rank  host  process  device" in outcome.text
+    assert "read amplification" in outcome.text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["maps.h5", "maps.html"]
+
+
+def test_independent_reader_opens_the_result(hrtemvae, tmp_path: Path, tiny_model_path: Path) -> None:
+    from silx.io import nxdata
+    from silx.io import open as silx_open
+
+    hrtemvae("simulate", "-o", "m.h5", "--frames", 4, "--size", 192, 200)
+    outcome = hrtemvae("analyze", "m.h5", "--model", tiny_model_path, "--roi", "16:,:", "--step", 16)
+    assert outcome.code == 0, outcome.text
+    with silx_open(str(tmp_path / "m.maps.h5")) as file:
+        default = nxdata.get_default(file)
+        assert default.is_valid
+        assert default.signal.shape == (5, 11, 12)
+        assert default.axes_dataset_names == ["latent", "y", "x"]
+        assert default.axes[1].attrs["units"] == "nm"
+        np.testing.assert_allclose(default.axes[1][:2], (16 + np.array([7.5, 23.5])) * 0.0145)
+        for name in (*MAPS, "valid_frames", "preview"):
+            assert nxdata.NXdata(file[f"entry/{name}"]).is_valid, name
+
+
+def test_paths_with_odd_letters(hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:
+    folder = tmp_path / "Größe 'é\" $HOME; #1"
+    folder.mkdir()
+    (folder / "фильм 1.h5").write_bytes(movie_path.read_bytes())
+    outcome = hrtemvae("analyze", "фильм 1.h5", "--model", tiny_model_path, cwd=folder)
+    assert outcome.code == 0, outcome.text
+    outcome = hrtemvae("report", "фильм 1.maps.h5", cwd=folder)
+    assert outcome.code == 0, outcome.text
+
+
+def test_same_command_again_does_nothing_and_restart_does_it_anew(
+    hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path
+) -> None:
+    command = ["analyze", movie_path, "--model", tiny_model_path, "-o", "maps.h5"]
+    assert hrtemvae(*command).code == 0
+    before = (tmp_path / "maps.h5").stat()
+    again = hrtemvae(*command)
+    assert again.code == 0
+    assert "already holds this analysis" in again.text
+    assert (tmp_path / "maps.h5").stat() == before
+    other = hrtemvae(*command, "--step", 4)
+    assert other.code == 2
+    assert "--restart" in other.text
+    assert hrtemvae(*command, "--step", 4, "--restart").code == 0
+    assert read_maps(tmp_path / "maps.h5")["mean"].shape == (5, 14, 19)
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_bad_frames_are_skipped_and_reported(
+    hrtemvae, tmp_path: Path, tiny_model_path: Path, ranks: int | None
+) -> None:
+    from test_movie import break_chunk
+
+    pixels = drifting_pixels(8, 70, 90)
+    for name in ("good.h5", "bad.h5"):
+        with h5py.File(tmp_path / name, "w") as file:
+            file.create_dataset("m", data=pixels, chunks=(1, 70, 90), compression="gzip")
+    break_chunk(tmp_path / "bad.h5", "m", 3)
+    arguments = ["--model", tiny_model_path]
+    skipped = hrtemvae("analyze", "bad.h5", *arguments, "--on-bad-frame", "skip", ranks=ranks)
+    assert skipped.code == 0, skipped.text
+    assert "left out because it can't be decoded: frame 3." in skipped.text
+    got = read_maps(tmp_path / "bad.maps.h5")
+    assert (got["valid_frames"] == 7).all()
+    with h5py.File(tmp_path / "bad.maps.h5") as file:
+        assert file["entry/process/bad_frames"][...].tolist() == [3]
+
+
+def test_plan_says_what_would_be_done(hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:
+    outcome = hrtemvae("plan", movie_path, "--model", tiny_model_path, ranks=2)
+    assert outcome.code == 0, outcome.text
+    for words in ("12 frames of 70 x 90, uint16", "chunks of 1 x 70 x 90, gzip", "7 x 10", "2 ranks", "estimate"):
+        assert words in outcome.text
+    assert outcome.text.count("\n   0 ") == outcome.text.count("\n   1 ") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frame_scaling_and_filters_do_not_depend_on_the_tiling(
+    hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path
+) -> None:
+    command = ["analyze", movie_path, "--model", tiny_model_path, "--scaling", "frame", "--low-pass", "--clip-outliers"]
+    assert hrtemvae(*command, "-o", "one.h5").code == 0
+    assert hrtemvae(*command, "-o", "three.h5", ranks=3).code == 0
+    assert_same_maps(tmp_path / "one.h5", tmp_path / "three.h5")
+
+
+def test_memory_of_each_rank_stays_under_its_bound(tmp_path: Path, tiny_model_path: Path) -> None:
+    bound, frames, side = 600_000_000, 1000, 960
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        movie = file.create_dataset("m", (frames, side, side), "u2", chunks=(1, side, side), compression="lzf")
+        for t in range(frames):
+            movie[t] = np.arange(side * side).reshape(side, side) // (t + 1)
+        assert movie.nbytes > 3 * bound
+    arguments = ["analyze", "m.h5", "--model", tiny_model_path, "--step", 64, "--max-memory", "600MB"]
+    code = (
+        "import resource, subprocess, sys; c = subprocess.run(sys.argv[1:]).returncode; "
+        "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024); sys.exit(c)"
+    )
+    command = ["python", "-c", code, *command_line(arguments)]
+    done = subprocess.run(
+        ["mpirun", "-n", "2", *command],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    peaks = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("peak")]
+    assert len(peaks) == 2
+    assert max(peaks) < bound

@@ -1,0 +1,169 @@
+"""Bad input: exit code 2, one sentence that names file, dataset and remedy, and nothing left behind."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import Outcome, assert_refused, drifting_pixels
+from test_movie import break_chunk
+
+PIXELS = drifting_pixels(5, 40, 40)
+
+
+def hdf5(**datasets: object) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            for name, data in datasets.items():
+                file[name] = data
+
+    return write
+
+
+def truncated(path: Path) -> None:
+    hdf5(m=PIXELS)(path)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def bad_chunk(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("m", data=PIXELS, chunks=(2, 40, 40), compression="gzip")
+    break_chunk(path, "m", 1)
+
+
+def external(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["m"] = h5py.ExternalLink("gone.h5", "m")
+
+
+FILES = {
+    "missing": (lambda _: None, "there is no such file"),
+    "empty": (lambda p: p.touch(), "is empty (0 bytes)"),
+    "a folder": (lambda p: p.mkdir(), "is a folder"),
+    "truncated": (truncated, "is truncated"),
+    "not HDF5": (lambda p: p.write_text("frames"), "is not an HDF5 file"),
+    "damaged": (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500)), "damaged HDF5 file"),
+    "no dataset": (hdf5(), "no dataset of three dimensions"),
+    "an image only": (hdf5(m=PIXELS[0]), "/m (40, 40)"),
+    "several": (hdf5(a=PIXELS, b=PIXELS), "--dataset: /a, /b"),
+    "a link to nowhere": (external, "no dataset of three dimensions"),
+    "complex": (hdf5(m=PIXELS.astype(complex)), "dataset /m: holds complex numbers"),
+    "text": (hdf5(m=np.full((3, 20, 20), b"text")), "dataset /m: holds text"),
+    "booleans": (hdf5(m=PIXELS > 100), "dataset /m: holds booleans"),
+    "zero frames": (hdf5(m=PIXELS[:0]), "dataset /m: is empty"),
+    "a single frame": (hdf5(m=PIXELS[:1]), "dataset /m: 1 frame can't vary over time"),
+    "two frames": (hdf5(m=PIXELS[:2]), "dataset /m: 2 frames can't vary over time"),
+    "small frames": (hdf5(m=PIXELS[:, :15]), "dataset /m: 15 x 40 pixels are smaller than the model's window of 16"),
+    "bad chunk": (bad_chunk, "can't be decoded at frame 2, 3"),
+}
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_movies_that_can_not_be_analysed(hrtemvae, tmp_path: Path, tiny_model_path: Path, what: str) -> None:
+    write, words = FILES[what]
+    folder = tmp_path / "in put"
+    folder.mkdir()
+    write(folder / "movie.h5")
+    work = tmp_path / "work"
+    work.mkdir()
+    outcome = hrtemvae("analyze", folder / "movie.h5", "--model", tiny_model_path, cwd=work)
+    assert_refused(outcome, str(folder / "movie.h5"), words)
+    assert list(work.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--dataset", "n"], "no dataset 'n'"),
+        (["--roi", "0:41,0:40"], "region's rows 0:41 do not lie in 0:40"),
+        (["--roi", "0:40,9:8"], "region's columns 9:8"),
+        (["--roi", "0:10,0:40"], "10 x 40 pixels are smaller"),
+        (["--roi", "all"], "--roi: give a region as y0:y1,x0:x1"),
+        (["--frames", "0:6"], "frames 0:6 do not lie in 0:5"),
+        (["--frames", "1:3"], "2 frames can't vary over time"),
+        (["--axes", "xyz"], "--axes: name each of the axes t, y and x once"),
+        (["--step", "0"], "--step: input should be greater than or equal to 1, not 0"),
+        (["--precision", "tf32"], "tf32: is arithmetic of GPUs"),
+        (["--model", "none.safetensors"], "none.safetensors: there is no such model file"),
+        (["--config", "none.yaml"], "none.yaml: the configuration can't be read"),
+        (["--max-memory", "50MB"], "raise --max-memory to"),
+        (["-o", "none/maps.h5"], "there is no such folder"),
+        (["-o", "movie.h5"], "is the movie itself"),
+        (["-o", "link.h5"], "is the movie itself"),
+        (["-o", "folder"], "is a folder"),
+    ],
+)
+def test_options_that_do_not_fit(
+    hrtemvae, tmp_path: Path, tiny_model_path: Path, options: list[str], words: str
+) -> None:
+    hdf5(m=PIXELS)(tmp_path / "movie.h5")
+    (tmp_path / "link.h5").symlink_to("movie.h5")
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.rglob("*")), (tmp_path / "movie.h5").read_bytes()
+    outcome: Outcome = hrtemvae("analyze", "movie.h5", "--model", tiny_model_path, *options)
+    assert_refused(outcome, words)
+    assert (sorted(tmp_path.rglob("*")), (tmp_path / "movie.h5").read_bytes()) == before
+
+
+@pytest.mark.parametrize("ranks", [2])
+def test_one_sentence_from_many_ranks(hrtemvae, tmp_path: Path, tiny_model_path: Path, ranks: int) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    bad_chunk(tmp_path / "movie.h5")
+    for movie in ("none.h5", "movie.h5"):
+        outcome = hrtemvae("analyze", tmp_path / movie, "--model", tiny_model_path, ranks=ranks, cwd=work)
+        assert_refused(outcome, movie)
+        assert list(work.iterdir()) == []
+
+
+def test_parts_of_another_analysis_are_not_mixed(
+    hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path
+) -> None:
+    command = ["analyze", movie_path, "--model", tiny_model_path, "-o", "maps.h5"]
+    assert hrtemvae(*command, "--keep-parts").code == 0
+    (tmp_path / "maps.h5").unlink()
+    outcome = hrtemvae(*command, "--step", 4)
+    assert_refused(outcome, "holds parts of another analysis", "--restart")
+    outcome = hrtemvae(*command)
+    assert outcome.code == 0
+    assert "tiles are there already" in outcome.text
+
+
+def test_an_output_nobody_may_write_to(hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:
+    if os.geteuid() == 0:
+        folder = Path("/proc")  # where even root can't write
+    else:
+        folder = tmp_path / "locked"
+        folder.mkdir(mode=0o500)
+    outcome = hrtemvae("analyze", movie_path, "--model", tiny_model_path, "-o", folder / "maps.h5")
+    assert_refused(outcome, str(folder), "can't be written")
+
+
+def test_damaged_part_is_computed_again(hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:
+    command = ["analyze", movie_path, "--model", tiny_model_path, "-o", "maps.h5"]
+    assert hrtemvae(*command, "--keep-parts").code == 0
+    part = next((tmp_path / "maps.h5.parts").glob("*.safetensors"))
+    part.write_bytes(part.read_bytes()[:-7])
+    whole = tmp_path / "whole.h5"
+    (tmp_path / "maps.h5").rename(whole)
+    assert hrtemvae(*command).code == 0
+    from conftest import assert_same_maps
+
+    assert_same_maps(whole, tmp_path / "maps.h5")
+
+
+@pytest.mark.parametrize("what", ["none.h5", "text.h5", "movie.h5"])
+def test_reports_of_other_files(hrtemvae, tmp_path: Path, what: str) -> None:
+    (tmp_path / "text.h5").write_text("maps")
+    hdf5(m=PIXELS)(tmp_path / "movie.h5")
+    outcome = hrtemvae("report", what)
+    assert_refused(outcome, what, "hrtemvae analyze")
+    assert not (tmp_path / what).with_suffix(".report").exists()
+
+
+def test_unknown_options_are_told(hrtemvae, movie_path: Path) -> None:
+    outcome = hrtemvae("analyze", movie_path, "--fast")
+    assert outcome.code == 2
+    assert "unrecognized arguments: --fast" in outcome.text

@@ -1,0 +1,80 @@
+"""The configuration: its defaults, and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hrtemvae_hpc.config import AnalysisConfig, load_config
+from hrtemvae_hpc.distributed.plan import format_bytes
+from hrtemvae_hpc.errors import InputError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def test_committed_file_holds_every_key_at_its_default() -> None:
+    path = CONFIGS / "analyze.yaml"
+    assert load_config(path, {}) == AnalysisConfig()
+    assert yaml.safe_load(path.read_text()) == AnalysisConfig().model_dump()
+
+
+def test_demo_configuration_is_valid() -> None:
+    assert load_config(CONFIGS / "demo.yaml", {}).preprocess.clip_outliers
+
+
+def test_command_line_goes_before_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("windows: {step: 4, scaling: frame}\nmovie:\nrun: {max_memory: 1.5 GiB}\n")
+    config = load_config(path, {"windows.step": 2, "movie.roi": "1:20,:30"})
+    assert (config.windows.step, config.windows.scaling) == (2, "frame")
+    assert config.movie.roi == ((1, 20), (None, 30))
+    assert config.run.max_memory == 1.5 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("windows: {stepp: 4}", "`windows.stepp`: no such key"),
+        ("windoes: {step: 4}", "`windoes`: no such key"),
+        ("windows: {step: '4'}", "`windows.step`: input should be a valid integer, not '4'"),
+        ("windows: {step: 0}", "`windows.step`: input should be greater than or equal to 1, not 0"),
+        ("windows: {step: 2.5}", "`windows.step`"),
+        ("windows: {scaling: all}", "`windows.scaling`: input should be 'window' or 'frame', not 'all'"),
+        ("windows: 8", "`windows`"),
+        ("preprocess: {low_pass: 1}", "`preprocess.low_pass`: input should be a valid boolean, not 1"),
+        ("encoding: {precision: fp16}", "`encoding.precision`: input should be 'fp32', 'tf32' or 'bf16', not 'fp16'"),
+        ("movie: {roi: 5}", "`movie.roi`"),
+        ("movie: {roi: '5:7'}", "`movie.roi`: give a region as y0:y1,x0:x1 in pixels"),
+        ("movie: {frames: '1:5:0'}", "`movie.frames`: give frames as a:b"),
+        ("movie: {axes: txx}", "`movie.axes`: name each of the axes"),
+        ("run: {max_memory: lots}", "`run.max_memory`: give a size such as 2GB"),
+        ("run: {max_memory: -5}", "`run.max_memory`"),
+        ("- 1", "made of sections"),
+        ("a: [", "not a YAML file"),
+    ],
+)
+def test_mistakes_are_named_with_their_path(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        load_config(path, {})
+    assert str(path) in str(error.value)
+    assert words in str(error.value)
+
+
+def test_a_mistake_on_the_command_line_names_the_option() -> None:
+    with pytest.raises(InputError, match="--on-bad-frame: input should be 'stop' or 'skip'"):
+        load_config(None, {"movie.on_bad_frame": "jump"})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"c\.yaml: the configuration can't be read"):
+        load_config(tmp_path / "c.yaml", {})
+
+
+@given(st.integers(1, 10**15))
+def test_sizes_are_read_as_they_are_printed(size: int) -> None:
+    read = load_config(None, {"run.max_memory": format_bytes(size)}).run.max_memory
+    assert read == pytest.approx(size, rel=0.006)

@@ -1,0 +1,89 @@
+"""What the plan decides, and what it refuses."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import drifting_pixels
+
+from hrtemvae_hpc.config import PreprocessSection
+from hrtemvae_hpc.distributed.plan import decoded_bytes, make_plan
+from hrtemvae_hpc.distributed.resources import RankResources
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.movie.movie import Movie
+from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.windows.engine import Engine
+from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
+
+GB = 10**9
+
+
+def ranks(count: int, hosts: int = 1, free: int = 8 * GB) -> list[RankResources]:
+    return [RankResources(r, f"node{r % hosts}", 100 + r, "CPU", "cpu", 2, GB // 2, free) for r in range(count)]
+
+
+@pytest.fixture
+def parts(tmp_path: Path, tiny_model: Model):
+    """Engine, reader and grid of a movie whose frames are chunks, 38 x 48 windows."""
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.create_dataset("m", data=drifting_pixels(5, 320, 400), chunks=(1, 320, 400), compression="lzf")
+    with Movie(tmp_path / "m.h5") as movie:
+        engine = Engine(tiny_model, torch.device("cpu"), "fp32", "window", 8)
+        yield engine, TileReader(movie, PreprocessSection(), False), WindowGrid(320, 400, 16, 8)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
+def test_plan_covers_the_grid_and_keeps_every_rank_busy(parts, count: int) -> None:
+    plan = make_plan(*parts, ranks(count, hosts=2), None)
+    covered = np.zeros((plan.tiling.grid.rows, plan.tiling.grid.columns), int)
+    for tile in plan.tiling.tiles:
+        covered[tile.row0 : tile.row1, tile.column0 : tile.column1] += 1
+    assert (covered == 1).all()
+    assert len(plan.tiling.tiles) >= count
+    assert plan.encodings == covered.size * 5
+
+
+@pytest.mark.parametrize("preprocess", [PreprocessSection(), PreprocessSection(low_pass=True)])
+@pytest.mark.parametrize("blocks", [(2, 3), (5, 1), (40, 40)])
+def test_planned_bytes_are_those_that_reading_decodes(parts, preprocess: PreprocessSection, blocks) -> None:
+    _, reader, grid = parts
+    reader = TileReader(reader.movie, preprocess, False)
+    tiling = Tiling(grid, 4, *blocks)
+    read = 0
+    for tile in tiling.tiles:
+        rows, columns = grid.pixels(tile.row0, tile.row1), grid.pixels(tile.column0, tile.column1)
+        read += reader.read(rows, columns, False).decoded_bytes
+    assert decoded_bytes(reader, tiling) == read == len(tiling.tiles) * 5 * 320 * 400 * 2
+
+
+def test_less_memory_gives_smaller_tiles(parts) -> None:
+    roomy = make_plan(*parts, ranks(1), None)
+    need = ranks(1)[0].used + roomy.working_bytes + roomy.tile_bytes
+    tight = make_plan(*parts, ranks(1), need - roomy.tile_bytes // 2)
+    assert tight.tile_bytes <= roomy.tile_bytes // 2
+    assert tight.memory[0] == need - roomy.tile_bytes // 2
+
+
+def test_too_little_memory_is_refused_with_the_flag_that_mends_it(parts) -> None:
+    with pytest.raises(
+        InputError, match=r"rank 0 on node0 \(3 ranks on this node\).*raise --max-memory to (.*) or"
+    ) as e:
+        make_plan(*parts, ranks(3), GB // 2 + 1000)
+    advised = str(e.value).split("raise --max-memory to ")[1].split(" or")[0]
+    number, unit = advised.split()
+    make_plan(*parts, ranks(3), int(float(number) * {"MB": 1e6, "GB": 1e9}[unit]))
+
+
+def test_more_than_the_node_has_is_refused(parts) -> None:
+    with pytest.raises(InputError, match=r"node node1: 2 ranks of --max-memory 6 GB each need 12 GB.*has 9 GB free"):
+        make_plan(*parts, [*ranks(1, free=100 * GB), *(r for r in ranks(4, 2) if r.host == "node1")], 6 * GB)
+
+
+def test_a_known_tiling_is_kept_or_refused(parts) -> None:
+    known = Tiling(parts[2], 4, 3, 2)
+    assert make_plan(*parts, ranks(5), None, known).tiling == known
+    with pytest.raises(InputError, match="--restart"):
+        make_plan(*parts, ranks(5), GB // 2 + 1000, known)

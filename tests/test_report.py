@@ -1,0 +1,79 @@
+"""The report: a page that needs nothing else, PNG files and calibrated TIFF stacks."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from conftest import MAPS, read_maps
+from PIL import Image
+
+from hrtemvae_hpc.maps.report import rank_latents
+from hrtemvae_hpc.maps.result import open_result
+
+
+@pytest.fixture
+def result(hrtemvae, tmp_path: Path, tiny_model_path: Path) -> Path:
+    assert hrtemvae("simulate", "-o", "m.h5", "--frames", 5, "--size", 192, 240).code == 0
+    outcome = hrtemvae("analyze", "m.h5", "--model", tiny_model_path, "--step", 16, "-o", "maps.h5")
+    assert outcome.code == 0, outcome.text
+    return tmp_path / "maps.h5"
+
+
+def test_page_needs_nothing_else_and_tells_the_run(result: Path) -> None:
+    html = result.with_suffix(".html").read_text()
+    assert re.findall(r'(?:src|href)="(?!data:image/png;base64,)', html) == []
+    assert "http" not in html
+    for words in ("m.h5", "random", "5 frames", "read amplification", "hrtemvae analyze", "0.0145 nm a pixel"):
+        assert words in html
+    images = [Image.open(io.BytesIO(base64.b64decode(b))) for b in re.findall(r'base64,([^"]+)"', html)]
+    assert len(images) == 2
+    for image in images:
+        assert image.width > 700
+        assert np.asarray(image.convert("L")).std() > 10
+
+
+def test_ranking_is_by_what_shows_most(result: Path) -> None:
+    maps = read_maps(result)["time_correlated_variance"]
+    with open_result(result) as opened:
+        shown = rank_latents(opened)
+    expected = np.percentile(maps.reshape(len(maps), -1), 99, axis=1)
+    assert [s.latent for s in shown] == list(np.argsort(-expected))
+    for s in shown:
+        row, column = np.argwhere(maps[s.latent] == maps[s.latent].max())[0]
+        assert s.y == pytest.approx((7.5 + 16 * row) * 0.0145)
+        assert s.x == pytest.approx((7.5 + 16 * column) * 0.0145)
+
+
+def test_report_writes_every_map(hrtemvae, result: Path) -> None:
+    outcome = hrtemvae("report", "maps.h5", "--tiff")
+    assert outcome.code == 0, outcome.text
+    folder = result.with_suffix(".report")
+    assert (folder / "report.html").stat().st_size > 50_000
+    maps = read_maps(result)
+    for name in MAPS:
+        pictures = sorted((folder / name).glob("*.png"))
+        assert [p.name for p in pictures] == [f"z{i:02d}.png" for i in range(5)]
+        assert all(Image.open(p).width > 200 for p in pictures)
+        with tifffile.TiffFile(folder / f"{name}.tif") as tiff:
+            stack = tiff.asarray()
+            assert stack.dtype == np.float32
+            np.testing.assert_array_equal(stack, maps[name])
+            assert tiff.is_imagej
+            assert tiff.imagej_metadata["unit"] == "nm"
+            assert tiff.imagej_metadata["Labels"][0].startswith("z0 ")
+            numerator, denominator = tiff.pages[0].tags["XResolution"].value
+            assert denominator / numerator == pytest.approx(16 * 0.0145, rel=1e-4)
+
+
+def test_a_result_without_any_valid_window_is_reported(hrtemvae, tmp_path: Path, tiny_model_path: Path) -> None:
+    with h5py.File(tmp_path / "flat.h5", "w") as file:
+        file["m"] = np.full((4, 40, 40), 7, "u1")
+    outcome = hrtemvae("analyze", "flat.h5", "--model", tiny_model_path)
+    assert outcome.code == 0, outcome.text
+    assert "Nothing to show" in (tmp_path / "flat.maps.html").read_text()
+    assert (read_maps(tmp_path / "flat.maps.h5")["valid_frames"] == 0).all()
