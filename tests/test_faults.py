@@ -22,7 +22,7 @@ LONG = ("--step", 1)
 def long_movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("long") / "movie.h5"
     with h5py.File(path, "w") as file:
-        file.create_dataset("movie", data=drifting_pixels(80, 200, 180), chunks=(10, 220, 200), compression="gzip")
+        file.create_dataset("movie", data=drifting_pixels(80, 200, 180), chunks=(10, 200, 180), compression="gzip")
     return path
 
 

@@ -1,0 +1,40 @@
+"""What the README says is there: its links, its commands, the version it is cited by."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hrtemvae_hpc import __version__
+from hrtemvae_hpc.cli import _parser
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text()):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if "hrtemvae " in c])
+def test_commands_of_the_readme_are_understood(command: str) -> None:
+    words = shlex.split(command)
+    _parser().parse_args(words[words.index("hrtemvae") + 1 :])
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make ")])
+def test_targets_of_the_readme_exist(command: str) -> None:
+    assert f"\n{command.split()[1]}:" in (ROOT / "Makefile").read_text()
+
+
+def test_citation_names_this_version() -> None:
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
