@@ -214,12 +214,14 @@ def test_frame_scaling_and_filters_do_not_depend_on_the_tiling(
     assert_same_maps(tmp_path / "one.h5", tmp_path / "three.h5")
 
 
-def test_memory_of_each_rank_stays_under_its_bound(tmp_path: Path, tiny_model_path: Path) -> None:
+@pytest.mark.parametrize("chunk", [(1, 960, 960), (1000, 96, 96)], ids=["by frame", "by space"])
+def test_memory_of_each_rank_stays_under_its_bound(tmp_path: Path, tiny_model_path: Path, chunk: tuple) -> None:
     bound, frames, side = 600_000_000, 1000, 960
     with h5py.File(tmp_path / "m.h5", "w") as file:
-        movie = file.create_dataset("m", (frames, side, side), "u2", chunks=(1, side, side), compression="lzf")
-        for t in range(frames):
-            movie[t] = np.arange(side * side).reshape(side, side) // (t + 1)
+        movie = file.create_dataset("m", (frames, side, side), "u2", chunks=chunk, compression="lzf")
+        values = np.arange(np.prod(chunk), dtype="u2").reshape(chunk)
+        for place in movie.iter_chunks():
+            movie[place] = values
         assert movie.nbytes > 3 * bound
     arguments = ["analyze", "m.h5", "--model", tiny_model_path, "--step", 64, "--max-memory", "600MB"]
     code = (

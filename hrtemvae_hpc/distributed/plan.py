@@ -69,22 +69,22 @@ def memory_limits(ranks: Sequence[RankResources], max_memory: int | None) -> dic
 
 
 def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads: int) -> int:
-    """Bytes a rank needs beside its tile's pixels: reading, and a block on each of its threads."""
+    """Bytes a rank needs beside its tile: a block on each of its threads."""
     frames = reader.movie.shape[0]
     windows = min(engine.block, grid.rows) * min(engine.block, grid.columns)
     block = engine.working_bytes(frames) + over_time.working_bytes(frames, windows, engine.latents)
     if engine.device.type == "cuda":
         block = 4 * frames * windows * engine.latents  # the rest is the device's memory
-    return int(_MARGIN * (threads * block + reader.working_bytes()))
+    return int(_MARGIN * threads * block)
 
 
 def tile_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, tile: Rectangle) -> int:
-    """Bytes of a tile's pixels and maps."""
+    """Bytes of a tile's pixels and maps, and to read it."""
     rows, columns = grid.pixels(tile.row0, tile.row1), grid.pixels(tile.column0, tile.column1)
     pixels = (rows.stop - rows.start) * (columns.stop - columns.start) * reader.movie.shape[0]
     # The finished maps are held, sent and written at the same time.
     maps = 3 * 4 * (len(over_time.MAPS) * engine.latents + 1) * tile.windows
-    return int(pixels * reader.dtype.itemsize + maps)
+    return int(_MARGIN * (pixels * reader.dtype.itemsize + maps + reader.working_bytes(rows, columns)))
 
 
 def decoded_bytes(reader: TileReader, tiling: Tiling) -> int:

@@ -86,15 +86,28 @@ class Movie:
 
     def read(self, frames: slice, rows: slice, columns: slice) -> np.ndarray:
         """Pixels [frames, rows, columns] in the machine's byte order; OSError when they can't be decoded."""
+        pixels = np.empty([s.stop - s.start for s in (frames, rows, columns)], self.dtype)
+        self.read_into(pixels, frames, rows, columns)
+        return pixels
+
+    def read_into(self, pixels: np.ndarray, frames: slice, rows: slice, columns: slice) -> None:
+        """Like ``read``, into a contiguous array of the movie's dtype; without a copy if ``reads_in_place``."""
         first, step = int(self.frame_indices[0]), self._frames.step
         selection = {
             "t": slice(first + frames.start * step, first + (frames.stop - 1) * step + 1, step),
             "y": slice(self.top + rows.start, self.top + rows.stop),
             "x": slice(self.left + columns.start, self.left + columns.stop),
         }
-        pixels = self._dataset[tuple(selection[a] for a in self.axes)]
-        ordered = pixels.transpose([self.axes.index(a) for a in "tyx"])
-        return np.ascontiguousarray(ordered, dtype=self.dtype)
+        place = tuple(selection[a] for a in self.axes)
+        if self.reads_in_place:
+            self._dataset.read_direct(pixels, place)
+        else:
+            pixels[...] = self._dataset[place].transpose([self.axes.index(a) for a in "tyx"])
+
+    @property
+    def reads_in_place(self) -> bool:
+        """Whether the file's order of axes is ours."""
+        return self.axes == "tyx"
 
     def frames_a_slab(self, row_bytes: int, most: int) -> list[slice]:
         """The frames in slabs that end at chunk borders, each of about ``most`` bytes at ``row_bytes`` a frame."""
@@ -127,12 +140,8 @@ class Movie:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over what tells this movie's file from another or a changed one: sizes, times, shape, type."""
-        files = [self.path]
-        if self._dataset.is_virtual:
-            files += [_beside(self.path, s.file_name) for s in self._dataset.virtual_sources()]
-        if self._dataset.file.filename != str(self.path):
-            files.append(Path(self._dataset.file.filename))
-        facts = [(f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(set(files))]
+        files = {self.path, Path(self._dataset.file.filename), *self._virtual_sources()}
+        facts = [(f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(files)]
         text = repr((facts, self.located.dataset, self.axes, self.full_shape, self.dtype.str))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -150,14 +159,21 @@ class Movie:
                 f"{self.where}: holds {what} ({dataset.dtype}), not integer or real pixels; "
                 "name another with --dataset."
             )
-        if dataset.is_virtual:
-            missing = [s.file_name for s in dataset.virtual_sources() if not _beside(self.path, s.file_name).exists()]
-            if missing:
+        for source in self._virtual_sources():
+            if not source.exists():
                 raise InputError(
-                    f"{self.where}: a virtual dataset whose source {missing[0]} is missing; put it back beside it."
+                    f"{self.where}: a virtual dataset whose source {source} is missing; put it back where it was."
                 )
         if 0 in dataset.shape:
             raise InputError(f"{self.where}: is empty, its shape is {dataset.shape}; nothing can be analysed.")
+
+    def _virtual_sources(self) -> set[Path]:
+        """The files that a virtual dataset is made of; names with a running number (%b) can't be listed."""
+        if not self._dataset.is_virtual:
+            return set()
+        own = Path(self._dataset.file.filename)
+        names = {source.file_name for source in self._dataset.virtual_sources()}
+        return {own if name == "." else own.parent / name for name in names if "%" not in name}
 
     def _region(self, section: MovieSection) -> tuple[tuple[int, int], tuple[int, int]]:
         bounds = section.roi or ((None, None), (None, None))
@@ -178,11 +194,6 @@ class Movie:
         if not 0 <= a < b <= total:
             raise InputError(f"{self.where}: frames {a}:{b} do not lie in 0:{total}; mend --frames.")
         return slice(a, b, step or 1)
-
-
-def _beside(path: Path, name: str) -> Path:
-    """Where HDF5 finds the source ``name`` of a virtual dataset in ``path`` (``.`` is the file itself)."""
-    return path if name == "." else path.parent / name
 
 
 def _open(path: Path) -> h5py.File:

@@ -1,5 +1,6 @@
 """Reading the pixels of a tile: all frames of a rectangle, preprocessed, with its bad frames told."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -54,13 +55,23 @@ class TileReader:
             return slice(0, self.movie.shape[1]), slice(0, self.movie.shape[2])
         return rows, columns
 
-    def working_bytes(self) -> int:
-        """Bytes that reading needs beside the tile itself."""
-        _, height, width = self.movie.shape
-        depth = self.movie.storage.chunk[0] if self.movie.storage.chunk else 1
-        # A slab, its conversion, and the spectrum and products of one filtered frame.
-        frame = height * width * (self.movie.dtype.itemsize * (1 + depth) + 48 * self._filters)
-        return 2 * _SLAB_BYTES + (frame if self.whole_frames else 0)
+    def working_bytes(self, rows: slice, columns: slice) -> int:
+        """Bytes that reading a tile needs beside the tile itself."""
+        movie = self.movie
+        frame = self._frame_pixels(rows, columns)
+        slab = max(s.stop - s.start for s in self._slabs(rows, columns)) * frame * movie.dtype.itemsize
+        copies = (not movie.reads_in_place) + self.whole_frames
+        chunk = math.prod(movie.storage.chunk or ()) * movie.dtype.itemsize
+        # Copies of a slab, a chunk packed and unpacked, a filtered frame's spectrum and products.
+        return int(copies * slab + 2 * chunk + 48 * frame * self._filters)
+
+    def _frame_pixels(self, rows: slice, columns: slice) -> int:
+        read_rows, read_columns = self.spans(rows, columns)
+        pixels: int = (read_rows.stop - read_rows.start) * (read_columns.stop - read_columns.start)
+        return pixels
+
+    def _slabs(self, rows: slice, columns: slice) -> list[slice]:
+        return self.movie.frames_a_slab(self._frame_pixels(rows, columns) * self.movie.dtype.itemsize, _SLAB_BYTES)
 
     def read(
         self, rows: slice, columns: slice, skip_bad_frames: bool, check: Callable[[], None] = lambda: None
@@ -76,8 +87,7 @@ class TileReader:
             np.full((movie.shape[0], 2), np.nan) if self.frame_scaling else None,
         )
         read_rows, read_columns = self.spans(rows, columns)
-        row_bytes = (read_rows.stop - read_rows.start) * (read_columns.stop - read_columns.start) * movie.dtype.itemsize
-        for slab in movie.frames_a_slab(row_bytes, _SLAB_BYTES):
+        for slab in self._slabs(rows, columns):
             check()
             self._fill(tile, slab, rows, columns)
             if tile.bad_frames and not skip_bad_frames:
@@ -110,17 +120,18 @@ class TileReader:
     def _fill(self, tile: TilePixels, slab: slice, rows: slice, columns: slice) -> None:
         read_rows, read_columns = self.spans(rows, columns)
         try:
+            if not self.whole_frames:
+                self.movie.read_into(tile.pixels[slab], slab, rows, columns)
+                return
             pixels = self.movie.read(slab, read_rows, read_columns)
         except OSError:
             if slab.stop - slab.start > 1:
                 for t in range(slab.start, slab.stop):
                     self._fill(tile, slice(t, t + 1), rows, columns)
                 return
+            tile.pixels[slab] = 0
             tile.readable[slab.start] = False
             tile.bad_frames.append(int(self.movie.frame_indices[slab.start]))
-            return
-        if not self.whole_frames:
-            tile.pixels[slab] = pixels
             return
         for t, frame_pixels in zip(range(slab.start, slab.stop), pixels, strict=True):
             frame_pixels = self._filter(frame_pixels)
