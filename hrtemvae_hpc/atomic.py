@@ -20,3 +20,11 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def is_file(path: Path) -> bool:
+    """Whether ``path`` is a file that can be seen; False too where the name or its folders forbid to look."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False

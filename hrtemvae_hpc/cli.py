@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hrtemvae_hpc import __version__
-from hrtemvae_hpc.errors import HrtemvaeError
+from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed, Stopped
 
 if TYPE_CHECKING:
     from hrtemvae_hpc.distributed.guard import StopRequest
@@ -93,10 +93,8 @@ def _config(options: argparse.Namespace) -> Any:
 def _plan(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.distributed.job import plan_analysis
 
-    config = _config(options)
-
     def job(world: "World") -> None:
-        text = plan_analysis(world, options.movie, config)
+        text = plan_analysis(world, options.movie, world.on_root(lambda: _config(options)))
         if world.is_root:
             print(text)
 
@@ -113,12 +111,16 @@ def _analyze_as_rank(options: argparse.Namespace, stop: "StopRequest") -> int:
     from hrtemvae_hpc.distributed.job import analyze
     from hrtemvae_hpc.maps.report import write_page
 
-    config = _config(options)
     output = options.output or Path(f"{options.movie.stem}.maps.h5")
 
     def job(world: "World") -> None:
-        if analyze(world, options.movie, config, output, options.restart, stop):
+        config = world.on_root(lambda: _config(options))
+        if not analyze(world, options.movie, config, output, options.restart, stop):
+            return
+        try:
             print(f"report: {write_page(output, output.with_suffix('.html'))}", file=sys.stderr)
+        except InputError as error:
+            raise RankFailed(f"the result {output} is complete, but its page could not be drawn: {error}") from error
 
     _in_world(job)
 
@@ -159,6 +161,9 @@ def _import_keras(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.model.checkpoint import save_model
     from hrtemvae_hpc.model.keras_file import import_keras
 
+    for source in (options.encoder, options.decoder):
+        if source is not None and options.output.exists() and source.exists() and options.output.samefile(source):
+            raise InputError(f"{options.output}: is the file to be read; choose another output with -o.")
     model = import_keras(options.encoder, options.decoder)
     save_model(model, options.output)
     print(f"{options.output}: {model.architecture.latents} latents, window {model.architecture.window}")
@@ -175,6 +180,8 @@ def _run(command: Callable[[argparse.Namespace], int], options: argparse.Namespa
     except HrtemvaeError as error:
         _say(error)
         return error.exit_code
+    except KeyboardInterrupt:
+        return Stopped.exit_code
     except BrokenPipeError:
         # The reader of our output has gone, as in `hrtemvae plan movie.h5 | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -47,6 +47,10 @@ def parse_roi(value: Any) -> Any:
 
 def parse_frames(value: Any) -> Any:
     """``a:b`` or ``a:b:step`` to (a, b, step)."""
+    if isinstance(value, tuple) and any(isinstance(v, int) and v < 0 for v in value):
+        raise ValueError("frames count from 0")
+    if isinstance(value, tuple) and value[2:] == (0,):
+        raise ValueError("the step of frames is at least 1")
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"\s*(\d*):(\d*)(?::(\d+))?\s*", value)

@@ -85,11 +85,11 @@ class Outcome:
     text: str
 
 
-def environment() -> dict[str, str]:
+def environment(threads: int = 1) -> dict[str, str]:
     env = dict(os.environ)
     env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
     env["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
-    env["OMP_NUM_THREADS"] = "1"
+    env["OMP_NUM_THREADS"] = str(threads)
     if os.geteuid() == 0:
         env["OMPI_ALLOW_RUN_AS_ROOT"] = env["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
     return env
@@ -104,15 +104,15 @@ def command_line(arguments: Sequence[object], ranks: int | None = None) -> list[
 def hrtemvae(tmp_path: Path) -> Callable[..., Outcome]:
     """Runs the program as a user does, in an empty folder."""
 
-    def run(*arguments: object, ranks: int | None = None, cwd: Path = tmp_path, timeout: float = 180) -> Outcome:
+    def run(*arguments: object, ranks: int | None = None, cwd: Path = tmp_path, threads: int = 1) -> Outcome:
         done = subprocess.run(
             command_line(arguments, ranks),
             cwd=cwd,
-            env=environment(),
+            env=environment(threads),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=timeout,
+            timeout=180,
             check=False,
         )
         return Outcome(done.returncode, done.stdout.decode("utf-8", "replace"))

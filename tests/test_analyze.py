@@ -7,8 +7,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import MAPS, assert_same_maps, command_line, drifting_pixels, environment, read_maps
+from conftest import MAPS, assert_refused, assert_same_maps, command_line, drifting_pixels, environment, read_maps
 from test_engine import plain_latents
+from test_movie import break_chunk
 from test_statistics import reference
 
 from hrtemvae_hpc.model.checkpoint import Model, load_model
@@ -48,7 +49,7 @@ def test_oracle(hrtemvae, shared: Path, oracle_model: Path, alone: Path, tmp_pat
 
 
 def analyze_with_tiling(
-    movie: Path, model: Path, output: Path, rows: int, columns: int, ranks: int | None = None
+    movie: Path, model: Path, output: Path, rows: int, columns: int, ranks: int | None = None, *options: str
 ) -> None:
     """Analyse as a run that finds the tiling of an earlier one: tiles of ``rows`` x ``columns`` blocks."""
     code = f"""
@@ -58,7 +59,7 @@ def make_plan(engine, reader, grid, ranks, max_memory, known):
     return chosen(engine, reader, grid, ranks, max_memory, job.Tiling(grid, engine.block, {rows}, {columns}))
 job.make_plan = make_plan
 from hrtemvae_hpc.cli import main
-main(["analyze", {str(movie)!r}, "--model", {str(model)!r}, "-o", {str(output)!r}, "--keep-parts"])
+main(["analyze", {str(movie)!r}, "--model", {str(model)!r}, "-o", {str(output)!r}, "--keep-parts", *{options!r}])
 """
     launcher = [] if ranks is None else ["mpirun", "-n", str(ranks)]
     subprocess.run([*launcher, "python", "-c", code], env=environment(), check=True, timeout=120)
@@ -175,25 +176,39 @@ def test_same_command_again_does_nothing_and_restart_does_it_anew(
     assert read_maps(tmp_path / "maps.h5")["mean"].shape == (5, 14, 19)
 
 
-@pytest.mark.parametrize("ranks", [None, 2])
-def test_bad_frames_are_skipped_and_reported(
-    hrtemvae, tmp_path: Path, tiny_model_path: Path, ranks: int | None
+@pytest.mark.parametrize("tiles", [(1, 1), (9, 9), (2, 1)])
+def test_bad_chunks_are_skipped_and_reported(
+    hrtemvae, tmp_path: Path, tiny_model_path: Path, tiles: tuple[int, int]
 ) -> None:
-    from test_movie import break_chunk
-
     pixels = drifting_pixels(8, 70, 90)
-    for name in ("good.h5", "bad.h5"):
-        with h5py.File(tmp_path / name, "w") as file:
-            file.create_dataset("m", data=pixels, chunks=(1, 70, 90), compression="gzip")
-    break_chunk(tmp_path / "bad.h5", "m", 3)
-    arguments = ["--model", tiny_model_path]
-    skipped = hrtemvae("analyze", "bad.h5", *arguments, "--on-bad-frame", "skip", ranks=ranks)
-    assert skipped.code == 0, skipped.text
-    assert "left out because it can't be decoded: frame 3." in skipped.text
-    got = read_maps(tmp_path / "bad.maps.h5")
-    assert (got["valid_frames"] == 7).all()
-    with h5py.File(tmp_path / "bad.maps.h5") as file:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.create_dataset("m", data=pixels, chunks=(1, 70, 50), compression="gzip")
+    break_chunk(tmp_path / "m.h5", "m", 7)  # frame 3, columns 50 to 89
+    skip = ["--on-bad-frame", "skip"]
+    analyze_with_tiling(tmp_path / "m.h5", tiny_model_path, tmp_path / "maps.h5", *tiles, None, *skip)
+    got = read_maps(tmp_path / "maps.h5")
+    touched = np.array([x * 8 + 16 > 50 for x in range(10)])
+    assert (got["valid_frames"] == np.where(touched, 7, 8)).all()
+    pixels[3, :, 50:] = 0  # a flat corner of a window would not do: leave the frame out
+    z, valid = plain_latents(load_model(tiny_model_path), pixels, 8)
+    valid &= ~((np.arange(8) == 3)[:, None] & np.tile(touched, 7))
+    for name, expected in reference(z, valid).items():
+        np.testing.assert_allclose(got[name], expected.T.reshape(-1, 7, 10), atol=1e-4, err_msg=name)
+    with h5py.File(tmp_path / "maps.h5") as file:
         assert file["entry/process/bad_frames"][...].tolist() == [3]
+    command = ["analyze", "m.h5", "--model", tiny_model_path, "-o", "maps.h5"]
+    again = hrtemvae(*command, *skip)
+    assert (again.code, "already holds" in again.text) == (0, True)
+    assert_refused(hrtemvae(*command), "leaves out frames that can't be decoded", "--restart")
+
+
+def test_maps_do_not_depend_on_threads(hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:
+    command = ["analyze", movie_path, "--model", tiny_model_path]
+    for threads in (1, 2, 3):
+        outcome = hrtemvae(*command, "-o", f"{threads}.h5", threads=threads)
+        assert outcome.code == 0, outcome.text
+    for threads in (2, 3):
+        assert_same_maps(tmp_path / "1.h5", tmp_path / f"{threads}.h5")
 
 
 def test_plan_says_what_would_be_done(hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:

@@ -1,13 +1,15 @@
 """Bad input: exit code 2, one sentence that names file, dataset and remedy, and nothing left behind."""
 
 import os
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from conftest import Outcome, assert_refused, drifting_pixels
+from conftest import Outcome, assert_refused, assert_same_maps, command_line, drifting_pixels, environment
 from test_movie import break_chunk
 
 PIXELS = drifting_pixels(5, 40, 40)
@@ -49,6 +51,7 @@ FILES = {
     "an image only": (hdf5(m=PIXELS[0]), "/m (40, 40)"),
     "several": (hdf5(a=PIXELS, b=PIXELS), "--dataset: /a, /b"),
     "a link to nowhere": (external, "no dataset of three dimensions"),
+    "a name too long": (None, "can't be looked at"),
     "complex": (hdf5(m=PIXELS.astype(complex)), "dataset /m: holds complex numbers"),
     "text": (hdf5(m=np.full((3, 20, 20), b"text")), "dataset /m: holds text"),
     "booleans": (hdf5(m=PIXELS > 100), "dataset /m: holds booleans"),
@@ -65,11 +68,13 @@ def test_movies_that_can_not_be_analysed(hrtemvae, tmp_path: Path, tiny_model_pa
     write, words = FILES[what]
     folder = tmp_path / "in put"
     folder.mkdir()
-    write(folder / "movie.h5")
+    movie = folder / ("movie.h5" if write else "m" * 300)
+    if write:
+        write(movie)
     work = tmp_path / "work"
     work.mkdir()
-    outcome = hrtemvae("analyze", folder / "movie.h5", "--model", tiny_model_path, cwd=work)
-    assert_refused(outcome, str(folder / "movie.h5"), words)
+    outcome = hrtemvae("analyze", movie, "--model", tiny_model_path, cwd=work)
+    assert_refused(outcome, str(movie), words)
     assert list(work.iterdir()) == []
 
 
@@ -93,6 +98,8 @@ def test_movies_that_can_not_be_analysed(hrtemvae, tmp_path: Path, tiny_model_pa
         (["-o", "movie.h5"], "is the movie itself"),
         (["-o", "link.h5"], "is the movie itself"),
         (["-o", "folder"], "is a folder"),
+        (["-o", "maps.html"], "its own page"),
+        (["-o", "n" * 300], "can't be written"),
     ],
 )
 def test_options_that_do_not_fit(
@@ -112,10 +119,26 @@ def test_one_sentence_from_many_ranks(hrtemvae, tmp_path: Path, tiny_model_path:
     work = tmp_path / "work"
     work.mkdir()
     bad_chunk(tmp_path / "movie.h5")
-    for movie in ("none.h5", "movie.h5"):
+    hdf5(m=PIXELS[:2])(tmp_path / "short.h5")
+    for movie in ("none.h5", "movie.h5", "short.h5"):
         outcome = hrtemvae("analyze", tmp_path / movie, "--model", tiny_model_path, ranks=ranks, cwd=work)
         assert_refused(outcome, movie)
         assert list(work.iterdir()) == []
+    (tmp_path / "c.yaml").write_text("windoes: 1")
+    assert_refused(hrtemvae("plan", tmp_path / "movie.h5", "--config", tmp_path / "c.yaml", ranks=ranks), "windoes")
+
+
+def test_a_movie_that_only_one_rank_can_not_see(tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:
+    rest = ["--model", tiny_model_path, "-o", "maps.h5"]
+    first = command_line(["analyze", movie_path, *rest])
+    second = command_line(["analyze", "nowhere.h5", *rest])
+    command = ["mpirun", "-n", "1", *first, ":", "-n", "1", *second]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=40, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert re.search(r"hrtemvae: rank 1 on \S+: nowhere\.h5: there is no such file", done.stderr)
+    assert not (tmp_path / "maps.h5").exists()
 
 
 def test_parts_of_another_analysis_are_not_mixed(
@@ -149,8 +172,6 @@ def test_damaged_part_is_computed_again(hrtemvae, tmp_path: Path, movie_path: Pa
     whole = tmp_path / "whole.h5"
     (tmp_path / "maps.h5").rename(whole)
     assert hrtemvae(*command).code == 0
-    from conftest import assert_same_maps
-
     assert_same_maps(whole, tmp_path / "maps.h5")
 
 

@@ -152,7 +152,7 @@ def test_lengths_become_nanometres(value: float, units: str) -> None:
     assert convert(value, units, "nm") == pytest.approx(value * factor[units])
 
 
-@pytest.mark.parametrize("units", ["", "px", "1/nm", "s", "nonsense", "[]", "<undefined>", "%"])
+@pytest.mark.parametrize("units", ["", "px", "1/nm", "s", "nonsense", "[]", "<undefined>", "%", "(", "nm)", "nm/0"])
 def test_other_units_are_no_length(units: str) -> None:
     assert convert(1.0, units, "nm") is None
 
@@ -190,6 +190,7 @@ def test_storage(tmp_path: Path, storage: str) -> None:
         expected = {"contiguous": "contiguous, not compressed", "gzip": "chunks of 1 x 20 x 30, shuffle + gzip"}
         if storage in expected:
             assert str(movie.storage) == expected[storage]
+        assert ("chunks" in str(movie.storage)) == ("chunks" in STORAGE[storage])
         if "compression" in STORAGE[storage]:
             assert storage in str(movie.storage).lower()
 
@@ -210,7 +211,7 @@ def test_virtual_dataset_and_external_link(tmp_path: Path) -> None:
     for i in range(2):
         sources.append(tmp_path / f"part {i}.h5")
         with h5py.File(sources[-1], "w") as file:
-            file["m"] = PIXELS[3 * i : 3 * i + 3]
+            file.create_dataset("m", data=PIXELS[3 * i : 3 * i + 3], chunks=(1, 20, 30), compression="gzip")
     layout = h5py.VirtualLayout(PIXELS.shape, PIXELS.dtype)
     for i, source in enumerate(sources):
         layout[3 * i : 3 * i + 3] = h5py.VirtualSource(source.name, "m", (3, 20, 30))
@@ -220,6 +221,8 @@ def test_virtual_dataset_and_external_link(tmp_path: Path) -> None:
         file["far/away"] = h5py.ExternalLink("virtual.h5", "m")
     np.testing.assert_array_equal(read_all(tmp_path / "virtual.h5"), PIXELS)
     np.testing.assert_array_equal(read_all(tmp_path / "linked.h5"), PIXELS)
+    with Movie(tmp_path / "virtual.h5") as movie:
+        assert str(movie.storage) == "virtual, sources chunks of 1 x 20 x 30, gzip"
     sources[1].unlink()
     # HDF5 itself would read zeros where the source is missing.
     for name in ("virtual.h5", "linked.h5"):
@@ -313,10 +316,81 @@ def test_frames_that_can_not_be_decoded(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"at frame 2, 3; .*--on-bad-frame skip"):
             reader.read(slice(0, 20), slice(10, 20), False)
         tile = reader.read(slice(0, 20), slice(10, 20), True)
-        assert tile.bad_frames == [2, 3]
-        assert tile.readable.tolist() == [True, True, False, False, True, True]
-        np.testing.assert_array_equal(tile.pixels[tile.readable], PIXELS[tile.readable, :, 10:20])
-        assert reader.read(slice(0, 20), slice(0, 15), True).bad_frames == []
+        assert sorted(tile.undecoded) == [2, 3]
+        for t in range(6):
+            expected = PIXELS[t, :, 10:20].copy()
+            if t in tile.undecoded:
+                assert tile.undecoded[t].tolist() == [[False] * 5 + [True] * 5] * 20
+                expected[:, 5:] = 0
+            np.testing.assert_array_equal(tile.pixels[t], expected)
+        assert reader.read(slice(0, 20), slice(0, 15), True).undecoded == {}
+        filtered = TileReader(movie, PreprocessSection(clip_outliers=True), False).read(
+            slice(0, 20), slice(0, 15), True
+        )
+        assert all(filtered.undecoded[t].all() for t in (2, 3))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"BinaryResult": {"PixelSize": None}},
+        {"BinaryResult": {"PixelSize": {"width": "", "height": []}}, "Detectors": None},
+        {"Scan": {"FrameTime": ""}},
+        {"Scan": {"FrameTime": "-3"}},
+        [],
+    ],
+)
+def test_odd_metadata_calibrate_nothing(tmp_path: Path, metadata: object) -> None:
+    with h5py.File(tmp_path / "m.emd", "w") as file:
+        file["Data/Image/a/Data"] = PIXELS.transpose(1, 2, 0)
+        file["Data/Image/a/Metadata"] = np.frombuffer(json.dumps(metadata).encode(), "u1")[:, None]
+    with Movie(tmp_path / "m.emd") as movie:
+        assert (movie.pixel_size_nm, movie.frame_time_s) == (None, None)
+        assert movie.full_shape == PIXELS.shape
+
+
+def test_defaults_that_run_in_a_circle(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.attrs["default"] = "a"
+        file.create_group("a").attrs["default"] = "/"
+        file["m"] = PIXELS
+    np.testing.assert_array_equal(read_all(tmp_path / "m.h5"), PIXELS)
+
+
+def test_named_axes_take_their_calibration_along(tmp_path: Path) -> None:
+    path = tmp_path / "m.h5"
+    with h5py.File(path, "w") as file:
+        berkeley(file)
+        for i, name in enumerate("abc", 1):
+            file[f"data/movie/dim{i}"].attrs["name"] = name
+    with Movie(path, MovieSection(axes="txy")) as movie:
+        assert movie.pixel_size_nm == pytest.approx((0.03, 0.02))
+        assert movie.frame_time_s == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("size", [-1.0, 0.0, np.nan, np.inf])
+def test_pixel_sizes_that_are_none(tmp_path: Path, size: float) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["m"] = PIXELS
+        file["m"].attrs["pixel_size_nm"] = size
+    with Movie(tmp_path / "m.h5") as movie:
+        assert movie.pixel_size_nm is None
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_structures_are_read_or_refused(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "m.h5"
+    with h5py.File(path, "w") as file:
+        nexus(file)
+    data = bytearray(path.read_bytes())
+    start = int(np.random.default_rng(seed).integers(8, len(data)))
+    data[start : start + 8 * 8 ** (seed % 3)] = bytes(8 * 8 ** (seed % 3))
+    path.write_bytes(data[: path.stat().st_size])
+    try:
+        with Movie(path) as movie:
+            movie.read(slice(0, movie.shape[0]), slice(0, 1), slice(0, 1))
+    except (InputError, OSError):
+        pass  # refused, or a frame that can't be decoded
 
 
 def test_fingerprint_changes_with_the_file(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class RankRecord:
     tile: int = NO_TILE
     ready: bool = False
     windows: int = 0
+    activity: int = 0
     tiles: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     decoded_bytes: int = 0
@@ -73,6 +74,11 @@ class Coordinator:
         self._already = sum(tiles[i].windows for i in self.resumed) * frames
         self._progress = Progress(sum(t.windows for t in tiles) * frames, len(tiles), self._already, len(self.resumed))
 
+    @property
+    def finished(self) -> int:
+        """Tiles that are saved."""
+        return self.tiling.count - len(self._unfinished)
+
     def run(self, stop: StopRequest) -> None:
         """Have every tile computed and saved.
 
@@ -87,7 +93,7 @@ class Coordinator:
                 self._hand_out()
                 self._watch()
                 windows = self._already + sum(r.windows for r in self.records)
-                self._progress.update(windows, len(self.tiling.tiles) - len(self._unfinished))
+                self._progress.update(windows, self.finished)
                 if not busy:
                     time.sleep(_POLL_S)
             self._end(0)
@@ -95,9 +101,8 @@ class Coordinator:
             self._end(error.exit_code)
             self.worker.abandon(_PATIENCE_S)
             if isinstance(error, Stopped):
-                finished = len(self.tiling.tiles) - len(self._unfinished)
                 raise Stopped(
-                    f"{error}: {finished} of {len(self.tiling.tiles)} tiles are saved, "
+                    f"{error}: {self.finished} of {self.tiling.count} tiles are saved, "
                     "run the same command again to go on."
                 ) from error
             raise
@@ -111,9 +116,9 @@ class Coordinator:
         if report is None:
             return False
         record = self.records[report.rank]
-        if report.windows != record.windows or report.kind is not Kind.PROGRESS:
+        if report.activity != record.activity or report.kind is not Kind.PROGRESS:
             self._alive(record)
-        record.windows = report.windows
+        record.windows, record.activity = report.windows, report.activity
         if report.kind is Kind.READY:
             record.ready = True
         elif report.kind is Kind.SIGNALLED:
@@ -126,9 +131,9 @@ class Coordinator:
 
     def _work(self) -> bool:
         record = self.records[0]
-        if record.windows != self.worker.windows:
-            record.windows = self.worker.windows
+        if record.activity != self.worker.activity:
             self._alive(record)
+        record.windows, record.activity = self.worker.windows, self.worker.activity
         try:
             finished = self.worker.poll()
         except Exception as error:
@@ -201,14 +206,14 @@ def serve(
             finished = worker.poll()
         except Exception as error:  # noqa: BLE001  told to rank 0, which ends the job
             raised = failure(error, record, tiling)
-            outbox.post(Report(world.rank, Kind.FAILED, worker.windows, raised.exit_code, str(raised)))
+            outbox.post(Report(world.rank, Kind.FAILED, worker.windows, code=raised.exit_code, text=str(raised)))
             finished = None
         if finished is not None:
             outbox.post(Report(world.rank, Kind.FINISHED, worker.windows, finished=finished))
         if stop and not told:
             outbox.post(Report(world.rank, Kind.SIGNALLED, worker.windows, text=stop.name))
             told = True
-        silence = outbox.beat(worker.windows)
+        silence = outbox.beat(worker.windows, worker.activity)
         if silence > silent_after and not named_silent:
             say(f"rank 0 has not answered {record} for {silence:.0f} s; it may hang. Stop the job and run it again.")
         named_silent = silence > silent_after

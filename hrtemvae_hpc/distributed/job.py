@@ -67,35 +67,70 @@ class Job:
         }
 
 
+def _load_model(config: AnalysisConfig) -> Model:
+    return load_model(Path(config.encoding.model) if config.encoding.model else DEFAULT_MODEL)
+
+
+def _make_grid(movie: Movie, model: Model, config: AnalysisConfig) -> WindowGrid:
+    """The windows of a movie; raises InputError where it has too few frames or too small ones."""
+    frames, height, width = movie.shape
+    window = model.architecture.window
+    if frames < MINIMUM_FRAMES:
+        raise InputError(
+            f"{movie.where}: {frames} frame{'s' * (frames != 1)} can't vary over time, at least {MINIMUM_FRAMES} "
+            "are needed; check --frames and --axes."
+        )
+    if min(height, width) < window:
+        raise InputError(
+            f"{movie.where}: {height} x {width} pixels are smaller than the model's window of {window}; "
+            "check --roi and --axes, or choose a model with a smaller window."
+        )
+    return WindowGrid(height, width, window, config.windows.step)
+
+
+def _check_alone(path: Path, config: AnalysisConfig) -> None:
+    """Refuse on rank 0 what every rank would refuse, so that it is said once."""
+    model = _load_model(config)
+    with Movie(path, config.movie) as movie:
+        _make_grid(movie, model, config)
+
+
+def _start_engine(world: World, model: Model, config: AnalysisConfig) -> Engine:
+    try:
+        device = bind_device(world)
+        return Engine(model, device, config.encoding.precision, config.windows.scaling, config.windows.step)
+    except RuntimeError as error:
+        raise _device_failed(world, error) from error
+
+
+def _device_failed(world: World, error: RuntimeError) -> RankFailed:
+    what = " ".join(str(error).split())
+    return RankFailed(f"rank {world.rank} on {world.host}: its device can't be used ({what}).")
+
+
 @contextmanager
 def open_job(world: World, path: Path, config: AnalysisConfig) -> Iterator[Job]:
-    """Open movie and model on this rank; raises InputError when they can't be analysed together."""
-    model = load_model(Path(config.encoding.model) if config.encoding.model else DEFAULT_MODEL)
-    device = bind_device(world)
+    """Open movie and model on this rank.
+
+    Raises InputError when they can't be analysed together, RankFailed when this rank's device can't be used.
+    """
+    model = _load_model(config)
     with Movie(path, config.movie) as movie:
-        engine = Engine(model, device, config.encoding.precision, config.windows.scaling, config.windows.step)
-        frames, height, width = movie.shape
-        if frames < MINIMUM_FRAMES:
-            raise InputError(
-                f"{movie.where}: {frames} frame{'s' * (frames != 1)} can't vary over time, at least {MINIMUM_FRAMES} "
-                "are needed; check --frames and --axes."
-            )
-        if min(height, width) < engine.window:
-            raise InputError(
-                f"{movie.where}: {height} x {width} pixels are smaller than the model's window of {engine.window}; "
-                "check --roi and --axes, or choose a model with a smaller window."
-            )
-        grid = WindowGrid(height, width, engine.window, config.windows.step)
+        engine = _start_engine(world, model, config)
+        grid = _make_grid(movie, model, config)
         reader = TileReader(movie, config.preprocess, config.windows.scaling == "frame")
-        threads = compute_threads(world, device)
+        threads = compute_threads(world, engine.device)
         worker = Worker(engine, reader, grid, threads, config.movie.on_bad_frame == "skip")
-        encode_rate, decode_rate = worker.trial()
+        try:
+            encode_rate, decode_rate = worker.trial()
+        except RuntimeError as error:
+            raise _device_failed(world, error) from error
         resources = RankResources(
             world.rank,
             world.host,
             os.getpid(),
-            device_name(device),
-            device.type,
+            device_name(engine.device),
+            engine.device.type,
             threads,
             process_bytes(),
             node_free_bytes(),
@@ -105,16 +140,18 @@ def open_job(world: World, path: Path, config: AnalysisConfig) -> Iterator[Job]:
         yield Job(config, movie, model, grid, worker, resources)
 
 
-def _check_alone(path: Path, config: AnalysisConfig) -> None:
-    """Refuse bad input on rank 0, in one sentence, before other ranks open anything."""
-    load_model(Path(config.encoding.model) if config.encoding.model else DEFAULT_MODEL)
-    with Movie(path, config.movie):
-        pass
-
-
 def _check_output(path: Path, output: Path) -> None:
-    if output.exists() and path.exists() and output.samefile(path):
+    try:
+        str(output.absolute()).encode()
+        same = output.exists() and path.exists() and output.samefile(path)
+    except UnicodeEncodeError as error:
+        raise InputError(f"{str(output)!a}: HDF5 can't write names that are not UTF-8; choose another.") from error
+    except OSError as error:
+        raise InputError(f"{output}: can't be written ({error.strerror}); choose another with -o.") from error
+    if same:
         raise InputError(f"{output}: is the movie itself; choose another output with -o.")
+    if output.suffix == ".html":
+        raise InputError(f"{output}: would be overwritten by its own page; end the result's name in .h5.")
     if output.is_dir():
         raise InputError(f"{output}: is a folder; name the result file with -o.")
     folder = output.absolute().parent
@@ -129,7 +166,7 @@ def plan_analysis(world: World, path: Path, config: AnalysisConfig) -> str:
     world.on_root(lambda: _check_alone(path, config))
     with open_job(world, path, config) as job:
         ranks = world.allgather(job.resources)
-        return world.on_root(lambda: describe_plan(job.movie, job.model, _plan(job, ranks, None), ranks))
+        return world.on_root(lambda: describe_plan(job.movie, job.model, config, _plan(job, ranks, None), ranks))
 
 
 def _plan(job: Job, ranks: list[RankResources], known: Tiling | None) -> Plan:
@@ -146,29 +183,24 @@ def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, rest
     began = time.monotonic()
 
     def check() -> None:
-        _check_output(path, output)
         _check_alone(path, config)
+        _check_output(path, output)
 
     world.on_root(check)
     with open_job(world, path, config) as job:
         ranks = world.allgather(job.resources)
-        parts = Parts(output, job.identity)
-        resuming = False
+        parts = Parts(output, job.identity, allow_bad_frames=config.movie.on_bad_frame == "skip")
+        _check_same(world, parts.key)
 
         def prepare() -> Plan | None:
-            nonlocal resuming
             if restart:
                 parts.discard()
             elif output.exists():
-                if result_identity(output) == parts.key:
-                    return None
-                raise InputError(
-                    f"{output}: exists and holds something else; choose another output with -o, "
-                    "or replace it with --restart."
-                )
-            known = parts.known_tiling()
-            resuming = known is not None
-            plan = _plan(job, ranks, known)
+                _check_existing(output, parts)
+                if not config.run.keep_parts:
+                    parts.discard()
+                return None
+            plan = _plan(job, ranks, parts.known_tiling())
             parts.start(plan.tiling)
             return plan
 
@@ -181,14 +213,14 @@ def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, rest
             silent_after = config.run.silent_after
             code = serve(world, job.worker, plan.tiling, RankRecord(job.resources), stop, silent_after)
             world.leave(code)
-        say(describe_plan(job.movie, job.model, plan, ranks))
+        say(describe_plan(job.movie, job.model, config, plan, ranks))
         coordinator = Coordinator(world, job.worker, plan.tiling, parts, ranks, config.run.silent_after)
         if coordinator.resumed:
             say(f"going on: {len(coordinator.resumed)} of {len(plan.tiling.tiles)} tiles are there already.")
         try:
             coordinator.run(stop)
         except InputError:
-            if not resuming:
+            if not coordinator.finished:
                 parts.discard()
             raise
         seconds = time.monotonic() - began
@@ -207,6 +239,28 @@ def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, rest
             say(f"left out because it can't be decoded: frame {', '.join(map(str, bad))}.")
         say(f"result: {output} ({format_seconds(seconds)})")
         return True
+
+
+def _check_same(world: World, key: str) -> None:
+    keys = world.allgather(key)
+    if keys[world.rank] != keys[0]:
+        raise InputError(
+            f"sees another movie or model under the same name than rank 0; make {world.host} see the same files."
+        )
+
+
+def _check_existing(output: Path, parts: Parts) -> None:
+    """Raise InputError unless ``output`` holds just this analysis."""
+    identity, bad_frames = result_identity(output)
+    if identity != parts.key:
+        raise InputError(
+            f"{output}: exists and holds something else; choose another output with -o, or replace it with --restart."
+        )
+    if bad_frames and not parts.allow_bad_frames:
+        raise InputError(
+            f"{output}: exists, but leaves out frames that can't be decoded; accept it with --on-bad-frame skip, "
+            "or replace it with --restart."
+        )
 
 
 def _finished_tiles(parts: Parts, tiling: Tiling) -> Iterator[tuple[Rectangle, TileMaps]]:
@@ -247,11 +301,11 @@ def _result_info(job: Job, plan: Plan, coordinator: Coordinator, parts: Parts, s
             "movie_fingerprint": movie.fingerprint,
             "frames": movie.frame_indices.tolist(),
             "region": [movie.top, movie.top + movie.shape[1], movie.left, movie.left + movie.shape[2]],
-            "image_sha256": os.environ.get("HRTEMVAE_IMAGE_SHA256", ""),
             "ranks": [dataclasses.asdict(r.resources) for r in records],
             "tiles": len(plan.tiling.tiles),
             "tiles_resumed": len(coordinator.resumed),
             "encodings": plan.encodings,
+            "encodings_resumed": round(plan.encodings * resumed),
             "seconds": seconds,
             "seconds_by_stage": stages,
             "bytes_read": decoded,

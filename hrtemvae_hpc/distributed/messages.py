@@ -41,6 +41,7 @@ class Report:
     rank: int
     kind: Kind
     windows: int = 0  # encoded so far
+    activity: int = 0  # grows as long as the rank gets on
     code: int = 0  # of a failure
     text: str = ""
     finished: Finished | None = None
@@ -63,6 +64,7 @@ class Outbox:
         body = report.text.encode()
         header = np.zeros(8, np.float64)  # whole numbers up to 2^53 are exact
         header[:5] = report.kind, report.windows, report.code, len(body), NO_TILE
+        header[7] = report.activity
         buffers = []
         if done is not None:
             header[4:7] = done.index, done.decoded_bytes, len(done.maps.bad_frames)
@@ -74,14 +76,14 @@ class Outbox:
         self._pending += [(self._comm.Issend(buffer, 0, _BODY), buffer) for buffer in buffers]
         self._sent = time.monotonic()
 
-    def beat(self, windows: int) -> float:
+    def beat(self, windows: int, activity: int) -> float:
         """Post the count of encoded windows if it is time; returns for how many seconds rank 0 did not listen."""
         self._pending = [(request, buffer) for request, buffer in self._pending if not request.Test()]
         waited = time.monotonic() - self._sent
         if self._pending:
             return waited
         if waited > _BEAT_S:
-            self.post(Report(0, Kind.PROGRESS, windows))
+            self.post(Report(0, Kind.PROGRESS, windows, activity))
         return 0.0
 
 
@@ -95,8 +97,8 @@ def receive_report(comm: "Comm", tiling: Tiling, latents: int) -> Report | None:
     source = status.Get_source()
     header = np.empty(8, np.float64)
     comm.Recv(header, source, _HEADER)
-    kind, windows, code, length, index, decoded, bad = (int(v) for v in header[:7])
-    report = Report(source, Kind(kind), windows, code)
+    kind, windows, code, length, index, decoded, bad, activity = (int(v) for v in header)
+    report = Report(source, Kind(kind), windows, activity, code)
     if index != NO_TILE:
         rows, columns = tiling.tiles[index].shape
         seconds = np.empty(len(STAGES))

@@ -32,9 +32,13 @@ class TileMaps:
 
 
 class Parts:
-    """The part files of one analysis, known by a ``key`` over all that decides its numbers."""
+    """The part files of one analysis, known by a ``key`` over all that decides its numbers.
 
-    def __init__(self, output: Path, identity: Mapping[str, Any]) -> None:
+    A tile that left out frames that can't be decoded counts as finished only where that is allowed.
+    """
+
+    def __init__(self, output: Path, identity: Mapping[str, Any], allow_bad_frames: bool) -> None:
+        self.allow_bad_frames = allow_bad_frames
         self.folder = output.with_name(output.name + ".parts")
         self.key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -92,7 +96,8 @@ class Parts:
             done = TileMaps(tensors["maps"], tensors["valid_frames"], tensors["bad_frames"])
         except (OSError, SafetensorError, KeyError):
             return None
-        return done if done.valid_frames.shape == tile.shape else None
+        usable = done.valid_frames.shape == tile.shape and (self.allow_bad_frames or not len(done.bad_frames))
+        return done if usable else None
 
     def discard(self) -> None:
         """Remove the folder and all in it."""

@@ -15,6 +15,7 @@ from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 # or the same command would cut the same movie differently each time.
 _ENCODE_S = {"cpu": 3e-4, "cuda": 3e-6}  # a window
 _DECODE_S = {False: 5e-10, True: 3e-9}  # a byte, plain or compressed
+_FILTER_S = 1.5e-8  # a byte of a whole frame
 _TILE_S = 0.02  # messages and the part file
 _INTERRUPTED = 0.1  # the chance that a run is interrupted, and half a tile lost
 _LONGEST_TILE_S = 300.0
@@ -89,10 +90,10 @@ def tile_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, tile: Recta
 
 def decoded_bytes(reader: TileReader, tiling: Tiling) -> int:
     """Bytes that reading every tile decodes: a product, because tiles and chunks both form grids."""
-    grid, movie, tiles = tiling.grid, reader.movie, tiling.tiles
+    grid, movie = tiling.grid, reader.movie
     everything = slice(0, 1)
-    rows = [reader.spans(grid.pixels(t.row0, t.row1), everything)[0] for t in tiles if t.column0 == 0]
-    columns = [reader.spans(everything, grid.pixels(t.column0, t.column1))[1] for t in tiles if t.row0 == 0]
+    rows = [reader.spans(grid.pixels(*span), everything)[0] for span in tiling.row_spans]
+    columns = [reader.spans(everything, grid.pixels(*span))[1] for span in tiling.column_spans]
     decoded_rows = sum(movie.decoded_extent(1, span) for span in rows)
     decoded_columns = sum(movie.decoded_extent(2, span) for span in columns)
     return movie.decoded_extent(0, everything) * decoded_rows * decoded_columns * int(movie.dtype.itemsize)
@@ -114,10 +115,10 @@ def make_plan(
     working = {r.rank: working_bytes(engine, reader, grid, r.threads) for r in ranks}
     room = min(limits[r.rank] - r.used - working[r.rank] for r in ranks)
     candidates = [known] if known else _candidates(grid, engine.block)
-    fitting = [t for t in candidates if tile_bytes(engine, reader, grid, t.tiles[0]) <= room]
+    fitting = [t for t in candidates if tile_bytes(engine, reader, grid, t.largest) <= room]
     if not fitting:
         tightest = min(ranks, key=lambda r: limits[r.rank] - r.used - working[r.rank])
-        smallest = min(tile_bytes(engine, reader, grid, t.tiles[0]) for t in candidates)
+        smallest = min(tile_bytes(engine, reader, grid, t.largest) for t in candidates)
         need = 1.01 * (smallest + working[tightest.rank] + tightest.used)
         there = sum(r.host == tightest.host for r in ranks)
         other = "; --restart cuts the movie anew" if known else ", or shorten the movie with --frames"
@@ -132,7 +133,7 @@ def make_plan(
     return Plan(
         best,
         movie.shape[0],
-        tile_bytes(engine, reader, grid, best.tiles[0]),
+        tile_bytes(engine, reader, grid, best.largest),
         max(working.values()),
         decoded_bytes(reader, best),
         movie.shape[0] * rows.stop * columns.stop * movie.dtype.itemsize,
@@ -151,9 +152,10 @@ def _candidates(grid: WindowGrid, block: int) -> list[Tiling]:
 def _cost(engine: Engine, reader: TileReader, tiling: Tiling, ranks: int) -> tuple[float, int]:
     """Seconds of all ranks together on an ordinary machine, beside the encoding itself."""
     movie, kind = reader.movie, engine.device.type
-    largest = tiling.tiles[0].windows * movie.shape[0] * _ENCODE_S[kind]
-    count = len(tiling.tiles)
-    decode = decoded_bytes(reader, tiling) * _DECODE_S[movie.storage.compression != "not compressed"]
+    largest = tiling.largest.windows * movie.shape[0] * _ENCODE_S[kind]
+    count = tiling.count
+    byte = _DECODE_S[movie.storage.compression != "not compressed"] + _FILTER_S * reader.filters
+    decode = decoded_bytes(reader, tiling) * byte
     waiting = largest * 0.5 * ((ranks - 1) + _INTERRUPTED)
     # Ranks without a tile wait for the whole of one.
     idle = max(0, ranks - count) * largest

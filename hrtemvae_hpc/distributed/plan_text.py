@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.distributed.coordinator import RankRecord
 from hrtemvae_hpc.distributed.plan import Plan, format_bytes
 from hrtemvae_hpc.distributed.progress import format_seconds
@@ -23,23 +24,25 @@ def estimate_seconds(plan: Plan, ranks: Sequence[RankResources]) -> float:
     return encode + (plan.decoded_bytes / sum(rates) if rates else 0.0)
 
 
-def describe_plan(movie: Movie, model: Model, plan: Plan, ranks: Sequence[RankResources]) -> str:
+def describe_plan(
+    movie: Movie, model: Model, config: AnalysisConfig, plan: Plan, ranks: Sequence[RankResources]
+) -> str:
     """Movie, tiles, memory and time, the table of ranks, and what would make it better."""
     frames, height, width = movie.shape
-    grid, tiles = plan.tiling.grid, plan.tiling.tiles
+    grid = plan.tiling.grid
     calibration = "not calibrated"
     if movie.pixel_size_nm is not None:
         y, x = movie.pixel_size_nm
         calibration = f"{x:.4g} nm/pixel" if abs(y - x) < 1e-6 * x else f"{y:.4g} x {x:.4g} nm/pixel"
     time = f"{movie.frame_time_s:.4g} s/frame" if movie.frame_time_s else "frame time unknown"
-    rows, columns = tiles[0].shape
+    rows, columns = plan.tiling.largest.shape
     lines = [
         f"movie     {movie.path}, {movie.located.dataset} ({movie.located.layout})",
         f"          {frames} frames of {height} x {width}, {movie.dtype}, {calibration}, {time}",
         f"storage   {movie.storage}",
         f"model     {model.name}, window {grid.window}, {model.architecture.latents} latents, {model.sha256[:12]}",
         f"windows   {grid.rows} x {grid.columns}, {grid.step} pixels apart: {plan.encodings:,} encodings",
-        f"tiles     {len(tiles)} of up to {rows} x {columns} windows",
+        f"tiles     {plan.tiling.count} of up to {rows} x {columns} windows",
         f"memory    a rank {format_bytes(plan.tile_bytes)} for its tile and {format_bytes(plan.working_bytes)} to work",
         f"reading   {format_bytes(plan.decoded_bytes)} decoded, read amplification {plan.read_amplification:.2f}",
     ]
@@ -58,20 +61,27 @@ def describe_plan(movie: Movie, model: Model, plan: Plan, ranks: Sequence[RankRe
     ]  # fmt: skip
     lines += _table(("rank", "host", "process", "device", "threads", "needs", "may use", "windows/s"), table)
     lines.append(f"estimate  {format_seconds(estimate_seconds(plan, ranks))} from a short trial")
-    lines += [f"advice    {advice}" for advice in _advice(movie, plan, ranks)]
+    lines += [f"advice    {advice}" for advice in _advice(movie, model, config, plan, ranks)]
     return "\n".join(lines)
 
 
-def _advice(movie: Movie, plan: Plan, ranks: Sequence[RankResources]) -> list[str]:
+def _advice(
+    movie: Movie, model: Model, config: AnalysisConfig, plan: Plan, ranks: Sequence[RankResources]
+) -> list[str]:
     advice = []
+    if model.scaling != config.windows.scaling:
+        advice.append(
+            f"the model was trained on windows scaled by {model.scaling}, not by {config.windows.scaling}: its latents"
+            f" may mean little; --scaling {model.scaling} is what it knows."
+        )
     encode = plan.encodings / sum(r.encode_rate for r in ranks)
     if estimate_seconds(plan, ranks) > 1.25 * encode and plan.read_amplification > 1.5:
         chunk = f" The movie is stored in {movie.storage}." if movie.storage.chunk else ""
         advice.append(f"reading costs as much as it does because each tile decodes its chunks again.{chunk} "
                       "A larger --max-memory gives fewer, larger tiles.")  # fmt: skip
-    if len(plan.tiling.tiles) < len(ranks):
+    if plan.tiling.count < len(ranks):
         advice.append(
-            f"{len(ranks)} ranks share {len(plan.tiling.tiles)} tiles: the movie is too small for so many; start fewer."
+            f"{len(ranks)} ranks share {plan.tiling.count} tiles: the movie is too small for so many; start fewer."
         )
     if all(r.device_type == "cpu" for r in ranks) and encode > 600:
         advice.append("no rank has a GPU; --precision bf16 is faster on processors with AMX, at less precise maps.")

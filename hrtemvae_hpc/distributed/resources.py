@@ -1,8 +1,9 @@
 """What a rank may use: its device, processors and memory."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import psutil
 import torch
@@ -67,16 +68,31 @@ def process_bytes() -> int:
 def node_free_bytes() -> int:
     """Memory that this process's node, or the job's control group on it, still has."""
     free = int(psutil.virtual_memory().available)
-    try:
-        group = Path("/proc/self/cgroup").read_text().split("0::", 1)[1].splitlines()[0]
-        for folder in (
-            Path("/sys/fs/cgroup") / group.lstrip("/"),
-            *(Path("/sys/fs/cgroup") / group.lstrip("/")).parents,
-        ):
-            limit = folder / "memory.max"
-            if limit.is_file() and limit.read_text().strip() != "max":
-                used = int((folder / "memory.current").read_text())
-                free = min(free, max(0, int(limit.read_text()) - used))
-    except (OSError, IndexError, ValueError):
-        pass  # no version 2 control groups here: the node's own figure stands
+    for folder, limit, usage in _control_groups():
+        try:
+            bound, used = int((folder / limit).read_text()), int((folder / usage).read_text())
+            counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):
+            continue  # no such group, or no limit set
+        # Files that were read count as used, but are given up when memory is needed.
+        free = min(free, max(0, bound - used + int(counts.get("inactive_file", 0))))
     return free
+
+
+def _control_groups() -> Iterator[tuple[Path, str, str]]:
+    """Folders of the control groups this process is in, innermost first, and their files of limit and usage."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        base, files = (
+            (root / "memory", ("limit_in_bytes", "usage_in_bytes")) if controllers else (root, ("max", "current"))
+        )
+        path = PurePosixPath(group.lstrip("/"))
+        for folder in (path, *path.parents):
+            yield base / folder, f"memory.{files[0]}", f"memory.{files[1]}"

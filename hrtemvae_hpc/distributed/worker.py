@@ -44,15 +44,12 @@ class Worker:
         self.threads = threads
         self.skip_bad_frames = skip_bad_frames
         self.windows = 0  # encoded so far, by all threads, windows x frames
+        self.activity = 0  # grows with every step, of reading too
         self._pool = ThreadPoolExecutor(threads, "encode", initializer=lambda: torch.set_num_threads(1))
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._abandoned = False
         self._outcome: Finished | BaseException | None = None
-
-    @property
-    def busy(self) -> bool:
-        return self._thread is not None
 
     def start(self, index: int, tiling: Tiling) -> None:
         """Begin tile ``index`` of ``tiling``."""
@@ -88,6 +85,7 @@ class Worker:
     def _check(self, windows: int = 0) -> None:
         with self._lock:
             self.windows += windows
+            self.activity += 1
         if self._abandoned:
             raise Abandoned
 
@@ -100,7 +98,7 @@ class Worker:
         done = TileMaps(
             np.empty((len(MAPS), self.engine.latents, *tile.shape), np.float32),
             np.empty(tile.shape, np.int32),
-            np.array(pixels.bad_frames, np.int64),
+            self.reader.movie.frame_indices[sorted(pixels.undecoded)],
         )
         jobs = [self._pool.submit(self._block, block, tile, pixels, done) for block in tiling.blocks(tile)]
         try:
@@ -117,8 +115,10 @@ class Worker:
         rows = slice(block.row0 - tile.row0, block.row1 - tile.row0)
         columns = slice(block.column0 - tile.column0, block.column1 - tile.column0)
         grid = self.grid
-        patch = pixels.pixels[:, grid.pixels(rows.start, rows.stop), grid.pixels(columns.start, columns.stop)]
-        z, valid = self.engine.encode(patch, pixels.readable, pixels.frame_range, self._check)
+        patch_rows, patch_columns = grid.pixels(rows.start, rows.stop), grid.pixels(columns.start, columns.stop)
+        patch = pixels.pixels[:, patch_rows, patch_columns]
+        readable = self._readable(pixels, block, patch_rows, patch_columns)
+        z, valid = self.engine.encode(patch, readable, pixels.frame_range, self._check)
         if self.engine.device.type == "cuda":
             torch.cuda.synchronize(self.engine.device)
         encoded = time.monotonic()
@@ -129,6 +129,15 @@ class Worker:
             done.maps[i, :, rows, columns] = maps.cpu().numpy()
         done.valid_frames[rows, columns] = statistics.valid_frames.view(block.shape).cpu().numpy()
         return encoded - began, time.monotonic() - encoded
+
+    def _readable(self, pixels: TilePixels, block: Rectangle, rows: slice, columns: slice) -> np.ndarray:
+        """Which windows of a block [frames, windows] hold no pixel that could not be decoded."""
+        readable = np.ones((len(pixels.pixels), block.windows), bool)
+        size, step = self.grid.window, self.grid.step
+        for t, undecoded in pixels.undecoded.items():
+            windows = np.lib.stride_tricks.sliding_window_view(undecoded[rows, columns], (size, size))[::step, ::step]
+            readable[t] = ~windows.any((2, 3)).ravel()
+        return readable
 
     def trial(self) -> tuple[float, float]:
         """Rates measured on the first block: windows/s of all threads, and decoded bytes/s.
@@ -141,7 +150,7 @@ class Worker:
         began = time.monotonic()
         pixels, decoded = self.reader.sample(rows, columns, frames)
         decode_rate = decoded / max(time.monotonic() - began, 1e-6)
-        readable = np.ones(len(pixels), bool)
+        readable = np.ones((len(pixels), first.windows), bool)
         frame_range = np.tile([0.0, 1.0], (len(pixels), 1)) if self.reader.frame_scaling else None
 
         def encode() -> int:

@@ -3,7 +3,7 @@
 import os
 import socket
 import sys
-import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -59,18 +59,30 @@ class World:
         return value  # type: ignore[no-any-return]
 
     def leave(self, code: int) -> NoReturn:
-        """End this rank with the exit code that all ranks agreed on."""
+        """End this rank with ``code``: 0 when all ranks are done, else as soon as all have come to their end.
+
+        A rank that doesn't come, because it hangs or knows of no error, is ended after a few seconds.
+        """
         sys.stdout.flush()
         sys.stderr.flush()
         if self.comm is not None:
             from mpi4py import MPI
 
-            # Finalizing waits for every rank; one that hangs must not keep the others.
-            watchdog = threading.Timer(_PATIENCE_S, os._exit, (code,))
-            watchdog.daemon = True
-            watchdog.start()
+            if code != 0 and not self._all_come():
+                self.comm.Abort(code)
             MPI.Finalize()
         os._exit(code)
+
+    def _all_come(self) -> bool:
+        if self.comm is None:
+            return True
+        request = self.comm.Ibarrier()
+        until = time.monotonic() + _PATIENCE_S
+        while not request.Test():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.01)
+        return True
 
     def abort(self, code: int) -> NoReturn:
         """End all ranks at once, whatever they are doing."""

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from hrtemvae_hpc.maps.result import TITLES, Result
+from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 
 _SYMBOL = {"nm": "nm", "pixel": "px"}
 _COLOURS = {
@@ -100,7 +101,7 @@ def leading_maps(result: Result, latents: Sequence[int]) -> bytes:
     figure, grid = _panel(result, 1 + -(-len(latents) // 2), 4)
     _draw_frame(grid[0, 0], result, 0)
     _draw_frame(grid[0, 1], result, 1)
-    together = np.sum([result.maps("time_correlated_variance", i) for i in result.latent], axis=0)
+    together = result.together
     _draw_map(grid[0, 2], result, "time_correlated_variance", together, "sum of (rho x variance)^2 over all latents")
     _draw_map(grid[0, 3], result, "valid_frames", result.valid_frames, "frames that count")
     cells = iter(grid[1:].flat)
@@ -121,13 +122,14 @@ def single_map(result: Result, name: str, latent: int, path: Path) -> None:
 
 def variance_curve(result: Result) -> bytes:
     """PNG: each latent's variance over time, mean and 99th percentile over the windows, in the model's order."""
-    variance = np.stack([result.maps("variance", i) for i in result.latent]).reshape(len(result.latent), -1)
-    variance = variance[:, np.isfinite(variance).all(0)]
+    enough = result.valid_frames >= MINIMUM_FRAMES
     figure = Figure((7.5, 2.8), _DPI, layout="constrained")
     axes = figure.subplots()
-    if variance.size:
-        axes.semilogy(result.latent, np.percentile(variance, 99, axis=1), ".-", label="99th percentile of the windows")
-        axes.semilogy(result.latent, variance.mean(1), ".-", label="mean over the windows")
+    if enough.any():
+        variances = (result.maps("variance", i)[enough] for i in result.latent)
+        high, mean = zip(*((np.percentile(v, 99), v.mean()) for v in variances), strict=True)
+        axes.semilogy(result.latent, high, ".-", label="99th percentile of the windows")
+        axes.semilogy(result.latent, mean, ".-", label="mean over the windows")
         axes.legend(fontsize=8)
     axes.set_xlabel("latent variable (last: most variance over the training set)", fontsize=9)
     axes.set_ylabel("variance over time", fontsize=9)

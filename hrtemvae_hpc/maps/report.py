@@ -114,7 +114,7 @@ def _inline(png: bytes) -> str:
 def _write_tiff(result: Result, name: str, path: Path) -> None:
     """One slice a latent, calibrated for ImageJ."""
     stack = np.stack([result.maps(name, i) for i in range(len(result.latent))])
-    dy, dx = (abs(a[1] - a[0]) if len(a) > 1 else 1.0 for a in (result.y, result.x))
+    dy, dx = (result.process["step"] * size for size in result.process.get("pixel_size", (1.0, 1.0)))
     tifffile.imwrite(
         path,
         stack.astype(np.float32),

@@ -48,7 +48,7 @@ class ResultInfo:
     origin: tuple[int, int]  # row and column of the region's first pixel in the movie's frame
     pixel_size_nm: tuple[float, float] | None
     frame_time_s: float | None
-    preview: tuple[np.ndarray, int]  # first and last frame, pixels binned into one
+    preview: tuple[np.ndarray, int, tuple[int, int]]  # first and last frame, pixels binned into one, their indices
     process: Mapping[str, Any]
 
 
@@ -134,13 +134,12 @@ def _spatial_axes(info: ResultInfo) -> Iterable[tuple[str, int, int, float | Non
 
 
 def _write_preview(entry: h5py.Group, info: ResultInfo) -> None:
-    images, binning = info.preview
+    images, binning, which = info.preview
     group = entry.create_group("preview")
     group.attrs.update(NX_class="NXdata", signal="data", axes=["frame", "y", "x"])
     group["title"] = "first and last frame"
     group.create_dataset("data", data=images, compression="gzip", shuffle=True)
-    frames = info.process["frames"]
-    group["frame"] = [frames[0], frames[-1]]
+    group["frame"] = which
     for (letter, _, first, size), count in zip(_spatial_axes(info), images.shape[1:], strict=True):
         pixels = first + (np.arange(count) + 0.5) * binning - 0.5
         group[letter] = pixels if size is None else pixels * size
@@ -165,13 +164,14 @@ def _write_process(entry: h5py.Group, info: ResultInfo, bad_frames: list[int]) -
         process[key] = json.dumps(value) if isinstance(value, dict | list | type(None)) else value
 
 
-def result_identity(path: Path) -> str:
-    """The identity of the analysis that a result file holds, "" where it is no result file."""
+def result_identity(path: Path) -> tuple[str, list[int]]:
+    """The identity of the analysis that a result file holds, "" where it is none, and the frames it left out."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return str(file["entry/process/identity"].asstr()[()])
+            process = file["entry/process"]
+            return str(process["identity"].asstr()[()]), process["bad_frames"][...].tolist()
     except (OSError, KeyError, TypeError, AttributeError):
-        return ""
+        return "", []
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,17 @@ class Result:
     preview_x: np.ndarray
     preview_frames: tuple[int, int]
     process: dict[str, Any]
+
+    @property
+    def together(self) -> np.ndarray:
+        """The time-correlated variances of all latents, summed [rows, columns]; NaN where no latent has one."""
+        total = np.zeros(self.valid_frames.shape)
+        known = np.zeros(self.valid_frames.shape, bool)
+        for latent in self.latent:
+            values = self.maps("time_correlated_variance", latent)
+            total += np.nan_to_num(values)
+            known |= np.isfinite(values)
+        return np.where(known, total, np.nan)
 
     def maps(self, name: str, latent: int) -> np.ndarray:
         """The map [rows, columns] of quantity ``name`` for one latent."""

@@ -51,15 +51,6 @@ class Architecture(BaseModel):
             sizes.append(-(-sizes[-1] // self.stride))
         return tuple(sizes)
 
-    @property
-    def multiply_adds(self) -> int:
-        """Multiply-adds to encode one window (z_mean only)."""
-        total, before = 0, 1
-        for size, channels in zip(self.sizes[1:], self.channels, strict=True):
-            total += size**2 * self.kernel**2 * before * channels
-            before = channels
-        return total + self.sizes[-1] ** 2 * before * self.hidden + self.hidden * self.latents
-
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """Pixels that "same" padding adds before and after an axis of ``size`` pixels.

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from hrtemvae_hpc.atomic import replacing
+from hrtemvae_hpc.atomic import is_file, replacing
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.architecture import Architecture
 from hrtemvae_hpc.model.network import Decoder, Encoder
@@ -69,7 +69,7 @@ def load_model(path: Path) -> Model:
 
     Raises InputError when the file is missing, is no model file, or its tensors do not fit its architecture.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: there is no such model file; name one with --model.")
     try:
         with safe_open(path, "pt") as file:
@@ -89,9 +89,9 @@ def load_model(path: Path) -> Model:
         architecture = Architecture.model_validate(described["architecture"])
         encoder = Encoder(architecture)
         decoder = Decoder(architecture, architecture.decoder) if architecture.decoder else None
-        _fill(encoder, "encoder.", tensors)
+        fill(encoder, _below("encoder.", tensors))
         if decoder is not None:
-            _fill(decoder, "decoder.", tensors)
+            fill(decoder, _below("decoder.", tensors))
         order = tuple(int(i) for i in described["latent_order"])
         if sorted(order) != list(range(architecture.latents)):
             raise ValueError(f"latent_order is no permutation of {architecture.latents} latents")
@@ -111,12 +111,19 @@ def load_model(path: Path) -> Model:
         ) from error
 
 
-def _fill(module: torch.nn.Module, prefix: str, tensors: Mapping[str, torch.Tensor]) -> None:
-    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    missing, unexpected = module.load_state_dict(own, strict=False)
+def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give ``module`` its ``tensors``; raises ValueError or RuntimeError where some lack or are not finite."""
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise ValueError(f"tensors that are not finite: {broken}")
+    missing, unexpected = module.load_state_dict(dict(tensors), strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
         raise ValueError(f"tensors missing: {missing}, unexpected: {unexpected}")
+
+
+def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _first_line(error: Exception) -> str:

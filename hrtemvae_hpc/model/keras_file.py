@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from hrtemvae_hpc.atomic import is_file
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture, Normalization
-from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.checkpoint import Model, fill
 from hrtemvae_hpc.model.network import Decoder, Encoder
 
-_IGNORED = {"InputLayer", "Flatten", "Dropout"}
+# Layers that change nothing here: where the sampling of a VAE is saved with its encoder, z_mean comes before it.
+_IGNORED = {"InputLayer", "Flatten", "Dropout", "Dense", "Reshape", "Lambda", "Sampling"}
 
 
 class _Layer:
@@ -49,12 +51,12 @@ def import_keras(encoder_path: Path, decoder_path: Path | None = None) -> Model:
                 architecture.model_dump() | {"decoder": decoder_architecture.model_dump()}
             )
         encoder = Encoder(architecture)
-        _load(encoder, encoder_state)
+        fill(encoder, encoder_state)
         decoder = None
         if architecture.decoder is not None and decoder_state is not None:
             decoder = Decoder(architecture, architecture.decoder)
-            _load(decoder, decoder_state)
-    except (ValueError, KeyError, IndexError, RuntimeError, ValidationError) as error:
+            fill(decoder, decoder_state)
+    except (ValueError, KeyError, IndexError, TypeError, RuntimeError, StopIteration, ValidationError) as error:
         files = f"{encoder_path}" + (f" and {decoder_path}" if decoder_path else "")
         raise InputError(
             f"{files}: not a network of the published family ({' '.join(str(error).split())[:300]})."
@@ -72,7 +74,7 @@ def import_keras(encoder_path: Path, decoder_path: Path | None = None) -> Model:
 
 
 def _read(path: Path) -> list[_Layer]:
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: there is no such .keras file.")
     try:
         with zipfile.ZipFile(path) as archive:
@@ -122,21 +124,22 @@ def _convolutions(layers: list[_Layer], class_name: str) -> tuple[list[_Layer], 
     convolutions: list[_Layer] = []
     norms: list[_Layer] = []
     when: Normalization = "none"
-    pending_activation = False
+    linear = False  # the convolution before still waits for its activation
     for layer in layers:
-        if layer.class_name == class_name:
-            _require(layer, padding="same", data_format="channels_last", use_bias=True)
+        kind = layer.class_name
+        if kind == class_name:
+            if linear:
+                raise ValueError(f"the convolution before layer {layer.name} has no activation")
+            _require(layer, padding="same", data_format="channels_last", use_bias=True, dilation_rate=[1, 1])
             convolutions.append(layer)
-            pending_activation = layer.config["activation"] == "linear"
-        elif layer.class_name == "BatchNormalization" and convolutions and len(norms) < len(convolutions):
-            when = "before_activation" if pending_activation else "after_activation"
+            linear = layer.config["activation"] == "linear"
+        elif kind == "BatchNormalization" and len(norms) == len(convolutions) - 1:
+            when = "before_activation" if linear else "after_activation"
             norms.append(layer)
-        elif layer.class_name in ("Activation", "ReLU"):
-            pending_activation = False
-        elif layer.class_name not in _IGNORED | {"Dense", "Reshape", "Lambda", "BatchNormalization"}:
-            if layer.name in ("z", "sampling") or not layer.arrays:
-                continue
-            raise ValueError(f"layer {layer.name} of class {layer.class_name} is not known")
+        elif kind == "ReLU" or (kind == "Activation" and layer.config["activation"] == "relu"):
+            linear = False
+        elif kind not in _IGNORED:
+            raise ValueError(f"layer {layer.name} of class {kind} is not known there")
     if not convolutions:
         raise ValueError(f"there is no {class_name} layer")
     return convolutions, norms, when
@@ -161,6 +164,11 @@ def _encoder(layers: list[_Layer]) -> tuple[Architecture, dict[str, torch.Tensor
     named = {layer.name: layer for layer in dense[1:]}
     mean = named.get("z_mean", dense[1])
     log_var = next(layer for layer in dense[1:] if layer is not mean)
+    for layer in (mean, log_var):
+        _require(layer, activation="linear")
+    for layer in convolutions:
+        if layer.config["activation"] not in ("relu", "linear"):
+            raise ValueError(f"layer {layer.name} has activation {layer.config['activation']!r}, expected 'relu'")
     first = layers[0].config.get("batch_shape") or layers[0].config["batch_input_shape"]
     architecture = Architecture(
         window=int(first[1]),
@@ -190,6 +198,9 @@ def _decoder(layers: list[_Layer]) -> tuple[DecoderArchitecture, dict[str, torch
     reshape = next(layer for layer in layers if layer.class_name == "Reshape")
     _require(dense[0], activation="relu")
     _require(convolutions[-1], activation="sigmoid", filters=1)
+    for layer in convolutions[:-1]:
+        if layer.config["activation"] not in ("relu", "linear"):
+            raise ValueError(f"layer {layer.name} has activation {layer.config['activation']!r}, expected 'relu'")
     strides = [_square(c, "strides") for c in convolutions]
     if strides != [2] * (len(convolutions) - 1) + [1]:
         raise ValueError(f"expected transposed convolutions of stride 2 and a last one of 1, found {strides}")
@@ -211,10 +222,3 @@ def _decoder(layers: list[_Layer]) -> tuple[DecoderArchitecture, dict[str, torch
     for i, layer in enumerate(norms):
         state |= _norm_state(f"norm.{i}", layer)
     return architecture, state
-
-
-def _load(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
-    missing, unexpected = module.load_state_dict(state, strict=False)
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise ValueError(f"tensors missing: {missing}, unexpected: {unexpected}")

@@ -19,18 +19,17 @@ def _registry() -> "UnitRegistry[float]":
 
 
 def convert(value: float, units: str, to: str) -> float | None:
-    """``value`` in ``units`` as a number of ``to``; None where the units are unknown or of another kind.
+    """``value`` in ``units`` as a number of ``to``; None where the units are unknown or of another kind
+    or the number is not positive.
 
     Berkeley EMD writes units as ``[n_m]``; ``A`` and ``Å`` are both read as angstrom.
     """
-    from pint.errors import PintError
-
     plain = units.strip().strip("[]").replace("_", "")
-    if plain.lower() in _UNCALIBRATED or not np.isfinite(value):
+    if plain.lower() in _UNCALIBRATED or not (np.isfinite(value) and value > 0):
         return None
     try:
         return float(_registry().Quantity(value, "angstrom" if plain in ("A", "Å") else plain).to(to).magnitude)
-    except (PintError, ValueError, AssertionError, AttributeError, TypeError):
+    except Exception:  # noqa: BLE001  any text may stand where a unit is expected, and pint parses it as an expression
         return None
 
 

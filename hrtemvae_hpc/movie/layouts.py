@@ -6,9 +6,10 @@ NeXus: https://manual.nexusformat.org (default, signal, axes). NCEM/Berkeley EMD
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,16 +17,31 @@ import numpy as np
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.calibration import convert, spacing
 
+Metadata = dict[str, Any]
+Scales = tuple[tuple[float, str] | None, ...]
+
 
 @dataclass(frozen=True)
 class Located:
-    """A movie inside a file. Units: nm (rows, columns) and seconds, None where the file doesn't tell."""
+    """A movie inside a file, the order of its axes, and the step and units of those the file calibrates.
+
+    ``scales`` has one entry an axis of the dataset, or one each for t, y and x where ``by_letter``.
+    """
 
     dataset: str
     layout: str
     axes: str = "tyx"
-    pixel_size_nm: tuple[float, float] | None = None
-    frame_time_s: float | None = None
+    scales: Scales = (None, None, None)
+    by_letter: bool = False
+
+    def calibration(self, axes: str) -> tuple[tuple[float, float] | None, float | None]:
+        """Pixel size (rows, columns) in nm and frame time in s for the order ``axes``; None where not told."""
+        order = "tyx" if self.by_letter else axes
+        known = {}
+        for letter, scale in zip(order, self.scales, strict=True):
+            known[letter] = None if scale is None else convert(*scale, "s" if letter == "t" else "nm")
+        y, x = known["y"], known["x"]
+        return (y, x) if y and x else None, known["t"]
 
 
 def locate(file: h5py.File, path: Path, dataset: str | None) -> Located:
@@ -111,19 +127,20 @@ def _text(value: object) -> str:
 def _plain(name: str, dataset: h5py.Dataset) -> Located:
     """A dataset of no known layout; its attributes ``pixel_size_nm`` and ``frame_time_s`` are read if it has them."""
     size, time = (np.ravel(dataset.attrs.get(key, ())) for key in ("pixel_size_nm", "frame_time_s"))
-    return Located(
-        name,
-        "plain HDF5",
-        pixel_size_nm=(float(size[0]), float(size[-1])) if size.size in (1, 2) and size.dtype.kind in "iuf" else None,
-        frame_time_s=float(time[0]) if time.size == 1 and time.dtype.kind in "iuf" else None,
-    )
+    t = (float(time[0]), "s") if time.size == 1 and time.dtype.kind in "iuf" else None
+    y, x = ((float(size[i]), "nm") if size.size in (1, 2) and size.dtype.kind in "iuf" else None for i in (0, -1))
+    return Located(name, "plain HDF5", scales=(t, y, x), by_letter=True)
 
 
-def _calibrated(dataset: str, layout: str, axes: str, scales: dict[str, tuple[float, str]]) -> Located:
-    """``scales`` gives the step and units of the axes that are known."""
-    converted = {a: convert(step, units, "s" if a == "t" else "nm") for a, (step, units) in scales.items()}
-    y, x = converted.get("y"), converted.get("x")
-    return Located(dataset, layout, axes, (y, x) if y and x else None, converted.get("t"))
+def _scales(steps: Sequence[float | None], units: Sequence[str]) -> Scales:
+    return tuple(None if step is None else (step, unit) for step, unit in zip(steps, units, strict=True))
+
+
+def _number(value: object) -> float | None:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
 
 
 def _order(names: list[str], units: list[str]) -> str:
@@ -143,9 +160,11 @@ def _order(names: list[str], units: list[str]) -> str:
 
 def _nexus(file: h5py.File) -> Iterator[Located]:
     group: h5py.Group = file
-    while "default" in group.attrs:
+    visited: list[h5py.Group] = []
+    while "default" in group.attrs and group not in visited:
+        visited.append(group)
         following = _get(group, _text(group.attrs["default"]))
-        if not isinstance(following, h5py.Group) or following == group:
+        if not isinstance(following, h5py.Group):
             break
         group = following
     if "signal" not in group.attrs:
@@ -159,13 +178,9 @@ def _nexus(file: h5py.File) -> Iterator[Located]:
         return
     axes = [_get(group, name) for name in names]
     units = [_text(a.attrs.get("units", "")) if isinstance(a, h5py.Dataset) else "" for a in axes]
-    order = _order(names, units)
-    scales = {}
-    for letter, axis, unit in zip(order, axes, units, strict=True):
-        step = spacing(axis[...]) if isinstance(axis, h5py.Dataset) else None
-        if step is not None:
-            scales[letter] = (step, unit)
-    yield _calibrated(f"{group.name.rstrip('/')}/{_text(group.attrs['signal'])}", "NeXus", order, scales)
+    steps = [spacing(axis[...]) if isinstance(axis, h5py.Dataset) else None for axis in axes]
+    path = f"{group.name.rstrip('/')}/{_text(group.attrs['signal'])}"
+    yield Located(path, "NeXus", _order(names, units), _scales(steps, units))
 
 
 def _emd(file: h5py.File) -> Iterator[Located]:
@@ -180,13 +195,8 @@ def _emd(file: h5py.File) -> Iterator[Located]:
             continue
         names = [_text(d.attrs.get("name", "")) for d in dims]
         units = [_text(d.attrs.get("units", "")) for d in dims]
-        order = _order(names, units)
-        scales = {}
-        for letter, dim, unit in zip(order, dims, units, strict=True):
-            step = spacing(dim[...])
-            if step is not None:
-                scales[letter] = (step, unit)
-        yield _calibrated(name, "EMD (NCEM/Berkeley)", order, scales)
+        steps = [spacing(dim[...]) for dim in dims]
+        yield Located(name, "EMD (NCEM/Berkeley)", _order(names, units), _scales(steps, units))
 
 
 def _velox(file: h5py.File) -> Iterator[Located]:
@@ -197,20 +207,15 @@ def _velox(file: h5py.File) -> Iterator[Located]:
         data = _get(images, f"{key}/Data")
         if not isinstance(data, h5py.Dataset) or data.ndim != 3 or data.dtype.kind not in "iuf":
             continue
-        scales = {}
         metadata = _velox_metadata(_get(images, f"{key}/Metadata"))
-        result = metadata.get("BinaryResult", {})
-        for letter, field, unit in (("y", "height", "PixelUnitY"), ("x", "width", "PixelUnitX")):
-            size = result.get("PixelSize", {}).get(field)
-            if size is not None:
-                scales[letter] = (float(size), str(result.get(unit, "")))
-        time = _velox_frame_time(metadata, str(result.get("Detector", "")))
-        if time is not None:
-            scales["t"] = (time, "s")
-        yield _calibrated(f"/Data/Image/{key}/Data", "EMD (Velox)", "yxt", scales)
+        result = _inside(metadata, "BinaryResult")
+        size = _inside(result, "PixelSize")
+        steps = [_number(size.get("height")), _number(size.get("width")), _velox_frame_time(metadata)]
+        units = [str(result.get("PixelUnitY", "")), str(result.get("PixelUnitX", "")), "s"]
+        yield Located(f"/Data/Image/{key}/Data", "EMD (Velox)", "yxt", _scales(steps, units))
 
 
-def _velox_metadata(dataset: object) -> dict:  # type: ignore[type-arg]
+def _velox_metadata(dataset: object) -> Metadata:
     """The JSON text of the first frame, padded with zeros."""
     if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 2:
         return {}
@@ -221,14 +226,21 @@ def _velox_metadata(dataset: object) -> dict:  # type: ignore[type-arg]
     return loaded if isinstance(loaded, dict) else {}
 
 
-def _velox_frame_time(metadata: dict, detector: str) -> float | None:  # type: ignore[type-arg]
+def _inside(metadata: Metadata, key: str) -> Metadata:
+    value = metadata.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _velox_frame_time(metadata: Metadata) -> float | None:
     """Seconds from one frame to the next: of the scan, else the camera's exposure."""
-    scan = metadata.get("Scan", {}).get("FrameTime")
+    scan = _number(_inside(metadata, "Scan").get("FrameTime"))
     if scan is not None:
-        return float(scan)
-    for entry in metadata.get("Detectors", {}).values():
-        if entry.get("DetectorName") == detector and "ExposureTime" in entry:
-            return float(entry["ExposureTime"])
+        return scan
+    detector = _inside(metadata, "BinaryResult").get("Detector")
+    detectors = _inside(metadata, "Detectors")
+    for entry in (_inside(detectors, name) for name in detectors):
+        if entry.get("DetectorName") == detector:
+            return _number(entry.get("ExposureTime"))
     return None
 
 
@@ -244,9 +256,5 @@ def _hyperspy(file: h5py.File) -> Iterator[Located]:
         found = [a.attrs if isinstance(a, h5py.Group) else {} for a in axes]
         units = [_text(a.get("units", "")) for a in found]
         order = _order([_text(a.get("name", "")) for a in found], units)
-        scales = {
-            letter: (abs(float(a["scale"])), unit)
-            for letter, a, unit in zip(order, found, units, strict=True)
-            if "scale" in a
-        }
-        yield _calibrated(f"/Experiments/{key}/data", "HyperSpy", order, scales)
+        steps = [None if (scale := _number(a.get("scale"))) is None else abs(scale) for a in found]
+        yield Located(f"/Experiments/{key}/data", "HyperSpy", order, _scales(steps, units))

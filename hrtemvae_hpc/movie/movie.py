@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,22 +14,25 @@ import h5py
 import hdf5plugin  # noqa: F401  registers blosc, bitshuffle, lz4, zstd and others
 import numpy as np
 
+from hrtemvae_hpc.atomic import is_file
 from hrtemvae_hpc.config import MovieSection
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.layouts import locate
+
+_PIECE = 64  # pixels on the side of what is read of a damaged frame that is not stored in chunks
 
 
 @dataclass(frozen=True)
 class Storage:
     """How the pixels lie in the file."""
 
-    layout: str  # contiguous, chunked or virtual
+    layout: str  # contiguous or chunks, of a virtual dataset those of its sources
     chunk: tuple[int, int, int] | None  # frames, rows, columns
     compression: str
 
     def __str__(self) -> str:
-        where = self.layout if self.chunk is None else f"chunks of {' x '.join(map(str, self.chunk))}"
-        return f"{where}, {self.compression}"
+        chunk = "" if self.chunk is None else f" of {' x '.join(map(str, self.chunk))}"
+        return f"{self.layout}{chunk}, {self.compression}"
 
 
 class Movie:
@@ -40,36 +44,36 @@ class Movie:
 
     def __init__(self, path: Path, section: MovieSection | None = None) -> None:
         """Open ``path``; raises InputError when it holds no movie that can be analysed."""
-        section = section or MovieSection()
         self.path = path
         self._file = _open(path)
         try:
-            self.located = located = locate(self._file, path, section.dataset)
-            self._dataset = self._file[located.dataset]
-            self.axes = section.axes or located.axes
-            self._check()
-        except BaseException:
+            self._find(section or MovieSection())
+        except InputError:
             self._file.close()
             raise
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            self._file.close()
+            what = " ".join(str(error).split())
+            raise InputError(
+                f"{path}: its structure can't be read, it may be damaged ({what}); copy it again."
+            ) from error
+
+    def _find(self, section: MovieSection) -> None:
+        self.located = located = locate(self._file, self.path, section.dataset)
+        self._dataset = self._file[located.dataset]
+        self.axes = section.axes or located.axes
+        self._check()
         order = [self.axes.index(a) for a in "tyx"]
         self.full_shape: tuple[int, int, int] = tuple(int(self._dataset.shape[i]) for i in order)  # type: ignore[assignment]
-        try:
-            (self.top, bottom), (self.left, right) = self._region(section)
-            self._frames = self._frame_range(section)
-        except BaseException:
-            self._file.close()
-            raise
+        (self.top, bottom), (self.left, right) = self._region(section)
+        self._frames = self._frame_range(section)
         self.frame_indices = np.arange(self.full_shape[0])[self._frames]
         self.shape = (len(self.frame_indices), bottom - self.top, right - self.left)
         self.dtype = self._dataset.dtype.newbyteorder("=")
-        chunk = self._dataset.chunks
-        self.storage = Storage(
-            "virtual" if self._dataset.is_virtual else "contiguous" if chunk is None else "chunked",
-            (chunk[order[0]], chunk[order[1]], chunk[order[2]]) if chunk else None,
-            _compression(self._dataset),
-        )
-        self.pixel_size_nm = located.pixel_size_nm
-        self.frame_time_s = located.frame_time_s * (self._frames.step or 1) if located.frame_time_s else None
+        self.storage = self._storage(order)
+        self.pixel_size_nm, frame_time = located.calibration(self.axes)
+        self.frame_time_s = frame_time * self._frames.step if frame_time else None
+        self.fingerprint = self._fingerprint()
 
     def __enter__(self) -> "Movie":
         return self
@@ -121,6 +125,14 @@ class Movie:
                 slab_start = int(border)
         return [slice(a, b) for a, b in zip(starts, [*starts[1:], self.shape[0]], strict=True)]
 
+    def pieces(self, axis: int, span: slice) -> list[slice]:
+        """The rows (axis 1) or columns (2) of the chunks that ``span`` touches, cut to the region of interest."""
+        depth = self.storage.chunk[axis] if self.storage.chunk else _PIECE
+        start = (self.top, self.left)[axis - 1]
+        first, last = (start + span.start) // depth, (start + span.stop - 1) // depth
+        borders = [(i * depth - start, (i + 1) * depth - start) for i in range(first, last + 1)]
+        return [slice(max(0, a), min(self.shape[axis], b)) for a, b in borders]
+
     def decoded_bytes(self, rows: slice, columns: slice) -> int:
         """Bytes that reading all frames of a region decodes: whole chunks, each once."""
         t, y, x = self.decoded_extent(0, rows), self.decoded_extent(1, rows), self.decoded_extent(2, columns)
@@ -137,13 +149,21 @@ class Movie:
             chunks = np.arange((start + span.start) // depth, (start + span.stop - 1) // depth + 1)
         return int(np.minimum(depth, size - chunks * depth).sum())
 
-    @property
-    def fingerprint(self) -> str:
+    def _fingerprint(self) -> str:
         """SHA-256 over what tells this movie's file from another or a changed one: sizes, times, shape, type."""
-        files = {self.path, Path(self._dataset.file.filename), *self._virtual_sources()}
+        files = {self.path, Path(self._dataset.file.filename), *(path for path, _ in self._virtual_sources())}
         facts = [(f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(files)]
         text = repr((facts, self.located.dataset, self.axes, self.full_shape, self.dtype.str))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _storage(self, order: Sequence[int]) -> Storage:
+        """How the pixels lie in the file; those of a virtual dataset as in the first of its sources."""
+        sources = sorted(self._virtual_sources())
+        if not sources:
+            return _storage_of(self._dataset, order, "virtual" if self._dataset.is_virtual else "")
+        path, name = sources[0]
+        with h5py.File(path, "r", locking=False) as source:
+            return _storage_of(source[name], order, "virtual, sources ")
 
     def _check(self) -> None:
         dataset = self._dataset
@@ -159,21 +179,34 @@ class Movie:
                 f"{self.where}: holds {what} ({dataset.dtype}), not integer or real pixels; "
                 "name another with --dataset."
             )
-        for source in self._virtual_sources():
-            if not source.exists():
-                raise InputError(
-                    f"{self.where}: a virtual dataset whose source {source} is missing; put it back where it was."
-                )
+        # HDF5 itself would read zeros where a source is missing.
+        for path, name in self._virtual_sources():
+            if not is_file(path):
+                raise InputError(f"{self.where}: a virtual dataset whose source {path} is missing; put it back.")
+            with h5py.File(path, "r", locking=False) as source:
+                if not isinstance(source.get(name), h5py.Dataset):
+                    raise InputError(f"{self.where}: a virtual dataset whose source {path} has no dataset {name}.")
+        missing = [code for code in _filters(dataset) if not h5py.h5z.filter_avail(code)]
+        if missing:
+            names = ", ".join(_FILTER_NAMES.get(code, f"HDF5 filter {code}") for code in missing)
+            raise InputError(f"{self.where}: is compressed with {names}, which is not installed here; install it.")
         if 0 in dataset.shape:
             raise InputError(f"{self.where}: is empty, its shape is {dataset.shape}; nothing can be analysed.")
 
-    def _virtual_sources(self) -> set[Path]:
-        """The files that a virtual dataset is made of; names with a running number (%b) can't be listed."""
+    def _virtual_sources(self) -> set[tuple[Path, str]]:
+        """Files and datasets that a virtual dataset is made of; names with a running number (%b) can't be listed."""
         if not self._dataset.is_virtual:
             return set()
         own = Path(self._dataset.file.filename)
-        names = {source.file_name for source in self._dataset.virtual_sources()}
-        return {own if name == "." else own.parent / name for name in names if "%" not in name}
+        found = set()
+        for source in self._dataset.virtual_sources():
+            if "%" in source.file_name:
+                continue
+            path = own if source.file_name == "." else own.parent / source.file_name
+            # HDF5 also looks beside the file for a source whose absolute path is gone.
+            beside = own.parent / Path(source.file_name).name
+            found.add((beside if is_file(beside) and not is_file(path) else path, source.dset_name))
+        return found
 
     def _region(self, section: MovieSection) -> tuple[tuple[int, int], tuple[int, int]]:
         bounds = section.roi or ((None, None), (None, None))
@@ -197,13 +230,20 @@ class Movie:
 
 
 def _open(path: Path) -> h5py.File:
+    try:
+        str(path).encode()
+        size = path.stat().st_size
+    except UnicodeEncodeError as error:
+        raise InputError(f"{str(path)!a}: HDF5 can't open names that are not UTF-8; rename it.") from error
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file.") from error
+    except OSError as error:
+        raise InputError(f"{path}: can't be looked at ({error.strerror}); mend the path or its permissions.") from error
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name the movie's HDF5 file.")
-    if not path.exists():
-        raise InputError(f"{path}: there is no such file.")
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: may not be read; change its permissions.")
-    if path.stat().st_size == 0:
+    if size == 0:
         raise InputError(f"{path}: is empty (0 bytes); copy the movie again.")
     try:
         return h5py.File(path, "r", locking=False)
@@ -215,11 +255,19 @@ def _open(path: Path) -> h5py.File:
         raise InputError(f"{path}: is a damaged HDF5 file ({error}); copy the movie again.") from error
 
 
-def _compression(dataset: h5py.Dataset) -> str:
-    """Names of the filters of a dataset, in the order they were applied."""
+def _filters(dataset: h5py.Dataset) -> list[int]:
+    """Codes of the filters of a dataset, in the order they were applied."""
     pipeline = dataset.id.get_create_plist()
-    codes = [pipeline.get_filter(i)[0] for i in range(pipeline.get_nfilters())]
-    return " + ".join(_FILTER_NAMES.get(code, f"filter {code}") for code in codes) or "not compressed"
+    return [pipeline.get_filter(i)[0] for i in range(pipeline.get_nfilters())]
+
+
+def _storage_of(dataset: h5py.Dataset, order: Sequence[int], prefix: str) -> Storage:
+    chunk = dataset.chunks if dataset.ndim == 3 else None
+    return Storage(
+        f"{prefix}{'contiguous' if chunk is None else 'chunks'}",
+        (chunk[order[0]], chunk[order[1]], chunk[order[2]]) if chunk else None,
+        " + ".join(_FILTER_NAMES.get(code, f"filter {code}") for code in _filters(dataset)) or "not compressed",
+    )
 
 
 # https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md

@@ -7,12 +7,12 @@ from hrtemvae_hpc.movie.movie import Movie
 _LARGEST_SIDE = 1024
 
 
-def first_and_last(movie: Movie) -> tuple[np.ndarray, int]:
-    """The first and last frame that can be decoded [2, rows, columns] float32, and the pixels binned into one."""
+def first_and_last(movie: Movie) -> tuple[np.ndarray, int, tuple[int, int]]:
+    """The first and last frame that can be decoded [2, rows, columns] float32, pixels binned into one, and which."""
     frames, height, width = movie.shape
     binning = -(-max(height, width) // _LARGEST_SIDE)
     rows, columns = height // binning, width // binning
-    found = []
+    found, which = [], []
     for order in (range(frames), range(frames - 1, -1, -1)):
         image = np.full((rows, columns), np.nan, np.float32)
         for t in order:
@@ -23,4 +23,5 @@ def first_and_last(movie: Movie) -> tuple[np.ndarray, int]:
             image = frame.reshape(rows, binning, columns, binning).mean((1, 3), dtype=np.float64).astype(np.float32)
             break
         found.append(image)
-    return np.stack(found), binning
+        which.append(int(movie.frame_indices[t]))
+    return np.stack(found), binning, (which[0], which[1])

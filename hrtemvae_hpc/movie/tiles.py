@@ -20,10 +20,10 @@ class TilePixels:
     """What the engine needs of a tile."""
 
     pixels: np.ndarray  # [frames, rows, columns], the movie's dtype, or floating after preprocessing
-    readable: np.ndarray  # [frames] bool; the others could not be decoded
     frame_range: np.ndarray | None  # [frames, 2] lowest and highest finite pixel of the whole frame, float64
     decoded_bytes: int = 0
-    bad_frames: list[int] = field(default_factory=list)  # indices in the file
+    # By frame of the tile: the pixels [rows, columns] that could not be decoded, True where not.
+    undecoded: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 class TileReader:
@@ -37,17 +37,18 @@ class TileReader:
     @property
     def whole_frames(self) -> bool:
         """Whether every tile costs the reading of whole frames."""
-        return self.frame_scaling or self._filters
+        return self.frame_scaling or self.filters
 
     @property
-    def _filters(self) -> bool:
+    def filters(self) -> bool:
+        """Whether whole frames are filtered before they are cut."""
         return self.preprocess.clip_outliers or self.preprocess.low_pass
 
     @property
     def dtype(self) -> np.dtype:
         """The type of a tile's pixels; frames that are filtered become floating."""
         own = self.movie.dtype
-        return np.dtype(np.float64 if own.itemsize > 4 else np.float32) if self._filters else own
+        return np.dtype(np.float64 if own.itemsize > 4 else np.float32) if self.filters else own
 
     def spans(self, rows: slice, columns: slice) -> tuple[slice, slice]:
         """What is read for a tile's rows and columns."""
@@ -63,7 +64,7 @@ class TileReader:
         copies = (not movie.reads_in_place) + self.whole_frames
         chunk = math.prod(movie.storage.chunk or ()) * movie.dtype.itemsize
         # Copies of a slab, a chunk packed and unpacked, a filtered frame's spectrum and products.
-        return int(copies * slab + 2 * chunk + 48 * frame * self._filters)
+        return int(copies * slab + 2 * chunk + 48 * frame * self.filters)
 
     def _frame_pixels(self, rows: slice, columns: slice) -> int:
         read_rows, read_columns = self.spans(rows, columns)
@@ -83,55 +84,54 @@ class TileReader:
         movie = self.movie
         tile = TilePixels(
             np.zeros((movie.shape[0], rows.stop - rows.start, columns.stop - columns.start), self.dtype),
-            np.ones(movie.shape[0], bool),
             np.full((movie.shape[0], 2), np.nan) if self.frame_scaling else None,
         )
-        read_rows, read_columns = self.spans(rows, columns)
         for slab in self._slabs(rows, columns):
             check()
             self._fill(tile, slab, rows, columns)
-            if tile.bad_frames and not skip_bad_frames:
-                frames = ", ".join(map(str, tile.bad_frames))
+            if tile.undecoded and not skip_bad_frames:
+                frames = ", ".join(str(movie.frame_indices[t]) for t in tile.undecoded)
                 raise InputError(
                     f"{movie.where}: can't be decoded at frame {frames}; "
                     "copy the movie again, or leave such frames out with --on-bad-frame skip."
                 )
-        tile.decoded_bytes = movie.decoded_bytes(read_rows, read_columns)
+        tile.decoded_bytes = movie.decoded_bytes(*self.spans(rows, columns))
         return tile
 
     def sample(self, rows: slice, columns: slice, frames: int) -> tuple[np.ndarray, int]:
-        """At most ``frames`` first frames of a tile, unfiltered, for a trial; and the bytes decoded for them.
+        """At most ``frames`` frames of a tile, for a trial, and the bytes decoded (and filtered) for the first slab.
 
         Where the file can't be decoded, noise takes their place: the time to encode is the same.
         """
         movie = self.movie
-        slab = movie.frames_a_slab(1, 1)[0]
         count = min(frames, movie.shape[0])
+        first = slice(0, min(count, movie.frames_a_slab(1, 1)[0].stop))
+        read_rows, read_columns = self.spans(rows, columns)
         try:
-            pixels = movie.read(slice(slab.start, min(slab.stop, count)), *self.spans(rows, columns))
+            pixels = movie.read(first, read_rows, read_columns)
         except OSError:
             shape = (1, rows.stop - rows.start, columns.stop - columns.start)
-            return np.random.default_rng(0).integers(0, 100, shape).repeat(count, 0).astype(movie.dtype), 0
-        depth = movie.storage.chunk[0] if movie.storage.chunk else len(pixels)
-        decoded = movie.decoded_bytes(*self.spans(rows, columns)) * depth // movie.decoded_extent(0, rows)
-        tiled = np.resize(pixels, (count, *pixels.shape[1:])) if len(pixels) < count else pixels
-        return (tiled[:, rows, columns] if self.whole_frames else tiled).astype(self.dtype), decoded
+            return np.random.default_rng(0).integers(0, 100, shape).repeat(count, 0).astype(self.dtype), 0
+        decoded = movie.decoded_bytes(read_rows, read_columns) // max(1, movie.shape[0] // first.stop)
+        if self.whole_frames:
+            pixels = np.stack([self._filter(frame)[rows, columns] for frame in pixels])
+        return np.resize(pixels, (count, *pixels.shape[1:])), decoded
 
     def _fill(self, tile: TilePixels, slab: slice, rows: slice, columns: slice) -> None:
-        read_rows, read_columns = self.spans(rows, columns)
         try:
             if not self.whole_frames:
                 self.movie.read_into(tile.pixels[slab], slab, rows, columns)
                 return
-            pixels = self.movie.read(slab, read_rows, read_columns)
+            pixels = self.movie.read(slab, *self.spans(rows, columns))
         except OSError:
             if slab.stop - slab.start > 1:
                 for t in range(slab.start, slab.stop):
                     self._fill(tile, slice(t, t + 1), rows, columns)
                 return
             tile.pixels[slab] = 0
-            tile.readable[slab.start] = False
-            tile.bad_frames.append(int(self.movie.frame_indices[slab.start]))
+            tile.undecoded[slab.start] = np.ones(tile.pixels.shape[1:], bool)
+            if not self.whole_frames:
+                self._fill_by_piece(tile, slab.start, rows, columns)
             return
         for t, frame_pixels in zip(range(slab.start, slab.stop), pixels, strict=True):
             frame_pixels = self._filter(frame_pixels)
@@ -140,8 +140,21 @@ class TileReader:
                 finite = frame_pixels[np.isfinite(frame_pixels)]
                 tile.frame_range[t] = (finite.min(), finite.max()) if finite.size else np.nan
 
+    def _fill_by_piece(self, tile: TilePixels, t: int, rows: slice, columns: slice) -> None:
+        """What can be decoded of a frame, chunk by chunk, so that a chunk is lost for all tiles alike or for none."""
+        for piece_rows in self.movie.pieces(1, rows):
+            for piece_columns in self.movie.pieces(2, columns):
+                try:
+                    piece = self.movie.read(slice(t, t + 1), piece_rows, piece_columns)[0]
+                except OSError:
+                    continue
+                y, x = _overlap(piece_rows, rows), _overlap(piece_columns, columns)
+                own = _overlap(rows, piece_rows), _overlap(columns, piece_columns)
+                tile.pixels[t, y, x] = piece[own]
+                tile.undecoded[t][y, x] = False
+
     def _filter(self, pixels: np.ndarray) -> np.ndarray:
-        if not self._filters:
+        if not self.filters:
             return pixels
         frame = torch.from_numpy(pixels.astype(self.dtype))
         if self.preprocess.clip_outliers:
@@ -149,3 +162,8 @@ class TileReader:
         if self.preprocess.low_pass:
             frame = low_pass(frame)
         return frame.numpy()
+
+
+def _overlap(span: slice, within: slice) -> slice:
+    """The part of ``span`` that lies in ``within``, counted from the start of ``within``."""
+    return slice(max(span.start, within.start) - within.start, min(span.stop, within.stop) - within.start)

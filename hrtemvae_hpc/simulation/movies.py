@@ -64,10 +64,10 @@ def simulate_movie(path: Path, frames: int, rows: int, columns: int, dose: float
     ``dose`` is in electrons a pixel and frame. /entry/truth holds misfit_degrees [frames] and the masks
     [rows, columns] rotating, growing, shrinking and still. Raises InputError for values that make no movie.
     """
-    if frames < 3 or min(rows, columns) < 192 or dose <= 0:
+    if frames < 3 or min(rows, columns) < 192 or not 0 < dose < 1e6 or seed < 0:
         raise InputError(
-            f"a movie of {frames} frames of {rows} x {columns} at {dose:g} electrons a pixel can't be simulated; "
-            "give at least 3 frames of 192 x 192 and a dose above 0."
+            f"a movie of {frames} frames of {rows} x {columns} at {dose:g} electrons a pixel, seed {seed}, can't be "
+            "simulated; give at least 3 frames of 192 x 192, a dose between 0 and 1e6 and a seed of 0 or more."
         )
     scene = Scene(rows, columns)
     misfit = np.linspace(*MISFIT_DEGREES, frames)

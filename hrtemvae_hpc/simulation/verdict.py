@@ -28,7 +28,7 @@ def verdict(movie: Path, maps: Path) -> list[str]:
     """Lines that tell how much the leading latents change in each region of the simulated truth."""
     truth = read_truth(movie)
     with open_result(maps) as result:
-        total = np.sum([result.maps("time_correlated_variance", i) for i in result.latent], axis=0)
+        total = result.together
         leading = [s.latent for s in rank_latents(result)[:3]]
         still = window_share(truth["still"], result) == 1.0
         baseline = float(np.median(total[still]))

@@ -65,7 +65,7 @@ class Engine:
     ) -> tuple[Tensor, Tensor]:
         """Latents of one block.
 
-        ``pixels`` [frames, rows, columns] of any real dtype, ``readable`` [frames] bool, ``frame_range``
+        ``pixels`` [frames, rows, columns] of any real dtype, ``readable`` [frames, windows or 1] bool, ``frame_range``
         [frames, 2] for scaling by frame. ``check`` is called with the number of windows after each batch.
 
         Returns z [frames, windows, latents] float32 in the model's order, and valid [frames, windows] bool, both
@@ -80,7 +80,7 @@ class Engine:
         for start in range(0, frames, chunk):
             part = slice(start, start + chunk)
             scaled, ok = self._scale(pixels[part], None if frame_range is None else frame_range[part])
-            ok &= torch.from_numpy(readable[part]).to(self.device)[:, None]
+            ok &= torch.from_numpy(readable[part]).to(self.device)
             encoded = self._encode_batch(scaled)
             encoded = encoded.view(*ok.shape, self.latents)[..., self._order]
             if not torch.isfinite(encoded[ok]).all():

@@ -7,6 +7,7 @@ windows meet in the same block, so the maps are the same to the bit.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -81,9 +82,29 @@ class Tiling:
     block_columns: int
 
     @property
+    def row_spans(self) -> list[tuple[int, int]]:
+        """First and last + 1 window row of each row of tiles."""
+        return _spans(0, self.grid.rows, self.block_rows * self.block)
+
+    @property
+    def column_spans(self) -> list[tuple[int, int]]:
+        """First and last + 1 window column of each column of tiles."""
+        return _spans(0, self.grid.columns, self.block_columns * self.block)
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return len(self.row_spans) * len(self.column_spans)
+
+    @property
+    def largest(self) -> Rectangle:
+        """The first tile; no other is larger."""
+        return Rectangle(*self.row_spans[0], *self.column_spans[0])
+
+    @cached_property
     def tiles(self) -> list[Rectangle]:
-        whole = Rectangle(0, self.grid.rows, 0, self.grid.columns)
-        return list(cut(whole, self.block_rows * self.block, self.block_columns * self.block))
+        """The tiles, row by row."""
+        return [Rectangle(*rows, *columns) for rows in self.row_spans for columns in self.column_spans]
 
     def blocks(self, tile: Rectangle) -> list[Rectangle]:
         """The blocks of a tile, in the coordinates of the whole grid."""
