@@ -216,7 +216,7 @@ def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, rest
         say(describe_plan(job.movie, job.model, config, plan, ranks))
         coordinator = Coordinator(world, job.worker, plan.tiling, parts, ranks, config.run.silent_after)
         if coordinator.resumed:
-            say(f"going on: {len(coordinator.resumed)} of {len(plan.tiling.tiles)} tiles are there already.")
+            say(f"going on: {len(coordinator.resumed)} of {plan.tiling.count} tiles are there already.")
         try:
             coordinator.run(stop)
         except InputError:
@@ -245,7 +245,8 @@ def _check_same(world: World, key: str) -> None:
     keys = world.allgather(key)
     if keys[world.rank] != keys[0]:
         raise InputError(
-            f"sees another movie or model under the same name than rank 0; make {world.host} see the same files."
+            "the movie or model is another one here than on rank 0, under the same name; "
+            f"make {world.host} see the same files."
         )
 
 
@@ -302,7 +303,7 @@ def _result_info(job: Job, plan: Plan, coordinator: Coordinator, parts: Parts, s
             "frames": movie.frame_indices.tolist(),
             "region": [movie.top, movie.top + movie.shape[1], movie.left, movie.left + movie.shape[2]],
             "ranks": [dataclasses.asdict(r.resources) for r in records],
-            "tiles": len(plan.tiling.tiles),
+            "tiles": plan.tiling.count,
             "tiles_resumed": len(coordinator.resumed),
             "encodings": plan.encodings,
             "encodings_resumed": round(plan.encodings * resumed),

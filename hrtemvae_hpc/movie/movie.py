@@ -113,14 +113,14 @@ class Movie:
         """Whether the file's order of axes is ours."""
         return self.axes == "tyx"
 
-    def frames_a_slab(self, row_bytes: int, most: int) -> list[slice]:
-        """The frames in slabs that end at chunk borders, each of about ``most`` bytes at ``row_bytes`` a frame."""
+    def frames_a_slab(self, frame_bytes: int, most: int) -> list[slice]:
+        """The frames in slabs that end at chunk borders, each of about ``most`` bytes at ``frame_bytes`` a frame."""
         depth = self.storage.chunk[0] if self.storage.chunk else 1
         in_chunk = self.frame_indices // depth
         borders = np.flatnonzero(np.diff(in_chunk)) + 1
         starts, slab_start = [0], 0
         for border in borders:
-            if (border - slab_start + depth) * row_bytes > most:
+            if (border - slab_start + depth) * frame_bytes > most:
                 starts.append(int(border))
                 slab_start = int(border)
         return [slice(a, b) for a, b in zip(starts, [*starts[1:], self.shape[0]], strict=True)]

@@ -60,7 +60,9 @@ class TileReader:
         """Bytes that reading a tile needs beside the tile itself."""
         movie = self.movie
         frame = self._frame_pixels(rows, columns)
-        slab = max(s.stop - s.start for s in self._slabs(rows, columns)) * frame * movie.dtype.itemsize
+        depth = movie.storage.chunk[0] if movie.storage.chunk else 1
+        longest = min(movie.shape[0], max(depth, _SLAB_BYTES // (frame * movie.dtype.itemsize)))
+        slab = longest * frame * movie.dtype.itemsize
         copies = (not movie.reads_in_place) + self.whole_frames
         chunk = math.prod(movie.storage.chunk or ()) * movie.dtype.itemsize
         # Copies of a slab, a chunk packed and unpacked, a filtered frame's spectrum and products.
@@ -70,9 +72,6 @@ class TileReader:
         read_rows, read_columns = self.spans(rows, columns)
         pixels: int = (read_rows.stop - read_rows.start) * (read_columns.stop - read_columns.start)
         return pixels
-
-    def _slabs(self, rows: slice, columns: slice) -> list[slice]:
-        return self.movie.frames_a_slab(self._frame_pixels(rows, columns) * self.movie.dtype.itemsize, _SLAB_BYTES)
 
     def read(
         self, rows: slice, columns: slice, skip_bad_frames: bool, check: Callable[[], None] = lambda: None
@@ -86,7 +85,8 @@ class TileReader:
             np.zeros((movie.shape[0], rows.stop - rows.start, columns.stop - columns.start), self.dtype),
             np.full((movie.shape[0], 2), np.nan) if self.frame_scaling else None,
         )
-        for slab in self._slabs(rows, columns):
+        frame_bytes = self._frame_pixels(rows, columns) * movie.dtype.itemsize
+        for slab in movie.frames_a_slab(frame_bytes, _SLAB_BYTES):
             check()
             self._fill(tile, slab, rows, columns)
             if tile.undecoded and not skip_bad_frames:
