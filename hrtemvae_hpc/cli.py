@@ -122,14 +122,14 @@ def _analyze_as_rank(options: argparse.Namespace, stop: "StopRequest") -> int:
         except InputError as error:
             raise RankFailed(f"the result {output} is complete, but its page could not be drawn: {error}") from error
 
-    _in_world(job)
+    _in_world(job, lambda: bool(stop))
 
 
-def _in_world(job: Callable[["World"], None]) -> NoReturn:
+def _in_world(job: Callable[["World"], None], stop: Callable[[], bool] = lambda: False) -> NoReturn:
     """Run ``job`` on this rank and end the rank, and where it must be all of them, with the right exit code."""
     from hrtemvae_hpc.distributed.world import join_world
 
-    world = join_world()
+    world = join_world(stop)
     try:
         job(world)
     except HrtemvaeError as error:

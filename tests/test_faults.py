@@ -203,6 +203,34 @@ main(["analyze", {str(long_movie)!r}, "--model", {str(tiny_model_path)!r}, "--st
     assert not (tmp_path / "maps.h5").exists()
 
 
+def test_rank_that_hangs_before_the_first_tile_is_named_and_the_job_can_be_stopped(
+    tmp_path: Path, long_movie: Path, tiny_model_path: Path
+) -> None:
+    code = f"""
+import time
+from hrtemvae_hpc.distributed import job, world
+from hrtemvae_hpc.distributed.guard import rank_of_launcher
+world.NAME_AFTER_S = 1.0
+if rank_of_launcher() == 2:
+    job._load_model = lambda config: time.sleep(600)
+from hrtemvae_hpc.cli import main
+main(["analyze", {str(long_movie)!r}, "--model", {str(tiny_model_path)!r}, "-o", "maps.h5"])
+"""
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            ["mpirun", "-n", "3", "python", "-c", code], cwd=tmp_path, env=environment(), stdout=out, stderr=out
+        )
+    until = time.monotonic() + 30
+    while not re.search(r"rank 0 waits for rank 2 on \S+, which may hang", log.read_text()):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(20) == 3, log.read_text()
+    assert sorted(os.listdir(tmp_path)) == ["log"]
+
+
 def test_launcher_that_starts_copies_of_a_world_of_one(hrtemvae, movie_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
     assert_refused(hrtemvae("analyze", movie_path), "started 8 copies", "srun --mpi=pmix")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from hrtemvae_hpc.errors import HrtemvaeError, InputError
+from hrtemvae_hpc.errors import HrtemvaeError, InputError, Stopped
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm
@@ -17,46 +17,82 @@ T = TypeVar("T")
 # How many copies each launcher says it started: Open MPI, MPICH and relatives, Slurm's srun.
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 _PATIENCE_S = 5.0
+NAME_AFTER_S = 60.0
+_TAG = 10
 
 
 class World:
-    """Rank and size, and the few collective operations the job needs before and after the tiles."""
+    """Rank and size, and the few collective operations the job needs before and after the tiles.
 
-    def __init__(self, comm: "Comm | None" = None) -> None:
+    Nothing here blocks inside MPI, so that a signal stops a rank while it waits and rank 0 can name who is missing.
+    """
+
+    def __init__(self, comm: "Comm | None" = None, stop: Callable[[], object] = lambda: None) -> None:
+        """``stop`` tells whether this rank was asked to stop."""
         self.comm = comm
+        self._stop = stop
         self.rank = comm.Get_rank() if comm else 0
         self.size = comm.Get_size() if comm else 1
         self.host = socket.gethostname()
-        hosts = self.allgather(self.host)
-        self.local_rank = hosts[: self.rank].count(self.host)
+        self._hosts = ["?"] * self.size
+        self._hosts = self.allgather(self.host)
+        self.local_rank = self._hosts[: self.rank].count(self.host)
 
     @property
     def is_root(self) -> bool:
         return self.rank == 0
 
     def allgather(self, value: T) -> list[T]:
-        """Each rank's ``value``, by rank."""
-        return self.comm.allgather(value) if self.comm else [value]
+        """Each rank's ``value``, by rank. Raises Stopped when a signal comes while waiting."""
+        if self.comm is None:
+            return [value]
+        if not self.is_root:
+            self.comm.send(value, 0, _TAG)
+            self._wait(lambda: self._has_message(0), {0})
+            return self.comm.recv(source=0, tag=_TAG)  # type: ignore[no-any-return]
+        values = {0: value}
+        missing = set(range(1, self.size))
+        while missing:
+            self._wait(lambda: any(self._has_message(rank) for rank in missing), missing)
+            for rank in [r for r in missing if self._has_message(r)]:
+                values[rank] = self.comm.recv(source=rank, tag=_TAG)
+                missing.discard(rank)
+        gathered = [values[rank] for rank in range(self.size)]
+        for rank in range(1, self.size):
+            self.comm.send(gathered, rank, _TAG)
+        return gathered
+
+    def _has_message(self, rank: int) -> bool:
+        return self.comm is not None and self.comm.iprobe(rank, _TAG)
+
+    def _wait(self, done: Callable[[], bool], ranks: set[int]) -> None:
+        began, named = time.monotonic(), False
+        while not done():
+            if self._stop():
+                raise Stopped("stopped before the first tile; run the same command again.")
+            if time.monotonic() - began > NAME_AFTER_S and not named:
+                who = ", ".join(f"{rank} on {self._hosts[rank]}" for rank in sorted(ranks))
+                print(f"rank {self.rank} waits for rank {who}, which may hang.", file=sys.stderr, flush=True)
+                named = True
+            time.sleep(0.002)
 
     def on_root(self, function: Callable[[], T]) -> T:
         """What ``function`` returns on rank 0, on every rank.
 
         Where it raises, rank 0 raises and the others leave without a word.
         """
-        if self.comm is None:
-            return function()
         value, error = None, None
         if self.is_root:
             try:
                 value = function()
             except HrtemvaeError as raised:
                 error = raised
-        value, code = self.comm.bcast((value, error.exit_code if error else None))
+        value, code = self.allgather((value, error.exit_code if error else None))[0]
         if error is not None:
             raise error
         if code is not None:
             self.leave(code)
-        return value  # type: ignore[no-any-return]
+        return value  # type: ignore[return-value]
 
     def leave(self, code: int) -> NoReturn:
         """End this rank with ``code``: 0 when all ranks are done, else as soon as all have come to their end.
@@ -93,8 +129,8 @@ class World:
         os._exit(code)
 
 
-def join_world() -> World:
-    """The world this process was launched into.
+def join_world(stop: Callable[[], object] = lambda: None) -> World:
+    """The world this process was launched into; ``stop`` tells whether this rank was asked to stop.
 
     Raises InputError when a launcher started several copies that don't know of each other.
     """
@@ -111,7 +147,7 @@ def join_world() -> World:
             f"the launcher started {expected} copies, but MPI can't be loaded ({error}); "
             "install it with `pip install hrtemvae-hpc[mpi]`, or start one copy without a launcher."
         ) from error
-    world = World(MPI.COMM_WORLD)
+    world = World(MPI.COMM_WORLD, stop)
     if world.size == 1 and expected > 1:
         raise InputError(
             f"the launcher started {expected} copies, but each is alone (rank 0 of 1): its process management "
