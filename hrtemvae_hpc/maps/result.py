@@ -159,8 +159,7 @@ def _write_process(entry: h5py.Group, info: ResultInfo, bad_frames: list[int]) -
     if info.frame_time_s is not None:
         process["frame_time"] = info.frame_time_s
         process["frame_time"].attrs["units"] = "s"
-    process["bad_frames"] = np.array(bad_frames, np.int64)
-    for key, value in info.process.items():
+    for key, value in {**info.process, "bad_frames": bad_frames}.items():
         process[key] = json.dumps(value) if isinstance(value, dict | list | type(None)) else value
 
 
@@ -169,8 +168,8 @@ def result_identity(path: Path) -> tuple[str, list[int]]:
     try:
         with h5py.File(path, "r", locking=False) as file:
             process = file["entry/process"]
-            return str(process["identity"].asstr()[()]), process["bad_frames"][...].tolist()
-    except (OSError, KeyError, TypeError, AttributeError):
+            return str(process["identity"].asstr()[()]), json.loads(process["bad_frames"].asstr()[()])
+    except (OSError, KeyError, TypeError, AttributeError, ValueError):
         return "", []
 
 
