@@ -7,12 +7,14 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A place beside ``path`` to write to; it takes the name ``path`` if the block succeeds, else it is removed.
+def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
+    """A place to write to, in ``folder`` or beside ``path``; it is renamed to ``path`` if the block succeeds.
+
+    Else it is removed. ``folder`` must lie on the disk of ``path``.
 
     Raises OSError where the disk is full or fails.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = (folder or path.parent) / f".{path.name}.{os.getpid()}"
     try:
         yield aside
         with aside.open("rb") as written:

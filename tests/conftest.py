@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import h5py
 import hdf5plugin  # noqa: F401  registers its filters
@@ -23,13 +24,18 @@ SHARED = Path(os.environ.get("HRTEMVAE_SHARED", Path(__file__).parents[2] / "sha
 MAPS = ("mean", "variance", "spearman", "time_correlated_variance")
 
 
+def unavailable(reason: str, details: str = "") -> NoReturn:
+    """Skip a test that this machine can't run, and say why; CI must be able to run it."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}\n{details}")
+    pytest.skip(reason)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with the oracle and the real movies; without it a test skips, but not in CI."""
     if not SHARED.is_dir():
-        if os.environ.get("CI"):
-            pytest.fail(f"{SHARED} is missing; CI needs it")
-        pytest.skip(f"{SHARED} is not on this machine; set HRTEMVAE_SHARED to a folder with the oracle")
+        unavailable(f"{SHARED} is not on this machine; set HRTEMVAE_SHARED to a folder with the oracle")
     return SHARED
 
 

@@ -34,9 +34,9 @@ class StopRequest:
     def __init__(self) -> None:
         self.name = ""
         for number in STOP_SIGNALS:
-            signal.signal(number, self._note)
+            signal.signal(number, self._request)
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _request(self, number: int, _: FrameType | None) -> None:
         self.name = self.name or signal.Signals(number).name
 
     def __bool__(self) -> bool:

@@ -226,7 +226,7 @@ def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, rest
         seconds = time.monotonic() - began
         info = _result_info(job, plan, coordinator, parts, seconds)
         try:
-            bad = write_result(output, info, _finished_tiles(parts, plan.tiling))
+            bad = write_result(output, parts.folder, info, _finished_tiles(parts, plan.tiling))
         except OSError as error:
             raise RankFailed(
                 f"{output}: can't be written ({error.strerror or error}); the tiles are kept in {parts.folder}, make "

@@ -52,12 +52,14 @@ class ResultInfo:
     process: Mapping[str, Any]
 
 
-def write_result(path: Path, info: ResultInfo, tiles: Iterable[tuple[Rectangle, FinishedTile]]) -> list[int]:
-    """Assemble ``tiles`` into ``path``, which appears by rename; returns the frames that some tile left out.
+def write_result(
+    path: Path, folder: Path, info: ResultInfo, tiles: Iterable[tuple[Rectangle, FinishedTile]]
+) -> list[int]:
+    """Assemble ``tiles`` in ``folder`` into ``path``, which appears by rename; returns the frames left out by some.
 
     Raises OSError when the disk is full or fails; nothing is left behind then.
     """
-    with replacing(path) as aside:
+    with replacing(path, folder) as aside:
         _reserve(aside, info)
         with _disk_errors(), h5py.File(aside, "w") as file:
             return _write(file, info, tiles)

@@ -152,6 +152,8 @@ class TileReader:
                 own = _overlap(rows, piece_rows), _overlap(columns, piece_columns)
                 tile.pixels[t, y, x] = piece[own]
                 tile.undecoded[t][y, x] = False
+        if not tile.undecoded[t].any():
+            del tile.undecoded[t]  # the file could be read after all
 
     def _filter(self, pixels: np.ndarray) -> np.ndarray:
         if not self.filters:
