@@ -63,13 +63,18 @@ format: env
 	ruff format
 	ruff check --fix
 
-# Every dependency of every extra with the hashes of its files, for Python 3.10 and newer; PyTorch itself is left
-# to TORCH, what it needs on any machine is locked.
+# Every dependency of every extra with the hashes of its files, for Python 3.10 and newer, and those of the image, for
+# its Python; PyTorch itself is left to TORCH, what it needs on any machine is locked.
 lock: env
 	printf 'torch ; sys_platform == "never"\n' > $(VENV)/without-torch
 	printf 'filelock\nfsspec\nnetworkx\nsetuptools>=77\nsympy\n' > $(VENV)/of-torch.in
-	uv pip compile setup.cfg $(VENV)/of-torch.in --extra mpi --extra training --extra dev --override $(VENV)/without-torch \
-	  --no-emit-package torch --universal --python-version 3.10 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
+	uv pip compile setup.cfg $(VENV)/of-torch.in --extra mpi --extra facility --extra training --extra dev $(LOCK) \
+	  --universal --python-version 3.10 -o requirements.lock
+	echo pip > $(VENV)/installer.in
+	uv pip compile setup.cfg $(VENV)/of-torch.in $(VENV)/installer.in --extra mpi --extra training $(LOCK) \
+	  -c requirements.lock --python-version 3.11 --python-platform linux -o containers/requirements.lock
+
+LOCK := --override $(VENV)/without-torch --no-emit-package torch --generate-hashes --no-header --no-annotate --quiet
 
 clean:
 	rm -rf $(VENV) demo

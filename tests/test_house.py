@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "hrtemvae_hpc"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # A room may import from its own floor and the floors below it.
 FLOORS = [
-    {"atomic", "config", "errors"},
+    {"config", "errors", "files"},
     {"model"},
     {"maps", "movie", "windows", "statistics", "simulation"},
     {"distributed", "training"},

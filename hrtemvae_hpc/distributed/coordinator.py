@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from hrtemvae_hpc.distributed.guard import StopRequest
@@ -59,12 +59,15 @@ class Coordinator:
         parts: Parts,
         ranks: Sequence[RankResources],
         silent_after: float,
+        tell: Callable[[float], None],
     ) -> None:
+        """``tell`` is told the share of the windows that are done, again and again."""
         self.world = world
         self.worker = worker
         self.tiling = tiling
         self.parts = parts
         self.silent_after = silent_after
+        self._tell = tell
         self.records = [RankRecord(r) for r in ranks]
         frames = worker.reader.movie.shape[0]
         tiles = tiling.tiles
@@ -94,6 +97,7 @@ class Coordinator:
                 self._watch()
                 windows = self._already + sum(r.windows for r in self.records)
                 self._progress.update(windows, self.finished)
+                self._tell(windows / self._progress.total)
                 if not busy:
                     time.sleep(_POLL_S)
             self._end(0)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.config import AnalysisConfig
+from hrtemvae_hpc.distributed.claim import Claim
 from hrtemvae_hpc.distributed.coordinator import Coordinator, RankRecord, serve
 from hrtemvae_hpc.distributed.guard import StopRequest
 from hrtemvae_hpc.distributed.parts import Parts, TileMaps
@@ -23,6 +24,7 @@ from hrtemvae_hpc.distributed.resources import (
     bind_device,
     compute_threads,
     device_name,
+    image_in_use,
     node_free_bytes,
     process_bytes,
 )
@@ -192,19 +194,8 @@ def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, rest
         parts = Parts(output, job.identity, allow_bad_frames=config.movie.on_bad_frame == "skip")
         _check_same(world, parts.key)
 
-        def prepare() -> Plan | None:
-            if restart:
-                parts.discard()
-            elif output.exists():
-                _check_existing(output, parts)
-                if not config.run.keep_parts:
-                    parts.discard()
-                return None
-            plan = _plan(job, ranks, parts.known_tiling())
-            parts.start(plan.tiling)
-            return plan
-
-        plan = world.on_root(prepare)
+        claim = Claim(parts.folder)
+        plan = world.on_root(lambda: _prepare(job, ranks, parts, claim, output, restart))
         if plan is None:
             if world.is_root:
                 say(f"{output} already holds this analysis; --restart would compute it again.")
@@ -214,31 +205,57 @@ def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, rest
             code = serve(world, job.worker, plan.tiling, RankRecord(job.resources), stop, silent_after)
             world.leave(code)
         say(describe_plan(job.movie, job.model, config, plan, ranks))
-        coordinator = Coordinator(world, job.worker, plan.tiling, parts, ranks, config.run.silent_after)
-        if coordinator.resumed:
-            say(f"going on: {len(coordinator.resumed)} of {plan.tiling.count} tiles are there already.")
-        try:
-            coordinator.run(stop)
-        except InputError:
-            if not coordinator.finished:
-                parts.discard()
-            raise
-        seconds = time.monotonic() - began
-        info = _result_info(job, plan, coordinator, parts, seconds)
-        try:
-            bad = write_result(output, parts.folder, info, _finished_tiles(parts, plan.tiling))
-        except OSError as error:
-            raise RankFailed(
-                f"{output}: can't be written ({error.strerror or error}); the tiles are kept in {parts.folder}, make "
-                "room and run the same command again."
-            ) from error
+        with claim:
+            coordinator = Coordinator(world, job.worker, plan.tiling, parts, ranks, config.run.silent_after, claim.tell)
+            bad = _compute(job, plan, coordinator, parts, output, began, stop)
         if not config.run.keep_parts:
             parts.discard()
+        seconds = time.monotonic() - began
         say(describe_stages(coordinator.records, seconds))
         if bad:
             say(f"left out because it can't be decoded: frame {', '.join(map(str, bad))}.")
         say(f"result: {output} ({format_seconds(seconds)})")
         return True
+
+
+def _prepare(
+    job: Job, ranks: list[RankResources], parts: Parts, claim: Claim, output: Path, restart: bool
+) -> Plan | None:
+    """What is to be done, None where it is done already; from then on the folder of parts is this run's."""
+    claim.check()
+    if restart:
+        parts.discard()
+    elif output.exists():
+        _check_existing(output, parts)
+        if not job.config.run.keep_parts:
+            parts.discard()
+        return None
+    plan = _plan(job, ranks, parts.known_tiling())
+    parts.start(plan.tiling)
+    claim.take()
+    return plan
+
+
+def _compute(
+    job: Job, plan: Plan, coordinator: Coordinator, parts: Parts, output: Path, began: float, stop: StopRequest
+) -> list[int]:
+    """Have the missing tiles computed and the result written; returns the frames that were left out."""
+    if coordinator.resumed:
+        say(f"going on: {len(coordinator.resumed)} of {plan.tiling.count} tiles are there already.")
+    try:
+        coordinator.run(stop)
+    except InputError:
+        if not coordinator.finished:
+            parts.discard()
+        raise
+    info = _result_info(job, plan, coordinator, parts, time.monotonic() - began)
+    try:
+        return write_result(output, parts.folder, info, _finished_tiles(parts, plan.tiling))
+    except OSError as error:
+        raise RankFailed(
+            f"{output}: can't be written ({error.strerror or error}); the tiles are kept in {parts.folder}, make "
+            "room and run the same command again."
+        ) from error
 
 
 def _check_same(world: World, key: str) -> None:
@@ -302,6 +319,7 @@ def _result_info(job: Job, plan: Plan, coordinator: Coordinator, parts: Parts, s
             "movie_fingerprint": movie.fingerprint,
             "frames": movie.frame_indices.tolist(),
             "region": [movie.top, movie.top + movie.shape[1], movie.left, movie.left + movie.shape[2]],
+            **image_in_use(),
             "ranks": [dataclasses.asdict(r.resources) for r in records],
             "tiles": plan.tiling.count,
             "tiles_resumed": len(coordinator.resumed),

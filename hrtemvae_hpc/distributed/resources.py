@@ -9,6 +9,7 @@ import psutil
 import torch
 
 from hrtemvae_hpc.distributed.world import World
+from hrtemvae_hpc.files import file_sha256
 
 FREE_SHARE = 0.8  # of a node's free memory, when --max-memory doesn't say
 
@@ -96,3 +97,17 @@ def _control_groups() -> Iterator[tuple[Path, str, str]]:
         path = PurePosixPath(group.lstrip("/"))
         for folder in (path, *path.parents):
             yield base / folder, f"memory.{files[0]}", f"memory.{files[1]}"
+
+
+def image_in_use() -> dict[str, str | None]:
+    """The container image this process runs in and its SHA-256, nothing outside one.
+
+    The SHA-256 is None where the image's file can't be seen from inside.
+    """
+    path = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
+    if not path:
+        return {}
+    try:
+        return {"image": path, "image_sha256": file_sha256(Path(path))}
+    except OSError:
+        return {"image": path, "image_sha256": None}

@@ -3,7 +3,6 @@
 Tensors may be stored in half precision to keep a file small; they are computed with in float32.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from hrtemvae_hpc.atomic import is_file, replacing
+from hrtemvae_hpc.files import file_sha256, is_file, replacing
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.architecture import Architecture
 from hrtemvae_hpc.model.network import Decoder, Encoder
@@ -102,7 +101,7 @@ def load_model(path: Path) -> Model:
             latent_order=order,
             scaling=described["scaling"],
             provenance=described["provenance"],
-            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            sha256=file_sha256(path),
         )
     except (KeyError, ValueError, RuntimeError, ValidationError) as error:
         raise InputError(

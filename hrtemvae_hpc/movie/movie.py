@@ -14,7 +14,7 @@ import h5py
 import hdf5plugin  # noqa: F401  registers blosc, bitshuffle, lz4, zstd and others
 import numpy as np
 
-from hrtemvae_hpc.atomic import is_file
+from hrtemvae_hpc.files import is_file
 from hrtemvae_hpc.config import MovieSection
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.layouts import locate

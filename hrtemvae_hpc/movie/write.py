@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from hrtemvae_hpc.atomic import replacing
+from hrtemvae_hpc.files import replacing
 from hrtemvae_hpc.errors import InputError
 
 

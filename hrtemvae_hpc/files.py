@@ -1,6 +1,8 @@
-"""Files that appear under their name only when they are complete."""
+"""Files: written aside and complete when they appear, known by their content."""
 
+import hashlib
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
 
     Raises OSError where the disk is full or fails.
     """
-    aside = (folder or path.parent) / f".{path.name}.{os.getpid()}"
+    aside = (folder or path.parent) / f".{path.name}.{socket.gethostname()}.{os.getpid()}"
     try:
         yield aside
         with aside.open("rb") as written:
@@ -30,3 +32,12 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file of any size, in hexadecimal. Raises OSError where it can't be read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**24):
+            digest.update(block)
+    return digest.hexdigest()

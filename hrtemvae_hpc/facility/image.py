@@ -1,0 +1,165 @@
+"""The Apptainer image: built once for each content, verified before it is called by its name."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hrtemvae_hpc import __version__
+from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.facility import wheelhouse
+from hrtemvae_hpc.facility.apptainer import Apptainer
+from hrtemvae_hpc.files import file_sha256
+
+CHECKOUT = Path(__file__).parents[2]
+DEFINITION = CHECKOUT / "containers" / "hrtemvae.def"
+LOCK = CHECKOUT / "containers" / "requirements.lock"
+DEFAULT_IMAGE = CHECKOUT / "containers" / "hrtemvae.sif"
+DEFAULT_TORCH = "torch==2.13.0"
+_SHOWN = 12  # lines of a failed build
+
+
+def content_key(torch: str, arguments: Sequence[str]) -> str:
+    """SHA-256 over all that decides an image: definition, lock file, package and build arguments."""
+    digest = hashlib.sha256(repr((torch, sorted(arguments))).encode())
+    for path in (DEFINITION, LOCK, *wheelhouse.sources(CHECKOUT)):
+        digest.update(f"\0{path.relative_to(CHECKOUT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def build_image(target: Path, torch: str, arguments: Sequence[str], say: Callable[[str], None]) -> bool:
+    """Build the image ``target``, unless it already is what would be built; returns whether it was built.
+
+    ``arguments`` are KEY=VALUE for the definition's %arguments. The build runs beside the target, and only an image
+    whose %test passed takes its name.
+
+    Raises InputError where something that is needed is missing, RankFailed where the build or its test fails;
+    an image that was there before stays then.
+    """
+    if not DEFINITION.is_file():
+        raise InputError(f"{DEFINITION}: there is no definition file; build the image in a checkout of the project.")
+    if not target.absolute().parent.is_dir() or target.is_dir():
+        raise InputError(f"{target}: can't be written there; choose another place with -o.")
+    if malformed := [a for a in arguments if "=" not in a]:
+        raise InputError(f"--build-arg {malformed[0]}: give KEY=VALUE, see %arguments in {DEFINITION}.")
+    apptainer = Apptainer()
+    key = content_key(torch, arguments)
+    if target.exists() and (apptainer.labels(target) or {}).get("hrtemvae.content") == key:
+        return False
+    with _build_folder(target) as folder:
+        listed = wheelhouse.fill(folder / "wheelhouse", CHECKOUT, LOCK, torch, say)
+        given = {
+            "WHEELHOUSE": str(listed.parent),
+            "VERSION": __version__,
+            "COMMIT": _commit(),
+            "LOCK_SHA256": file_sha256(LOCK),
+            "CONTENT": key,
+        }
+        options = [f"--build-arg={name}={value}" for name, value in given.items()]
+        built = folder / "image.sif"
+        say(f"{Path(apptainer.program).name} build, with its test")
+        with _temporary_files_in(folder):
+            _build(apptainer, built, [*options, *(f"--build-arg={a}" for a in arguments)])
+        if not built.is_file() or (apptainer.labels(built) or {}).get("hrtemvae.content") != key:
+            raise RankFailed(f"{apptainer.program} build ended well but left no image; {target} is as it was.")
+        built.replace(target)
+    return True
+
+
+def _build(apptainer: Apptainer, built: Path, options: Sequence[str]) -> None:
+    last: deque[str] = deque(maxlen=_SHOWN)
+    try:
+        for line in apptainer.lines("build", *options, built, DEFINITION):
+            last.append(line.rstrip())
+    except subprocess.CalledProcessError as error:
+        told = "\n  ".join(last)
+        raise RankFailed(f"the image can't be built, nothing was replaced. The build's last words:\n  {told}") from error
+
+
+@contextmanager
+def _build_folder(target: Path) -> Iterator[Path]:
+    """A folder beside ``target``, removed in the end; in HRTEMVAE_SCRATCH, if that lies on the same disk."""
+    beside = target.absolute().parent
+    scratch = Path(os.environ.get("HRTEMVAE_SCRATCH", beside))
+    place = scratch if scratch.is_dir() and scratch.stat().st_dev == beside.stat().st_dev else beside
+    folder = Path(tempfile.mkdtemp(prefix=".image-", dir=place))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Have the build unpack there: /tmp is often too small."""
+    before = os.environ.get("APPTAINER_TMPDIR")
+    os.environ["APPTAINER_TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["APPTAINER_TMPDIR"]
+        else:
+            os.environ["APPTAINER_TMPDIR"] = before
+
+
+def _commit() -> str:
+    git = ["git", "-C", str(CHECKOUT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + "-changed" * bool(changed)
+
+
+def test_image(image: Path) -> str:
+    """Run the image's %test and return its last line; raises RankFailed where it fails."""
+    apptainer = Apptainer()
+    _labels(apptainer, image)
+    last: deque[str] = deque(maxlen=_SHOWN)
+    try:
+        last.extend(line.rstrip() for line in apptainer.lines("test", image))
+    except subprocess.CalledProcessError as error:
+        told = "\n  ".join(last)
+        raise RankFailed(f"{image}: its test fails. Its last words:\n  {told}") from error
+    return last[-1]
+
+
+def _labels(apptainer: Apptainer, image: Path) -> dict[str, str]:
+    labels = apptainer.labels(image) if image.is_file() else None
+    if labels is None or "hrtemvae.content" not in labels:
+        raise InputError(f"{image}: there is no image of ours; make one with `hrtemvae image build`.")
+    return labels
+
+
+_INSIDE = """
+import platform, h5py, mpi4py, numpy, torch
+from mpi4py import MPI
+print("Python", platform.python_version())
+print("PyTorch", torch.__version__, "CUDA", torch.version.cuda, "ROCm", torch.version.hip)
+print("MPI", MPI.Get_library_version().split(",")[0].splitlines()[0], "mpi4py", mpi4py.__version__)
+print("HDF5", h5py.version.hdf5_version, "numpy", numpy.__version__)
+"""
+
+
+def describe_image(image: Path) -> str:
+    """What ``image`` is, in words. Raises InputError where it is none of ours."""
+    apptainer = Apptainer()
+    labels = _labels(apptainer, image)
+    size = image.stat().st_size
+    lines = [
+        f"{image}: {size / 1e6:,.0f} MB, sha256 {file_sha256(image)}",
+        f"built       {labels.get('org.label-schema.build-date', 'unknown')}",
+        f"hrtemvae    {labels['hrtemvae.version']}, commit {labels['hrtemvae.commit']}",
+        f"lock        {labels['hrtemvae.lock']}",
+        f"content     {labels['hrtemvae.content']}",
+    ]
+    inside = apptainer.output(image, ["python", "-c", _INSIDE])
+    lines += ["{:11} {}".format(*line.split(" ", 1)) for line in inside.splitlines() if line]
+    return "\n".join(lines)
