@@ -11,12 +11,14 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 
-from hrtemvae_hpc.errors import RankFailed
+from hrtemvae_hpc.errors import RankFailed, Stopped
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_LOOK_EVERY_S = 1.0
 _note = mmap.mmap(-1, 4096)
 _guardian = 0
 
@@ -29,10 +31,12 @@ def doing(what: str) -> None:
 
 
 class StopRequest:
-    """Becomes true when a signal asks this rank to stop, or its guardian is gone."""
+    """Becomes true when a signal asks this rank to stop, its guardian is gone, or the file in HRTEMVAE_STOP appears."""
 
     def __init__(self) -> None:
         self.name = ""
+        self._file = os.environ.get("HRTEMVAE_STOP", "")
+        self._looked = 0.0
         for number in STOP_SIGNALS:
             signal.signal(number, self._request)
 
@@ -42,11 +46,15 @@ class StopRequest:
     def __bool__(self) -> bool:
         if not self.name and _guardian != 0 and os.getppid() != _guardian:
             self.name = "the end of its guardian process"
+        if not self.name and self._file and time.monotonic() - self._looked > _LOOK_EVERY_S:
+            self._looked = time.monotonic()
+            if os.path.exists(self._file):
+                self.name = "its batch script"
         return bool(self.name)
 
 
 def run_guarded(work: Callable[["StopRequest"], int]) -> int:
-    """Run ``work`` in a child process and return its exit code; 4 if it was killed by a signal.
+    """Run ``work`` in a child process and return its exit code; 4 if it was killed by a signal, 3 if while it stopped.
 
     ``work`` is given the stop request that the signals to either process set.
     """
@@ -63,7 +71,11 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         os._exit(work(stop))
 
+    asked = ""
+
     def forward(number: int, _: FrameType | None) -> None:
+        nonlocal asked
+        asked = signal.Signals(number).name
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
@@ -75,6 +87,10 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
         return os.WEXITSTATUS(status)
     killer = signal.Signals(os.WTERMSIG(status))
     what = bytes(_note[:]).split(b"\0")[0].decode("utf-8", "replace")
+    if asked:
+        # In a container, the signal may also have ended the process that keeps the image mounted.
+        print(f"hrtemvae: stopped by {asked}; finished tiles are saved, run the same command again to go on.", file=sys.stderr)
+        return Stopped.exit_code
     likely = "; the node may have run out of memory, see --max-memory" if killer is signal.SIGKILL else ""
     print(
         f"hrtemvae: rank {rank_of_launcher()} on {socket.gethostname()} was killed by {killer.name} "

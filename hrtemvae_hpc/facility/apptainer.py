@@ -26,7 +26,7 @@ class Apptainer:
         except ImportError as error:
             raise InputError("spython is missing; install it with `pip install hrtemvae-hpc[facility]`.") from error
         self.program = program
-        self._client = get_client(quiet=True)
+        self._client = get_client()
         command = self._client._init_command
 
         def with_program(*arguments: Any, **named: Any) -> list[str]:
@@ -42,7 +42,8 @@ class Apptainer:
         from spython.utils import stream_command
 
         # Both streams in one: spython reads only one of two pipes, and a full one would stop the program for ever.
-        command = [*self._client._init_command(action), *map(str, arguments)]
+        quiet = [] if action == "build" else ["--quiet"]
+        command = [*self._client._init_command(action, quiet), *map(str, arguments)]
         yield from stream_command(command, no_newline_regexp="$^", output_type="both")
 
     def labels(self, image: Path) -> dict[str, str] | None:

@@ -1,0 +1,162 @@
+# shellcheck shell=bash
+# What the Slurm scripts share: the site's settings, the image, ranks, logs, and going on after a stop.
+# A script sets `home`, the folder of the project, before it reads this file, and `full` before it launches ranks.
+: "${home:?}" "${full:=}"
+
+say() { printf '%s  %s\n' "$(date '+%F %T')" "$*"; }
+
+refuse() {
+  printf 'hrtemvae: %s\n' "$*" >&2
+  exit 2
+}
+
+# The settings of this site, and the image. configs/sites/ explains each setting.
+settings() {
+  local site=${HRTEMVAE_SITE:-}
+  [ -z "$site" ] || [ -f "$site" ] || refuse "$site: HRTEMVAE_SITE names no file; see $home/configs/sites."
+  [ -n "$site" ] || [ ! -f "$home/configs/sites/site.sh" ] || site=$home/configs/sites/site.sh
+  # shellcheck source=/dev/null
+  [ -z "$site" ] || . "$site"
+  image=$(realpath -m -- "${HRTEMVAE_IMAGE:-$home/containers/hrtemvae.sif}")
+  [ -f "$image" ] || refuse "$image: there is no image; make it with \`hrtemvae image build\`, or name it in HRTEMVAE_IMAGE."
+  local program
+  program=$(command -v apptainer || command -v singularity) ||
+    refuse "neither apptainer nor singularity is on the PATH of $(hostname); load its module in the site file."
+  container=("$program" --quiet exec --pwd "$PWD")
+  bound=()
+  case ${HRTEMVAE_GPUS:-auto} in
+    nvidia) container+=(--nv) ;;
+    amd) container+=(--rocm) ;;
+    none) ;;
+    auto)
+      [ ! -e /dev/nvidiactl ] || container+=(--nv)
+      [ ! -e /dev/kfd ] || container+=(--rocm)
+      ;;
+    *) refuse "HRTEMVAE_GPUS=$HRTEMVAE_GPUS: choose nvidia, amd, none or auto." ;;
+  esac
+  bind "$PWD"
+  bind "$image" # its SHA-256 goes into results
+  local folder
+  for folder in ${HRTEMVAE_BIND:-} ${HRTEMVAE_SCRATCH:-}; do bind "$folder"; done
+  if [ -n "${HRTEMVAE_HOST_MPI:-}" ]; then
+    [ -f "$HRTEMVAE_HOST_MPI" ] || refuse "$HRTEMVAE_HOST_MPI: HRTEMVAE_HOST_MPI names no library on $(hostname)."
+    local libraries
+    libraries=$(dirname -- "$HRTEMVAE_HOST_MPI")
+    bind "$libraries"
+    for folder in ${HRTEMVAE_HOST_LIBRARIES:-}; do
+      bind "$folder"
+      libraries+=:$folder
+    done
+    container+=(--env "MPI4PY_LIBMPI=$HRTEMVAE_HOST_MPI" --env "LD_LIBRARY_PATH=$libraries")
+  fi
+}
+
+# A file or folder of the host, seen under the same name inside. Quotes as in CSV, for any name.
+bind() {
+  local place known
+  for known in / "${bound[@]}"; do [ "$1" != "$known" ] || return 0; done
+  bound+=("$1")
+  place="${1//\"/\"\"}"
+  container+=(--mount "type=bind,\"src=$place\",\"dst=$place\"")
+}
+
+# The folders of all files named among arguments, and those their links lead to.
+bind_files_of() {
+  local argument path
+  for argument; do
+    [[ $argument != --*=* ]] || argument=${argument#*=}
+    for path in "$(realpath -ms -- "$argument")" "$(realpath -m -- "$argument")"; do
+      if [ -d "$path" ]; then bind "$path"; elif [ -d "${path%/*}" ]; then bind "${path%/*}"; fi
+    done
+  done
+}
+
+# A command inside the image, as one process on this node.
+in_image() { "${container[@]}" "$image" "$@"; }
+
+# `hrtemvae ARGUMENTS` on all ranks of the job. Its words for people go to standard output, all words of all ranks to
+# the file $full. Returns its exit code. At a signal to this script the ranks are asked to save what is done and stop.
+launch() {
+  local ranks cpus result caught logger step
+  if [ -n "${SLURM_NTASKS:-}" ]; then
+    ranks=$SLURM_NTASKS
+  elif [ "${SLURM_GPUS_ON_NODE:-0}" -gt 0 ]; then
+    ranks=$((SLURM_JOB_NUM_NODES * SLURM_GPUS_ON_NODE)) # a rank for each GPU
+  else
+    ranks=$SLURM_JOB_NUM_NODES
+  fi
+  cpus=$((SLURM_CPUS_ON_NODE * SLURM_JOB_NUM_NODES / ranks))
+  cpus=${SLURM_CPUS_PER_TASK:-$((cpus > 0 ? cpus : 1))}
+  export OMP_NUM_THREADS=$cpus HRTEMVAE_STOP=$PWD/.hrtemvae-$SLURM_JOB_ID.stop
+  say "job $SLURM_JOB_ID on $SLURM_JOB_NODELIST: $ranks ranks with $cpus CPUs each; all words of all ranks in $full"
+  {
+    date
+    scontrol show job "$SLURM_JOB_ID"
+    env | grep -E '^(SLURM|HRTEMVAE|OMP|OMPI|PMIX|PRTE|UCX|MPI|CUDA|ROCR)' | sort
+    printf '%q ' "${container[@]}" "$image" "$@"
+    echo
+  } >>"$full"
+  exec {log}> >(trap '' USR1 TERM; tee -a "$full" | words_for_people)
+  logger=$!
+  stopping=
+  rm -f -- "$HRTEMVAE_STOP"
+  # Ranks end together by themselves; --wait is for those that a lost rank leaves behind.
+  # shellcheck disable=SC2086  # HRTEMVAE_SRUN is a list of options
+  srun --ntasks="$ranks" --cpus-per-task="$cpus" ${HRTEMVAE_SRUN:---mpi=pmix} --label --kill-on-bad-exit=0 --wait=10 \
+    "${container[@]}" "$image" "$@" >&"$log" 2>&1 &
+  step=$!
+  trap 'caught=1; ask_to_stop' USR1 TERM
+  code=127
+  while :; do
+    caught=
+    wait "$step" && result=0 || result=$?
+    [ "$result" = 127 ] || code=$result
+    [ -n "$caught" ] || break
+  done
+  trap - USR1 TERM
+  exec {log}>&-
+  wait "$logger" || :
+  rm -f -- "$HRTEMVAE_STOP"
+  [ "$code" -le 4 ] || code=4 # srun was killed, or a rank with no time to say why
+  [ "$code" != 4 ] || [ -z "$stopping" ] || code=3
+  return "$code"
+}
+
+# By a file: a signal to the ranks would also reach the process that keeps the image mounted for them, and end it.
+ask_to_stop() {
+  [ -n "$stopping" ] || say "asked to stop: saving what is done"
+  stopping=1
+  touch -- "$HRTEMVAE_STOP"
+}
+
+# Of labelled lines: all of rank 0, of other ranks what they say of themselves; and the errors of Slurm.
+words_for_people() {
+  sed -un -e 's/^ *0: //p; t' -e 's/^ *[0-9]*: \(hrtemvae: \)/\1/p; t' -e '/Exited with exit code/d; /^\(srun\|slurmstepd\)[^ ]*: error/p'
+}
+
+# Whether this job may go back to the queue after exit code $1: stopped or failed, with attempts left, not cancelled.
+may_go_on() {
+  local attempt=${SLURM_RESTART_COUNT:-0}
+  case $1 in 3 | 4) ;; *) return 1 ;; esac
+  if [ "$attempt" -ge "${HRTEMVAE_REQUEUES:-5}" ]; then
+    say "stopped $((attempt + 1)) times, which is as often as HRTEMVAE_REQUEUES allows; submit it again to go on."
+    return 1
+  fi
+  # Slurm ends a job at its time limit, or because someone cancelled it; only scancel gives no reason.
+  case $(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *JobState=\([A-Z]*\) Reason=\([^ ]*\).*/\1 \2/p') in
+    "RUNNING "* | *" TimeLimit") ;;
+    *)
+      say "cancelled; submit it again to go on."
+      return 1
+      ;;
+  esac
+}
+
+# End the job with exit code $1, or put it back into the queue.
+finish() {
+  if may_go_on "$1"; then
+    say "back to the queue, to go on from there (start $((${SLURM_RESTART_COUNT:-0} + 2)))"
+    scontrol requeue "$SLURM_JOB_ID" || say "the job can't be put back into the queue; submit it again to go on."
+  fi
+  exit "$1"
+}
