@@ -6,35 +6,16 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from hrtemvae_hpc import __version__
+from hrtemvae_hpc.analysis_options import add_analysis_options, configuration
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed, Stopped
+from hrtemvae_hpc.facility.commands import add_facility_commands
 
 if TYPE_CHECKING:
     from hrtemvae_hpc.distributed.guard import StopRequest
     from hrtemvae_hpc.distributed.world import World
-
-# Options of an analysis that override the configuration: flag, key, arguments for argparse.
-_OVERRIDES: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    (
-        "--dataset",
-        "movie.dataset",
-        {"metavar": "PATH", "help": "the movie inside the file, if it isn't found by itself"},
-    ),
-    ("--axes", "movie.axes", {"metavar": "tyx", "help": "order of the dataset's axes"}),
-    ("--roi", "movie.roi", {"metavar": "y0:y1,x0:x1", "help": "region in pixels"}),
-    ("--frames", "movie.frames", {"metavar": "a:b[:step]", "help": "range of frames"}),
-    ("--on-bad-frame", "movie.on_bad_frame", {"metavar": "stop|skip", "help": "frames that can't be decoded"}),
-    ("--clip-outliers", "preprocess.clip_outliers", {"action": "store_true", "help": "clip hot pixels"}),
-    ("--low-pass", "preprocess.low_pass", {"action": "store_true", "help": "Gaussian low-pass of 0.25 cycles/pixel"}),
-    ("--step", "windows.step", {"type": int, "metavar": "PIXELS", "help": "distance of windows (8)"}),
-    ("--scaling", "windows.scaling", {"metavar": "window|frame", "help": "what is scaled to 0..1 together (window)"}),
-    ("--model", "encoding.model", {"metavar": "FILE", "help": "model file (the bundled weights)"}),
-    ("--precision", "encoding.precision", {"metavar": "fp32|tf32|bf16", "help": "arithmetic of the network (fp32)"}),
-    ("--max-memory", "run.max_memory", {"metavar": "SIZE", "help": "memory of a rank, 2GB for example"}),
-    ("--keep-parts", "run.keep_parts", {"action": "store_true", "help": "keep the part files"}),
-)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,9 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     analyze = add("analyze", _analyze, "Analyse a movie: maps of how each latent variable varies over time.")
     for command in (plan, analyze):
         command.add_argument("movie", type=Path, help="HDF5 file")
-        command.add_argument("--config", type=Path, metavar="YAML", help="configuration, see configs/analyze.yaml")
-        for flag, key, arguments in _OVERRIDES:
-            command.add_argument(flag, dest=key, default=None, **arguments)
+        add_analysis_options(command)
     analyze.add_argument("-o", "--output", type=Path, help="result file (MOVIE.maps.h5 in this folder)")
     again = analyze.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on where a stopped run ended (the default)")
@@ -80,21 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     keras.add_argument("encoder", type=Path)
     keras.add_argument("decoder", type=Path, nargs="?")
     keras.add_argument("-o", "--output", type=Path, required=True, help="model file (.safetensors)")
+    add_facility_commands(add)
     return parser
-
-
-def _config(options: argparse.Namespace) -> Any:
-    from hrtemvae_hpc.config import load_config
-
-    given = {key: getattr(options, key) for _, key, _ in _OVERRIDES}
-    return load_config(options.config, {key: value for key, value in given.items() if value is not None})
 
 
 def _plan(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.distributed.job import plan_analysis
 
     def job(world: "World") -> None:
-        text = plan_analysis(world, options.movie, world.on_root(lambda: _config(options)))
+        text = plan_analysis(world, options.movie, world.on_root(lambda: configuration(options)))
         if world.is_root:
             print(text)
 
@@ -114,7 +87,7 @@ def _analyze_as_rank(options: argparse.Namespace, stop: "StopRequest") -> int:
     output = options.output or Path(f"{options.movie.stem}.maps.h5")
 
     def job(world: "World") -> None:
-        config = world.on_root(lambda: _config(options))
+        config = world.on_root(lambda: configuration(options))
         if not analyze(world, options.movie, config, output, options.restart, stop):
             return
         try:

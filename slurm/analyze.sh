@@ -38,6 +38,7 @@ fi
 
 full=${SLURM_JOB_NAME}-${SLURM_JOB_ID}.full.log
 bind_files_of "${movies[@]}" "$@"
+count_ranks
 worst=0
 for movie in "${movies[@]}"; do
   say "hrtemvae analyze $movie"
@@ -49,4 +50,5 @@ for movie in "${movies[@]}"; do
     *) say "failed with exit code $code: $movie" ;;
   esac
 done
-finish "$worst"
+! may_go_on "$worst" || go_on
+exit "$worst"

@@ -74,17 +74,21 @@ bind_files_of() {
 # A command inside the image, as one process on this node.
 in_image() { "${container[@]}" "$image" "$@"; }
 
-# `hrtemvae ARGUMENTS` on all ranks of the job. Its words for people go to standard output, all words of all ranks to
-# the file $full. Returns its exit code. At a signal to this script the ranks are asked to save what is done and stop.
-launch() {
-  local ranks cpus result caught logger step
+# How many ranks this job has: as many as tasks were asked for, else one for each GPU, else one for each node.
+count_ranks() {
   if [ -n "${SLURM_NTASKS:-}" ]; then
     ranks=$SLURM_NTASKS
   elif [ "${SLURM_GPUS_ON_NODE:-0}" -gt 0 ]; then
-    ranks=$((SLURM_JOB_NUM_NODES * SLURM_GPUS_ON_NODE)) # a rank for each GPU
+    ranks=$((SLURM_JOB_NUM_NODES * SLURM_GPUS_ON_NODE))
   else
     ranks=$SLURM_JOB_NUM_NODES
   fi
+}
+
+# `hrtemvae ARGUMENTS` on all ranks of the job. Its words for people go to standard output, all words of all ranks to
+# the file $full. Returns its exit code. At a signal to this script the ranks are asked to save what is done and stop.
+launch() {
+  local cpus result caught logger step
   cpus=$((SLURM_CPUS_ON_NODE * SLURM_JOB_NUM_NODES / ranks))
   cpus=${SLURM_CPUS_PER_TASK:-$((cpus > 0 ? cpus : 1))}
   export OMP_NUM_THREADS=$cpus HRTEMVAE_STOP=$PWD/.hrtemvae-$SLURM_JOB_ID.stop
@@ -152,11 +156,8 @@ may_go_on() {
   esac
 }
 
-# End the job with exit code $1, or put it back into the queue.
-finish() {
-  if may_go_on "$1"; then
-    say "back to the queue, to go on from there (start $((${SLURM_RESTART_COUNT:-0} + 2)))"
-    scontrol requeue "$SLURM_JOB_ID" || say "the job can't be put back into the queue; submit it again to go on."
-  fi
-  exit "$1"
+# Put this job back into the queue.
+go_on() {
+  say "back to the queue, to go on from there (start $((${SLURM_RESTART_COUNT:-0} + 2)))"
+  scontrol requeue "$SLURM_JOB_ID" || say "the job can't be put back into the queue; submit it again to go on."
 }

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from hrtemvae_hpc.files import replacing
 from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.files import replacing
 
 _NAME = "run.json"
 _EVERY_S = 10.0
@@ -37,7 +37,9 @@ class Run:
 def this_run() -> Run:
     """The run that this process is rank 0 of."""
     process = psutil.Process()
-    return Run(socket.gethostname(), _processes(), process.pid, process.create_time(), os.environ.get("SLURM_JOB_ID", ""))
+    return Run(
+        socket.gethostname(), _processes(), process.pid, process.create_time(), os.environ.get("SLURM_JOB_ID", "")
+    )
 
 
 def _processes() -> str:

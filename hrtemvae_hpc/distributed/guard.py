@@ -89,7 +89,8 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
     what = bytes(_note[:]).split(b"\0")[0].decode("utf-8", "replace")
     if asked:
         # In a container, the signal may also have ended the process that keeps the image mounted.
-        print(f"hrtemvae: stopped by {asked}; finished tiles are saved, run the same command again to go on.", file=sys.stderr)
+        told = f"hrtemvae: stopped by {asked}; finished tiles are saved, run the same command again to go on."
+        print(told, file=sys.stderr, flush=True)
         return Stopped.exit_code
     likely = "; the node may have run out of memory, see --max-memory" if killer is signal.SIGKILL else ""
     print(

@@ -15,8 +15,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from hrtemvae_hpc.files import replacing
 from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.files import replacing
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 
 _PLAN = "plan.json"

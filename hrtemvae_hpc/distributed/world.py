@@ -5,6 +5,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, Stopped
@@ -37,10 +38,21 @@ class World:
         self._hosts = ["?"] * self.size
         self._hosts = self.allgather(self.host)
         self.local_rank = self._hosts[: self.rank].count(self.host)
+        self.local_size = self._hosts.count(self.host)
 
     @property
     def is_root(self) -> bool:
         return self.rank == 0
+
+    def library(self) -> tuple[str, str]:
+        """The MPI library's name and the file it was loaded from; empty in a world without MPI."""
+        if self.comm is None:
+            return "", ""
+        from mpi4py import MPI
+
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        files = (line.split(maxsplit=5)[-1] for line in lines if "/libmpi" in line)
+        return MPI.Get_library_version().splitlines()[0].split(",")[0].strip(), next(files, "")
 
     def allgather(self, value: T) -> list[T]:
         """Each rank's ``value``, by rank. Raises Stopped when a signal comes while waiting."""

@@ -78,7 +78,7 @@ def _build(apptainer: Apptainer, built: Path, options: Sequence[str]) -> None:
             last.append(line.rstrip())
     except subprocess.CalledProcessError as error:
         told = "\n  ".join(last)
-        raise RankFailed(f"the image can't be built, nothing was replaced. The build's last words:\n  {told}") from error
+        raise RankFailed(f"the image can't be built, nothing was replaced. Its last words:\n  {told}") from error
 
 
 @contextmanager

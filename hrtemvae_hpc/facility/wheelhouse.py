@@ -1,4 +1,4 @@
-"""The wheelhouse of an image: every wheel it is made of, with a list of their hashes, for an install without network."""
+"""The wheelhouse of an image: every wheel it is made of, and a list of their hashes, to install without network."""
 
 import platform
 import shutil
@@ -12,13 +12,13 @@ from hrtemvae_hpc.files import file_sha256
 
 IMAGE_PYTHON = (3, 11)
 _IMAGE_GLIBC = 36  # glibc 2.36, Debian 12
-_SOURCES = ("hrtemvae_hpc", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+_BESIDE_THE_PACKAGE = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 
 
 def sources(checkout: Path) -> list[Path]:
     """The files of ``checkout`` that the package is made of."""
-    files = (f for name in _SOURCES for f in ((checkout / name).rglob("*") if name == "hrtemvae_hpc" else [checkout / name]))
-    return sorted(f for f in files if f.is_file() and f.suffix != ".pyc")
+    package = (f for f in (checkout / "hrtemvae_hpc").rglob("*") if f.is_file() and f.suffix != ".pyc")
+    return sorted([*package, *(checkout / name for name in _BESIDE_THE_PACKAGE)])
 
 
 def fill(wheelhouse: Path, checkout: Path, lock: Path, torch: str, say: Callable[[str], None]) -> Path:

@@ -120,6 +120,15 @@ def single_map(result: Result, name: str, latent: int, path: Path) -> None:
     figure.savefig(path)
 
 
+def frame_and_map(result: Result, latent: int) -> bytes:
+    """PNG: the last frame beside the time-correlated variance of one latent."""
+    figure, grid = _panel(result, 1, 2)
+    _draw_frame(grid[0, 0], result, 1)
+    values = result.maps("time_correlated_variance", latent)
+    _draw_map(grid[0, 1], result, "time_correlated_variance", values, f"z{latent}: (rho x variance)^2")
+    return _png(figure)
+
+
 def variance_curve(result: Result) -> bytes:
     """PNG: each latent's variance over time, mean and 99th percentile over the windows, in the model's order."""
     enough = result.valid_frames >= MINIMUM_FRAMES

@@ -8,8 +8,8 @@ import numpy as np
 import tifffile
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from hrtemvae_hpc.files import replacing
 from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.files import replacing
 from hrtemvae_hpc.maps.figures import leading_maps, single_map, variance_curve
 from hrtemvae_hpc.maps.result import TITLES, Result, open_result
 from hrtemvae_hpc.statistics.over_time import MAPS

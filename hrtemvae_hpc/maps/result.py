@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 
-from hrtemvae_hpc.files import replacing
 from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.files import replacing
 from hrtemvae_hpc.statistics.over_time import MAPS
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from hrtemvae_hpc.files import file_sha256, is_file, replacing
 from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.files import file_sha256, is_file, replacing
 from hrtemvae_hpc.model.architecture import Architecture
 from hrtemvae_hpc.model.network import Decoder, Encoder
 

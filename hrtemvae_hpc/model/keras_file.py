@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from hrtemvae_hpc.files import is_file
 from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.files import is_file
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture, Normalization
 from hrtemvae_hpc.model.checkpoint import Model, fill
 from hrtemvae_hpc.model.network import Decoder, Encoder

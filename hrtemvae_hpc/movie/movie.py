@@ -14,9 +14,9 @@ import h5py
 import hdf5plugin  # noqa: F401  registers blosc, bitshuffle, lz4, zstd and others
 import numpy as np
 
-from hrtemvae_hpc.files import is_file
 from hrtemvae_hpc.config import MovieSection
 from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.files import is_file
 from hrtemvae_hpc.movie.layouts import locate
 
 _PIECE = 64  # pixels on the side of what is read of a damaged frame that is not stored in chunks

@@ -6,8 +6,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from hrtemvae_hpc.files import replacing
 from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.files import replacing
 
 
 def write_movie(

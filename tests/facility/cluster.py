@@ -16,7 +16,22 @@ NODES = ("n1", "n2")
 _PACKAGES = "munge slurmctld slurmd slurm-client libpmix-dev shellcheck uidmap debootstrap ca-certificates"
 _APPTAINER = "apptainer,squashfs-tools,squashfuse,fuse2fs,fuse-overlayfs,uidmap,debootstrap,ca-certificates"
 _WRAPPER = Path("/usr/local/bin/apptainer")
-_OWN = {"bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "lost+found", "proc", "sbin", "sys", "usr", "var"}
+_OWN = {
+    "bin",
+    "boot",
+    "dev",
+    "etc",
+    "lib",
+    "lib32",
+    "lib64",
+    "libx32",
+    "lost+found",
+    "proc",
+    "sbin",
+    "sys",
+    "usr",
+    "var",
+}
 
 
 def run(*command: object, **options: object) -> subprocess.CompletedProcess[str]:

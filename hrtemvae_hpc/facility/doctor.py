@@ -1,0 +1,224 @@
+"""The doctor: does everything that an analysis needs fit together here, on these ranks, in this image?"""
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import torch
+
+from hrtemvae_hpc import __version__
+from hrtemvae_hpc.distributed.guard import rank_of_launcher
+from hrtemvae_hpc.distributed.resources import bind_device, device_name, node_free_bytes
+from hrtemvae_hpc.distributed.world import World, join_world
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.movie import hdf5_check
+
+OK, WARNING, WRONG = "ok", "warning", "WRONG"
+_SHM_OF_A_RANK = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: what was looked at, the verdict, what was found, and what to do where it isn't well."""
+
+    what: str
+    verdict: str
+    found: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a rank sees where it runs."""
+
+    rank: int
+    host: str
+    device: str
+    processors: int
+    checks: list[Check] = field(default_factory=list)  # those that each node must pass
+
+
+def examine() -> int:
+    """Examine all ranks, print the findings on rank 0, and return 0, or 2 where something is wrong."""
+    try:
+        world = join_world()
+    except InputError as error:
+        if rank_of_launcher() == 0:
+            _print([_program(), Check("ranks", WRONG, "each rank is alone", str(error))])
+        return InputError.exit_code
+    places = world.allgather(_look_around(world))
+    checks = [_program(), _ranks(world), _mpi(world), _devices(places), _threads(places), *_of_nodes(places)]
+    wrong = any(c.verdict == WRONG for c in checks)
+    if world.is_root:
+        _print(checks)
+    return world.leave(InputError.exit_code if wrong else 0)
+
+
+def _print(checks: list[Check]) -> None:
+    for check in checks:
+        print(f"{check.what:10} {check.verdict:8} {check.found}")
+        if check.advice:
+            print(f"{'':10} {'':8} -> {check.advice}")
+    worst = [c.what for c in checks if c.verdict == WRONG]
+    unsure = [c.what for c in checks if c.verdict == WARNING]
+    if worst:
+        print(f"verdict: this can't work yet: {', '.join(worst)}")
+    elif unsure:
+        print(f"verdict: works, but look at: {', '.join(unsure)}")
+    else:
+        print("verdict: all is well")
+
+
+def _program() -> Check:
+    image = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
+    where = f"in the image {image}" if image else "outside an image"
+    leaks = [name for name in ("PYTHONPATH", "PYTHONHOME") if os.environ.get(name)]
+    found = f"hrtemvae {__version__}, PyTorch {torch.__version__}, {where}"
+    if leaks:
+        return Check("program", WARNING, found, f"{' and '.join(leaks)} may bring in another Python's packages: unset.")
+    return Check("program", OK, found)
+
+
+def _ranks(world: World) -> Check:
+    hosts = sorted(set(world.allgather(world.host)))
+    found = f"{world.size} on {', '.join(hosts)}"
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "")
+    if tasks.isdigit() and int(tasks) != world.size:
+        return Check("ranks", WRONG, f"{found}, of {tasks} Slurm tasks", "start with `srun --mpi=pmix`.")
+    waiting = os.environ.get("SLURM_NTASKS", "")
+    if not tasks and waiting.isdigit() and int(waiting) > world.size:
+        advice = f"the job has {waiting} tasks: start with `srun --mpi=pmix`, or the site's launcher."
+        return Check("ranks", WARNING, found, advice)
+    speaks = [name for name in ("PMIX_RANK", "PMI_RANK", "PMI_FD") if name in os.environ]
+    return Check("ranks", OK, found + (f", by {speaks[0].split('_')[0]}" if speaks else ""))
+
+
+def _mpi(world: World) -> Check:
+    if world.comm is None:
+        return Check("MPI", OK, "none, for a world of one")
+    name, library = world.library()
+    chosen = os.environ.get("MPI4PY_LIBMPI")
+    if chosen and Path(chosen).resolve() != Path(library).resolve():
+        return Check(
+            "MPI", WRONG, f"{name} ({library})", f"MPI4PY_LIBMPI asks for {chosen}; bind its folder into the image."
+        )
+    return Check("MPI", OK, f"{name} ({library})")
+
+
+def _look_around(world: World) -> Place:
+    try:
+        device = device_name(bind_device(world))
+    except RuntimeError as error:
+        device = f"unusable ({' '.join(str(error).split())})"
+    checks = [check(world) for check in (_driver, _memory, _shared_memory, _hdf5, *_folders())]
+    return Place(world.rank, socket.gethostname(), device, len(os.sched_getaffinity(0)), checks)
+
+
+def _devices(places: list[Place]) -> Check:
+    found = ", ".join(f"rank {p.rank}: {p.device}" for p in places)
+    if any("unusable" in p.device for p in places):
+        return Check(
+            "devices", WRONG, found, "the driver and this build of PyTorch don't fit, or another job holds it."
+        )
+    kinds = {p.device.split(":")[0] for p in places}
+    if len(kinds) > 1:
+        return Check("devices", WARNING, found, "ranks with and without GPUs: the last tiles wait for the slow ones.")
+    return Check("devices", OK, found)
+
+
+def _threads(places: list[Place]) -> Check:
+    counts = sorted({p.processors for p in places})
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    found = f"{'-'.join(map(str, counts))} processors a rank, OMP_NUM_THREADS {given or 'unset'}"
+    if given == "1" and counts[0] > 1 and len(places) == 1:
+        return Check("threads", WARNING, found, f"one thread on {counts[0]} processors: unset it, or set it to that.")
+    asked = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if asked.isdigit() and int(asked) > counts[0]:
+        advice = f"{asked} CPUs a task were asked for: pass --cpus-per-task to srun too, it doesn't inherit it."
+        return Check("threads", WARNING, found, advice)
+    return Check("threads", OK, found)
+
+
+def _of_nodes(places: list[Place]) -> Iterator[Check]:
+    """One line a check where all nodes agree in the verdict, else one a node that is worse than others."""
+    seen: dict[str, dict[str, Check]] = {}
+    for place in places:
+        for check in place.checks:
+            seen.setdefault(check.what, {}).setdefault(place.host, check)
+    for hosts in seen.values():
+        verdicts = {c.verdict for c in hosts.values()}
+        if len(verdicts) == 1:
+            yield next(iter(hosts.values()))
+        else:
+            for host, check in hosts.items():
+                if check.verdict != OK:
+                    yield Check(check.what, check.verdict, f"{host}: {check.found}", check.advice)
+
+
+def _driver(_: World) -> Check:
+    cuda, rocm = torch.version.cuda, torch.version.hip
+    build = f"PyTorch for CUDA {cuda}" if cuda else f"PyTorch for ROCm {rocm}" if rocm else "PyTorch for CPUs"
+    nvidia = Path("/proc/driver/nvidia/version")
+    driver = (
+        next((w for w in nvidia.read_text().split() if w[:1].isdigit() and "." in w), "?") if nvidia.exists() else ""
+    )
+    amd = Path("/dev/kfd").exists()
+    here = f"NVIDIA driver {driver}" if driver else "AMD driver" if amd else "no GPU driver"
+    if (driver or amd) and not torch.cuda.is_available():
+        advice = "start the image with --nv or --rocm (the Slurm scripts do), or build it with PyTorch for this GPU."
+        return Check("driver", WRONG if cuda or rocm else WARNING, f"{here}, {build}, but no device is seen", advice)
+    return Check("driver", OK, f"{here}, {build}")
+
+
+def _memory(world: World) -> Check:
+    free, total, sharing = node_free_bytes(), psutil.virtual_memory().total, world.local_size
+    found = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free, for {sharing} rank{'s' * (sharing > 1)}"
+    if free / sharing < 1e9:
+        return Check("memory", WARNING, found, "less than 1 GB a rank: ask for more memory, or for fewer ranks a node.")
+    return Check("memory", OK, found)
+
+
+def _shared_memory(world: World) -> Check:
+    needed = _SHM_OF_A_RANK * world.local_size
+    try:
+        free = shutil.disk_usage("/dev/shm").free
+    except OSError:
+        advice = "MPI passes messages of a node through it: bind it into the image."
+        return Check("/dev/shm", WRONG if world.local_size > 1 else WARNING, "absent", advice)
+    if free < needed:
+        return Check("/dev/shm", WARNING, f"{free / 1e6:.0f} MB free", "small for MPI: start fewer ranks a node.")
+    return Check("/dev/shm", OK, f"{free / 1e9:.1f} GB free")
+
+
+def _hdf5(_: World) -> Check:
+    usable = hdf5_check.filters()
+    found = f"HDF5 {hdf5_check.version()}, reads {', '.join(name for name, there in usable.items() if there)}"
+    if missing := [name for name, there in usable.items() if not there]:
+        return Check("HDF5", WARNING, found, f"can't read {', '.join(missing)}: install hdf5plugin anew.")
+    return Check("HDF5", OK, found)
+
+
+def _folders() -> list[Callable[[World], Check]]:
+    checks = [lambda _: _folder("results", Path.cwd())]
+    if scratch := os.environ.get("HRTEMVAE_SCRATCH"):
+        checks.append(lambda _: _folder("scratch", Path(scratch)))
+    return checks
+
+
+def _folder(what: str, folder: Path) -> Check:
+    try:
+        locks = hdf5_check.bears_locks(folder)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        advice = "choose a folder that every node can write, and bind it into the image."
+        return Check(what, WRONG, f"{folder} can't be written ({error.strerror})", advice)
+    found = f"{folder}, {free / 1e9:,.0f} GB free, " + ("HDF5 can lock files" if locks else "no locks for HDF5")
+    if free < 10**9:
+        return Check(what, WARNING, found, "little room for results.")
+    if not locks:
+        return Check(what, WARNING, found, "set HDF5_USE_FILE_LOCKING=FALSE; movies are read without locks anyway.")
+    return Check(what, OK, found)

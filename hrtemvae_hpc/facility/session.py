@@ -1,0 +1,270 @@
+"""A session: all movies of a folder, analysed one by one into another folder, whatever happens to each.
+
+The session's folder holds its manifest (which movies, with which options), a record for each movie, logs and results.
+A movie is done when its result is there. Only one run can work on a result (distributed/claim.py), so sessions that
+run side by side leave each other's movies alone.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+
+from hrtemvae_hpc.distributed.claim import Run, run_at_work
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.files import replacing
+
+SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".emd", ".hspy")
+_RESULT = ".maps.h5"
+
+
+class State(Enum):
+    """Where a movie stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a movie's analysis. Times in seconds since 1970."""
+
+    began: float
+    ranks: int
+    ended: float | None = None
+    code: int | None = None
+    reason: str = ""  # a sentence, where it failed
+    again: bool = False  # whether it was put back into the queue
+
+
+@dataclass(frozen=True)
+class Record:
+    """What happened to a movie: its attempts on the file as it was, of that many bytes and last changed then."""
+
+    bytes: int
+    modified: float
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True)
+class Movie:
+    """A movie of a session, and where it stands."""
+
+    index: int
+    path: Path
+    result: Path
+    log: Path
+    state: State
+    run: Run | None
+    attempts: tuple[Attempt, ...]
+    reason: str = ""
+
+    @property
+    def device_hours(self) -> float:
+        """Ranks x hours of all attempts whose end is known."""
+        return sum(a.ranks * (a.ended - a.began) for a in self.attempts if a.ended is not None) / 3600
+
+
+@dataclass(frozen=True)
+class Session:
+    """The manifest of a session, read from its folder."""
+
+    folder: Path
+    movies_folder: Path
+    options: tuple[str, ...]  # of `hrtemvae analyze`
+    names: tuple[str, ...] = field(repr=False)  # of the movies, relative to movies_folder; only ever added to
+
+    @property
+    def id(self) -> str:
+        """A short name by which the queue knows this session."""
+        return hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:10]
+
+    def movie(self, index: int) -> Movie:
+        """Movie number ``index`` and where it stands. Raises InputError where there is none."""
+        if not 0 <= index < len(self.names):
+            raise InputError(f"{self.folder}: this session has {len(self.names)} movies, none with number {index}.")
+        name = self.names[index]
+        path = self.movies_folder / name
+        result = self.folder / (name + _RESULT)
+        log = self.folder / "logs" / f"{name.replace('/', '_')}.log"
+        record = self._record(index)
+        attempts = record.attempts
+        if result.exists():
+            return Movie(index, path, result, log, State.DONE, None, attempts)
+        run = run_at_work(result.with_name(result.name + ".parts"))
+        if run is not None:
+            return Movie(index, path, result, log, State.RUNNING, run, attempts)
+        last = attempts[-1] if attempts else None
+        if last and last.code and not last.again and (record.bytes, record.modified) == _stamp(path):
+            return Movie(index, path, result, log, State.FAILED, None, attempts, last.reason)
+        return Movie(index, path, result, log, State.WAITING, None, attempts, last.reason if last else "")
+
+    @property
+    def movies(self) -> Iterator[Movie]:
+        """All movies and where they stand."""
+        return (self.movie(index) for index in range(len(self.names)))
+
+    @property
+    def worst_code(self) -> int:
+        """The worst exit code that a movie was left with; 0 where all are done."""
+        return max((m.attempts[-1].code or 0 for m in self.movies if m.state is State.FAILED), default=0)
+
+    def missing(self, queued: frozenset[int] = frozenset()) -> list[int]:
+        """The movies that are neither done nor at work nor queued, and not refused as they are."""
+        return [
+            m.index
+            for m in self.movies
+            if m.index not in queued
+            and (m.state is State.WAITING or (m.state is State.FAILED and m.attempts[-1].code != InputError.exit_code))
+        ]
+
+    def arguments(self, movie: Movie) -> list[str]:
+        """The words of the command that analyses ``movie``."""
+        return ["analyze", str(movie.path), "-o", str(movie.result), *self.options]
+
+    def begin(self, index: int, ranks: int) -> Movie | None:
+        """Note that ``index`` is about to be analysed; None where that would be in vain."""
+        movie = self.movie(index)
+        if movie.state in (State.DONE, State.RUNNING):
+            return None
+        movie.result.parent.mkdir(parents=True, exist_ok=True)
+        record = self._record(index)
+        same = (record.bytes, record.modified) == _stamp(movie.path)
+        before = record.attempts if same else ()
+        self._write_record(index, Record(*_stamp(movie.path), (*before, Attempt(time.time(), ranks))))
+        return movie
+
+    def end(self, index: int, code: int, again: bool) -> Movie:
+        """Note how the analysis of ``index`` ended, and why where it failed; ``again``: it is back in the queue."""
+        movie, record = self.movie(index), self._record(index)
+        if movie.state is not State.RUNNING and record.attempts:
+            reason = "" if code == 0 else _reason(movie.log, code)
+            last = replace(record.attempts[-1], ended=time.time(), code=code, reason=reason, again=again)
+            self._write_record(index, replace(record, attempts=(*record.attempts[:-1], last)))
+        return self.movie(index)
+
+    def _record(self, index: int) -> Record:
+        try:
+            stored = json.loads((self.folder / "records" / f"{index}.json").read_text())
+            return Record(stored["bytes"], stored["modified"], tuple(Attempt(**a) for a in stored["attempts"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return Record(*_stamp(self.movies_folder / self.names[index]))
+
+    def _write_record(self, index: int, record: Record) -> None:
+        with replacing(self.folder / "records" / f"{index}.json") as aside:
+            aside.write_text(json.dumps(asdict(record), indent=1))
+
+
+def _stamp(path: Path) -> tuple[int, float]:
+    try:
+        known = path.stat()
+    except OSError:
+        return 0, 0.0
+    return known.st_size, known.st_mtime
+
+
+def _reason(log: Path, code: int) -> str:
+    """The last sentence in which the program said of itself what was wrong."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    said = [line.removeprefix("hrtemvae: ") for line in lines if line.startswith("hrtemvae: ")]
+    return said[-1] if said else f"ended with exit code {code} without a word; see {log.name}."
+
+
+def default_folder(movies: Path) -> Path:
+    """Where a session's results go when nobody says: beside the folder one is in, as with `hrtemvae analyze`."""
+    return Path(f"{movies.absolute().name}.maps")
+
+
+def open_session(folder: Path) -> Session:
+    """The session in ``folder``; raises InputError where there is none."""
+    folder = folder.absolute()
+    path = folder / "session.json"
+    try:
+        stored = json.loads(path.read_text())
+        return Session(folder, Path(stored["movies_folder"]), tuple(stored["options"]), tuple(stored["movies"]))
+    except OSError as error:
+        raise InputError(f"{folder}: there is no session; begin one, or name its folder with -o.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is damaged; remove it and begin the session again, results are kept.") from error
+
+
+def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session:
+    """Freeze the manifest of the movies in ``movies``; a session that is there already gets those that are new.
+
+    Raises InputError where there are no movies, or the session was begun with other options.
+    """
+    movies, folder = movies.absolute(), folder.absolute()
+    if not movies.is_dir():
+        raise InputError(f"{movies}: there is no such folder of movies.")
+    names = _find(movies, folder)
+    known: tuple[str, ...] = ()
+    if (folder / "session.json").exists():
+        before = open_session(folder)
+        if before.movies_folder != movies or before.options != tuple(options):
+            raise InputError(
+                f"{folder}: holds a session of {before.movies_folder} with the options "
+                f"`{' '.join(before.options)}`; go on with those, or choose another folder with -o."
+            )
+        known = before.names
+    session = Session(folder, movies, tuple(options), (*known, *sorted(set(names) - set(known))))
+    if "\n" in str(folder):
+        raise InputError(f"{str(folder)!r}: a line break in a folder's name is more than Slurm bears; choose another.")
+    if not session.names:
+        raise InputError(f"{movies}: holds no movies ({', '.join(SUFFIXES)}); name another folder.")
+    try:
+        for name in ("records", "logs"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        if session.names != known:
+            with replacing(folder / "session.json") as aside:
+                stored = {"movies_folder": str(movies), "options": session.options, "movies": session.names}
+                aside.write_text(json.dumps(stored, indent=1))
+    except OSError as error:
+        raise InputError(f"{folder}: can't be written ({error.strerror}); choose another folder with -o.") from error
+    return session
+
+
+def _find(movies: Path, folder: Path) -> list[str]:
+    """Movies under a folder, but no results of ours and nothing hidden."""
+    found = []
+    for place, folders, files in os.walk(movies):
+        here = Path(place)
+        folders[:] = [f for f in folders if not f.startswith(".") and here / f != folder and not f.endswith(".parts")]
+        found += [
+            str((here / file).relative_to(movies))
+            for file in files
+            if file.lower().endswith(SUFFIXES) and not file.lower().endswith(_RESULT) and not file.startswith(".")
+        ]
+    return found
+
+
+def queued_of(session: Session, queue: str) -> frozenset[int]:
+    """The movies of ``session`` in the queue, told as ``ID+OFFSET NUMBER;`` for each of its jobs."""
+    jobs = (entry.split() for entry in queue.split(";") if entry.startswith(f"{session.id}+"))
+    return frozenset(int(name.rpartition("+")[2]) + int(number) for name, number in jobs if number.isdigit())
+
+
+def array_chunks(indices: Sequence[int], size: int) -> list[tuple[int, str]]:
+    """``indices`` as Slurm's job arrays whose numbers stay below ``size``: an offset and a list such as ``0-3,7``."""
+    chunks: dict[int, list[int]] = {}
+    for index in sorted(indices):
+        chunks.setdefault(index // size * size, []).append(index % size)
+    return [(offset, _ranges(numbers)) for offset, numbers in chunks.items()]
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(f"{a}-{b}" if b > a else str(a) for a, b in runs)

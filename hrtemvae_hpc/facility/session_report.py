@@ -1,0 +1,90 @@
+"""The page of a session: its movies by how much happens in them, a picture of each, and what failed and why."""
+
+import base64
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.facility.session import Movie, Session, State
+from hrtemvae_hpc.facility.session_status import printable, remark
+from hrtemvae_hpc.files import replacing
+from hrtemvae_hpc.maps.figures import frame_and_map
+from hrtemvae_hpc.maps.report import rank_latents
+from hrtemvae_hpc.maps.result import open_result
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a finished movie shows."""
+
+    movie: Movie
+    name: str
+    score: float  # 99th percentile over the windows of the sum over the latents of (rho x variance)^2
+    leading: str
+    picture: str
+    page: str
+    facts: str
+
+
+def write_session_page(session: Session) -> Path:
+    """Draw session.html in the session's folder, which is returned.
+
+    Raises InputError where it can't be written. A result that can't be read is listed as failed.
+    """
+    findings, others = [], []
+    for movie in session.movies:
+        name = printable(session.names[movie.index])
+        if movie.state is not State.DONE:
+            others.append((name, movie.state.value, remark(movie), movie))
+            continue
+        try:
+            findings.append(_find(session, movie, name))
+        except InputError as error:
+            others.append((name, State.FAILED.value, str(error), movie))
+    findings.sort(key=lambda f: f.score, reverse=True)
+    movies = list(session.movies)
+    ends = [a.ended for m in movies for a in m.attempts if a.ended is not None]
+    begins = [a.began for m in movies for a in m.attempts]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    html = environment.get_template("session.html.j2").render(
+        session=session,
+        findings=findings,
+        others=others,
+        hours=sum(m.device_hours for m in movies),
+        began=_clock(min(begins)) if begins else "",
+        ended=_clock(max(ends)) if ends else "",
+    )
+    page = session.folder / "session.html"
+    try:
+        with replacing(page) as aside:
+            aside.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{page}: can't be written ({error.strerror}); make room and run it again.") from error
+    return page
+
+
+def _find(session: Session, movie: Movie, name: str) -> Finding:
+    with open_result(movie.result) as result:
+        together = result.together
+        shown = rank_latents(result)
+        score = float(np.nanpercentile(together, 99)) if shown else 0.0
+        picture = base64.b64encode(frame_and_map(result, shown[0].latent)).decode() if shown else ""
+        process = result.process
+        facts = f"{len(process['frames'])} frames, {len(result.y)} x {len(result.x)} windows"
+        if process["bad_frames"]:
+            facts += f", {len(process['bad_frames'])} frames left out"
+    page = movie.result.with_suffix(".html")
+    link = quote(str(page.relative_to(session.folder))) if page.exists() else ""
+    leading = f"z{shown[0].latent}" if shown else "none"
+    return Finding(movie, name, score, leading, picture, link, facts)
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")

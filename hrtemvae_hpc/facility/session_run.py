@@ -1,0 +1,61 @@
+"""A session on one machine without Slurm: movie after movie, each by a process of its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from hrtemvae_hpc.errors import InputError, Stopped
+from hrtemvae_hpc.facility.session import Session, State
+from hrtemvae_hpc.facility.session_status import printable, remark
+
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def run_session(session: Session, ranks: int, say: Callable[[str], None]) -> None:
+    """Analyse every movie that is missing, on ``ranks`` ranks, one after the other.
+
+    Raises Stopped at SIGINT, SIGTERM or SIGUSR1, which also stop the analysis at work; InputError without an MPI
+    for several ranks.
+    """
+    if ranks > 1 and shutil.which("mpirun") is None:
+        raise InputError("mpirun is not on the PATH; install an MPI, or leave out --ranks.")
+    launcher = ["mpirun", "-n", str(ranks)] if ranks > 1 else []
+    todo = session.missing()
+    for count, index in enumerate(todo, 1):
+        movie = session.begin(index, ranks)
+        if movie is None:
+            continue
+        say(f"{count} of {len(todo)}: {printable(session.names[index])}")
+        command = [*launcher, sys.executable, "-m", "hrtemvae_hpc", *session.arguments(movie)]
+        with movie.log.open("a") as log:
+            code, stopped = _run(command, log.fileno())
+        movie = session.end(index, code, again=stopped)
+        if stopped:
+            raise Stopped("stopped; run the same command again to go on.")
+        say(f"  {movie.state.value}" + (f": {remark(movie)}" if movie.state is not State.DONE else ""))
+
+
+def _run(command: list[str], log: int) -> tuple[int, bool]:
+    """Exit code of ``command``, and whether a signal to us stopped it."""
+    # A session of its own: a Ctrl-C of the terminal comes to us alone, and is passed on once.
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    stopped = False
+
+    def pass_on(_: int, __: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        # mpirun passes this one on to the ranks, which save what is done.
+        os.kill(process.pid, signal.SIGUSR1)
+
+    before = {number: signal.signal(number, pass_on) for number in _STOPS}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    # 4: killed, as the guardian of a rank would say.
+    return (code if code >= 0 else 4), stopped

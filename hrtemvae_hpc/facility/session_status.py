@@ -1,0 +1,35 @@
+"""How a session stands, in words: one line a movie."""
+
+from hrtemvae_hpc.facility.session import Movie, Session, State
+
+
+def describe_session(session: Session) -> str:
+    """A table of the movies: state, progress or reason, starts and device hours."""
+    movies = list(session.movies)
+    counts = {state: sum(m.state is state for m in movies) for state in State}
+    width = max(len(_name(session, m)) for m in movies)
+    lines = [f"{'movie':{width}}  state    starts  device h  "]
+    for m in movies:
+        facts = f"{m.state.value:7}  {len(m.attempts):6}  {m.device_hours:8.2f}"
+        lines.append(f"{_name(session, m):{width}}  {facts}  {remark(m)}".rstrip())
+    total = sum(m.device_hours for m in movies)
+    lines.append(", ".join(f"{n} {state.value}" for state, n in counts.items() if n) + f"; {total:.2f} device hours")
+    return "\n".join(lines)
+
+
+def _name(session: Session, movie: Movie) -> str:
+    return printable(session.names[movie.index])
+
+
+def printable(name: str) -> str:
+    """A file's name on one line, whatever characters it is made of."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+
+
+def remark(movie: Movie) -> str:
+    """What there is to say of a movie beside its state."""
+    if movie.run is not None:
+        return str(movie.run)
+    if movie.state is State.WAITING and movie.attempts:
+        return f"stopped: {movie.reason or 'its last run vanished without a word.'}"
+    return movie.reason

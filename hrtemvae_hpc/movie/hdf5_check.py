@@ -1,0 +1,34 @@
+"""What HDF5 can do here: which compressions it reads, and whether a folder's file system bears its locks."""
+
+import os
+import socket
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+
+_BUILT_IN = {"gzip": h5py.h5z.FILTER_DEFLATE, "shuffle": h5py.h5z.FILTER_SHUFFLE, "lzf": h5py.h5z.FILTER_LZF}
+
+
+def filters() -> dict[str, bool]:
+    """Each compression's name, and whether it can be read."""
+    known = {**_BUILT_IN, **{name: int(number) for name, number in hdf5plugin.FILTERS.items()}}
+    return {name: bool(h5py.h5z.filter_avail(number)) for name, number in known.items()}
+
+
+def version() -> str:
+    """The HDF5 library's version."""
+    return str(h5py.version.hdf5_version)
+
+
+def bears_locks(folder: Path) -> bool:
+    """Whether HDF5 can lock files in ``folder``. Raises OSError where no file can be written there."""
+    path = folder / f".hrtemvae-lock.{socket.gethostname()}.{os.getpid()}"
+    path.touch()
+    try:
+        with h5py.File(path, "w", locking=True):
+            return True
+    except OSError:
+        return False
+    finally:
+        path.unlink()

@@ -1,0 +1,82 @@
+#!/bin/bash
+# Analyse all movies of a folder, each in its own job of a Slurm job array:
+#
+#     slurm/session.sh FOLDER [-o RESULTS] [options of `hrtemvae analyze`]
+#
+# Run again, it submits only what is missing. A summary, RESULTS/session.html, follows whatever happens. Each job gets
+# the options of sbatch in HRTEMVAE_SBATCH; HRTEMVAE_AT_ONCE jobs run at the same time.
+#SBATCH --job-name=hrtemvae-session
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+set -u
+
+# Slurm runs a copy of this file: it knows where the original is.
+home=$(dirname -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")")
+[ -f "$home/slurm/job.sh" ] ||
+  home=$(scontrol show job "${SLURM_JOB_ID:?}" | sed -n 's|^ *Command=||; s|/slurm/session\.sh.*||p; T; q')
+# shellcheck source=slurm/job.sh
+. "$home/slurm/job.sh"
+
+# Submit what is missing.
+submit() {
+  local queued listed size session results offset numbers id ids=() common
+  settings
+  bind_files_of "$@"
+  # Other options of one session are the same job; what is still in the queue is not submitted again.
+  queued=$(squeue --me -h -r -o '%j %K' | sed -n 's/^hrtemvae-session-//p' | tr '\n' ';')
+  size=$(scontrol show config | sed -n 's/^MaxArraySize *= *//p')
+  listed=$(in_image hrtemvae session prepare "$@" --queued "$queued" --array-size "$size") || exit
+  { read -r session && IFS= read -r results; } <<<"$listed"
+  common=(--parsable --chdir="$results" --output=logs/slurm.log)
+  while read -r offset numbers; do
+    # shellcheck disable=SC2086  # HRTEMVAE_SBATCH is a list of options
+    id=$(sbatch "${common[@]}" ${HRTEMVAE_SBATCH:-} --job-name="hrtemvae-session-$session+$offset" \
+      --array="$numbers%${HRTEMVAE_AT_ONCE:-4}" "$home/slurm/session.sh" --movie "$offset") || exit
+    ids+=("${id%%;*}")
+  done < <(tail -n +3 <<<"$listed")
+  if [ ${#ids[@]} = 0 ]; then
+    echo "nothing to submit"
+  else
+    id=$(sbatch "${common[@]}" --job-name="hrtemvae-summary-$session" --dependency="afterany$(printf ':%s' "${ids[@]}")" \
+      "$home/slurm/session.sh" --summary) || exit
+    echo "submitted job array ${ids[*]} and its summary ${id%%;*}; results in $results"
+  fi
+  in_image hrtemvae session status -o "$results"
+}
+
+# One movie of the session in this folder.
+movie() {
+  local index=$(($1 + SLURM_ARRAY_TASK_ID)) words=() log again
+  settings
+  count_ranks
+  mapfile -d '' -t words < <(in_image hrtemvae session begin "$index" --ranks "$ranks")
+  if [ ${#words[@]} = 0 ]; then
+    say "movie $index needs no work"
+    return
+  fi
+  log=${words[0]}
+  full=${log%.log}.full.log
+  exec >>"$log" 2>&1
+  bind_files_of "${words[@]:1}"
+  launch "${words[@]:1}" && code=0 || code=$?
+  again=()
+  ! may_go_on "$code" || again=(--again)
+  in_image hrtemvae session end "$index" --code "$code" "${again[@]}"
+  [ ${#again[@]} = 0 ] || go_on
+  exit "$code"
+}
+
+case ${1:-} in
+  '' | -*)
+    case ${1:-} in
+      --movie) movie "$2" ;;
+      --summary)
+        settings
+        in_image hrtemvae session report
+        ;;
+      *) refuse "name a folder of movies first: slurm/session.sh FOLDER [-o RESULTS] [OPTIONS]" ;;
+    esac
+    ;;
+  *) submit "$@" ;;
+esac
