@@ -1,4 +1,5 @@
-# make demo: simulate a movie, analyse it on two ranks, draw the report.   make test: everything CI checks.
+# make demo: simulate a movie, analyse it on two ranks, draw the report.   make test: linters, types and everyday tests.
+# make test-facility: image, Slurm jobs and sessions.
 
 PYTHON ?= python3
 # PyTorch stands apart from the lock file because its CPU, CUDA and ROCm builds differ.
@@ -16,7 +17,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: demo test lint env format lock clean
+.PHONY: demo test test-facility lint env format lock clean
 
 env: $(VENV)/.ready
 
@@ -54,10 +55,15 @@ demo: env
 test: lint
 	python -m pytest
 
+# On a cluster of two nodes that is made for it, as root on a machine that may be thrown away.
+test-facility: env
+	python -m pytest tests/facility
+
 lint: env
 	ruff check
 	ruff format --check
 	mypy
+	shellcheck -x slurm/*.sh configs/sites/*.sh
 
 format: env
 	ruff format

@@ -100,9 +100,15 @@ def _analyze_as_rank(options: argparse.Namespace, stop: "StopRequest") -> int:
 
 def _in_world(job: Callable[["World"], None], stop: Callable[[], bool] = lambda: False) -> NoReturn:
     """Run ``job`` on this rank and end the rank, and where it must be all of them, with the right exit code."""
+    from hrtemvae_hpc.distributed.guard import rank_of_launcher
     from hrtemvae_hpc.distributed.world import join_world
 
-    world = join_world(stop)
+    try:
+        world = join_world(stop)
+    except InputError as error:
+        if rank_of_launcher() != 0:
+            sys.exit(error.exit_code)  # rank 0 says it for all
+        raise
     try:
         job(world)
     except HrtemvaeError as error:

@@ -86,7 +86,8 @@ count_ranks() {
 }
 
 # `hrtemvae ARGUMENTS` on all ranks of the job. Its words for people go to standard output, all words of all ranks to
-# the file $full. Returns its exit code, 4 with $lost set if a rank was lost. At a signal to this script the ranks are asked to save what is done and stop.
+# the file $full. Returns its exit code, or 5 where launcher or MPI failed, and would again. At a signal
+# to this script the ranks are asked to save what is done and stop.
 launch() {
   local cpus result caught logger step
   cpus=$((SLURM_CPUS_ON_NODE * SLURM_JOB_NUM_NODES / ranks))
@@ -121,11 +122,12 @@ launch() {
   exec {log}>&-
   wait "$logger" || :
   rm -f -- "$HRTEMVAE_STOP"
-  lost=
-  [ "$code" -lt 128 ] || { lost=1 && code=4; } # killed, without time to say why
-  [ "$code" != 4 ] || lost=1
-  [ "$code" -le 4 ] || code=4 # the launcher or the MPI: they would fail again
-  [ -z "$lost" ] || [ -z "$stopping" ] || code=3
+  if [ "$code" -ge 128 ]; then
+    code=4 # killed, without time to say why
+  elif [ "$code" -gt 4 ]; then
+    code=5
+  fi
+  [ "$code" != 4 ] || [ -z "$stopping" ] || code=3
   return "$code"
 }
 
@@ -144,7 +146,7 @@ words_for_people() {
 # Whether this job may go back to the queue after exit code $1: stopped, or a rank lost, with starts left, not cancelled.
 may_go_on() {
   local attempt=${SLURM_RESTART_COUNT:-0}
-  case $1$lost in 3* | 41) ;; *) return 1 ;; esac
+  case $1 in 3 | 4) ;; *) return 1 ;; esac
   if [ "$attempt" -ge "${HRTEMVAE_REQUEUES:-5}" ]; then
     say "stopped $((attempt + 1)) times, which is as often as HRTEMVAE_REQUEUES allows; submit it again to go on."
     return 1

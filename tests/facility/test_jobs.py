@@ -1,0 +1,233 @@
+"""Jobs on two nodes in the image: the same maps to the bit, whatever happens on the way."""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import pytest
+from conftest import Outcome, assert_refused, assert_same_maps
+
+from .conftest import ANALYZE, STEP, TRAIN, Queue, run
+
+
+def test_the_same_maps_as_outside_the_image(queue: Queue, movie: Path, expected: Path) -> None:
+    job = queue.submit("--nodes=2", ANALYZE, movie, *STEP)
+    queue.until_state(job, "COMPLETED", seconds=180)
+    result = queue.folder / "a movie.maps.h5"
+    assert_same_maps(result, expected)
+    with h5py.File(result) as file:
+        assert len(file["entry/process/image_sha256"].asstr()[()]) == 64
+    log = queue.log(job)
+    for words in ("2 ranks with 1 CPUs", "n[1-2]", "a movie.h5", "result: a movie.maps.h5", "done: "):
+        assert words in log
+    assert "Sorry!" not in log
+    assert "WARNING" not in log
+    full = (queue.folder / f"hrtemvae-{job}.full.log").read_text()
+    assert f"JobId={job}" in full
+    assert "0: result: a movie.maps.h5" in full
+
+
+def test_several_movies_and_one_that_is_none(queue: Queue, tmp_path: Path) -> None:
+    for name in ("one.h5", "-two, three.h5"):
+        run("hrtemvae", "simulate", "-o", tmp_path / name, "--frames", 4, "--size", 192, 192)
+    (tmp_path / "broken.h5").write_text("no movie")
+    job = queue.submit("--nodes=2", ANALYZE, "one.h5", "broken.h5", "./-two, three.h5", "--step", "32")
+    queue.until_state(job, "FAILED")
+    assert queue.facts(job)["ExitCode"] == "2:0"
+    assert (tmp_path / "one.maps.h5").exists()
+    assert (tmp_path / "-two, three.maps.h5").exists()
+    log = queue.log(job)
+    assert len(re.findall("^hrtemvae: .*broken.h5", log, re.MULTILINE)) == 1
+    assert "Traceback" not in log
+    assert "failed with exit code 2: broken.h5" in log
+
+
+def asked_by_usr1(job: str, _: Queue) -> None:
+    run("scancel", "--signal=USR1", "--batch", job)
+
+
+def asked_by_term(job: str, _: Queue) -> None:
+    run("scancel", "--signal=TERM", "--batch", job)
+
+
+def a_rank_killed(_: str, __: Queue) -> None:
+    os.kill(max(ranks("1")), 9)
+
+
+def ranks(number: str) -> list[int]:
+    """The processes of a rank: its guardian, and the rank itself, which is the younger one."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words, variables = (path / "cmdline").read_bytes(), (path / "environ").read_bytes()
+        except OSError:
+            continue
+        if b"hrtemvae\0analyze" in words and b"python" in words and f"PMIX_RANK={number}\0".encode() in variables:
+            found.append(int(path.name))
+    return found
+
+
+@pytest.mark.parametrize("fault", [asked_by_usr1, asked_by_term, a_rank_killed], ids=lambda f: f.__name__)
+def test_stopped_jobs_go_on(fault: Callable[[str, Queue], None], queue: Queue, movie: Path, expected: Path) -> None:
+    job = queue.submit("--nodes=2", ANALYZE, movie, *STEP)
+    result = queue.folder / "a movie.maps.h5"
+    queue.until_tiles(result)
+    fault(job, queue)
+    queue.go_on(job)
+    queue.until_state(job, "COMPLETED")
+    assert_same_maps(result, expected)
+    log = queue.log(job)
+    assert "back to the queue" in log
+    assert re.search(r"going on: \d+ of \d+ tiles are there already", log)
+    if fault is a_rank_killed:
+        assert re.search("hrtemvae: rank 1 on .* was killed by SIGKILL while working on tile", log)
+    assert not list(queue.folder.glob(".hrtemvae*"))
+
+
+def test_a_time_limit_that_is_too_short(queue: Queue, movie: Path, expected: Path) -> None:
+    job = queue.submit("--nodes=2", "--time=1", "--signal=B:USR1@50", ANALYZE, movie, *STEP)
+    queue.go_on(job)
+    queue.until_state(job, "PENDING", "COMPLETED")
+    while queue.facts(job)["JobState"] != "COMPLETED":
+        queue.go_on(job)
+        queue.until_state(job, "PENDING", "COMPLETED")
+    assert_same_maps(queue.folder / "a movie.maps.h5", expected)
+
+
+def test_a_node_that_is_lost(queue: Queue, movie: Path, expected: Path) -> None:
+    job = queue.submit("--nodes=2", ANALYZE, movie, *STEP)
+    result = queue.folder / "a movie.maps.h5"
+    queue.until_tiles(result)
+    queue.cluster.stop_node("n2")
+    queue.until_state(job, "PENDING")
+    queue.cluster.start_node("n2")
+    queue.go_on(job)
+    queue.until_state(job, "COMPLETED", seconds=180)
+    assert_same_maps(result, expected)
+
+
+def test_a_cancelled_job_stays_cancelled(queue: Queue, movie: Path) -> None:
+    job = queue.submit("--nodes=2", ANALYZE, movie, *STEP)
+    queue.until_tiles(queue.folder / "a movie.maps.h5", 1)
+    run("scancel", job)
+    queue.until_state(job, "CANCELLED")
+    queue.until_empty()
+    assert queue.facts(job)["Restarts"] == "0"
+    assert "cancelled" in queue.log(job)
+
+
+def test_no_more_starts_than_allowed(queue: Queue, movie: Path) -> None:
+    job = queue.submit("--nodes=2", ANALYZE, movie, *STEP, HRTEMVAE_REQUEUES="0")
+    queue.until_tiles(queue.folder / "a movie.maps.h5", 1)
+    asked_by_usr1(job, queue)
+    queue.until_state(job, "FAILED")
+    assert queue.facts(job)["ExitCode"] == "3:0"
+    assert "HRTEMVAE_REQUEUES" in queue.log(job)
+
+
+def test_the_wrong_launcher(queue: Queue, movie: Path) -> None:
+    job = queue.submit("--nodes=2", ANALYZE, movie, *STEP, HRTEMVAE_SRUN="--mpi=none")
+    queue.until_state(job, "FAILED")
+    assert queue.facts(job)["ExitCode"] == "2:0"
+    told = [line for line in queue.log(job).splitlines() if line.startswith("hrtemvae: ")]
+    assert len(told) == 1
+    assert "srun --mpi=pmix" in told[0]
+    assert not list(queue.folder.glob("*.maps.h5*"))
+
+
+def test_the_doctor_on_two_nodes(queue: Queue, image: Path) -> None:
+    def doctor(launcher: str) -> Outcome:
+        words = [
+            "srun",
+            "--nodes=2",
+            "--ntasks=2",
+            launcher,
+            "apptainer",
+            "--quiet",
+            "exec",
+            image,
+            "hrtemvae",
+            "doctor",
+        ]
+        done = subprocess.run(list(map(str, words)), cwd=queue.folder, capture_output=True, text=True, check=False)
+        return Outcome(done.returncode, done.stdout)
+
+    well = doctor("--mpi=pmix")
+    assert well.code == 0, well.text
+    assert "ranks      ok       2 on" in well.text
+    assert f"in the image {image}" in well.text
+    ill = doctor("--mpi=none")
+    assert ill.code == 2
+    assert ill.text.count("verdict") == 1
+    assert "ranks      WRONG" in ill.text
+
+
+def test_the_hosts_mpi_bound_into_the_image(queue: Queue, tmp_path: Path) -> None:
+    # MPICH's wheel is a host's MPI: a folder of libraries with the ABI of Cray's, and Slurm's PMI-2.
+    run("python3", "-m", "venv", tmp_path / "host mpi")
+    run(tmp_path / "host mpi/bin/pip", "install", "--quiet", "mpich==5.0.2")
+    library = tmp_path / "host mpi/lib/libmpi.so.12"
+    run("hrtemvae", "simulate", "-o", tmp_path / "m.h5", "--frames", 4, "--size", 192, 192)
+    mode = {"HRTEMVAE_SRUN": "--mpi=pmi2", "HRTEMVAE_HOST_MPI": str(library)}
+    job = queue.submit("--nodes=2", ANALYZE, "m.h5", "--step", "32", **mode)
+    queue.until_state(job, "COMPLETED")
+    run("hrtemvae", "analyze", tmp_path / "m.h5", "-o", tmp_path / "alone.h5", "--step", 32)
+    assert_same_maps(tmp_path / "m.maps.h5", tmp_path / "alone.h5")
+    assert "2 ranks" in queue.log(job)
+    assert "error" not in queue.log(job).lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "words"),
+    [
+        ((), {}, ["name a movie"]),
+        (("--step", "8"), {}, ["name a movie first"]),
+        (("a.h5", "b.h5", "-o", "c.h5"), {}, ["-o", "2 movies"]),
+        (("a.h5",), {"HRTEMVAE_IMAGE": "nowhere.sif"}, ["nowhere.sif", "hrtemvae image build"]),
+        (("a.h5",), {"HRTEMVAE_SITE": "nowhere.sh"}, ["nowhere.sh", "HRTEMVAE_SITE"]),
+        (("a.h5",), {"HRTEMVAE_GPUS": "three"}, ["HRTEMVAE_GPUS=three", "nvidia"]),
+    ],
+)
+def test_what_the_script_refuses(
+    arguments: tuple[str, ...], settings: dict[str, str], words: list[str], queue: Queue
+) -> None:
+    done = queue.script(ANALYZE, *arguments, **settings)
+    assert_refused(Outcome(done.returncode, done.stdout + done.stderr), *words)
+
+
+def test_a_movie_that_is_not_there(queue: Queue) -> None:
+    job = queue.submit(ANALYZE, "none.h5")
+    queue.until_state(job, "FAILED")
+    assert queue.facts(job)["ExitCode"] == "2:0"
+    assert len(re.findall("^hrtemvae: .*none.h5", queue.log(job), re.MULTILINE)) == 1
+
+
+def test_training_runs_in_the_image(queue: Queue) -> None:
+    job = queue.submit(TRAIN, "-o", "model.safetensors", "--simulated", "64", "--epochs", "1")
+    queue.until_state(job, "COMPLETED")
+    assert (queue.folder / "model.safetensors").stat().st_size > 10**6
+
+
+def test_what_is_submitted(queue: Queue, tmp_path: Path) -> None:
+    site = tmp_path / "site.sh"
+    site.write_text('export SBATCH_TIMELIMIT=2:00:00\nHRTEMVAE_SBATCH="--nodes=2 --ntasks-per-node=2 --hold"\n')
+    told = queue.script(ANALYZE, "a movie.h5", "--step", "16", HRTEMVAE_SITE=str(site)).stdout
+    facts = run("scontrol", "show", "job", told.split()[-1]).stdout
+    job = told.split()[-1]
+    for line in (
+        "JobName=hrtemvae",
+        "Requeue=1",
+        "TimeLimit=02:00:00",
+        "NumNodes=2",
+        "NumTasks=4",
+        "NtasksPerN:B:S:C=2:",
+        f"Command={ANALYZE} a movie.h5 --step 16",
+        f"WorkDir={tmp_path}",
+        f"StdOut={tmp_path}/hrtemvae-{job}.log",
+        "Partition=main",
+        "Account=(null)",
+    ):
+        assert line in facts, facts
