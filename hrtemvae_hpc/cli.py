@@ -107,7 +107,7 @@ def _in_world(job: Callable[["World"], None], stop: Callable[[], bool] = lambda:
         world = join_world(stop)
     except InputError as error:
         if rank_of_launcher() != 0:
-            sys.exit(error.exit_code)  # rank 0 says it for all
+            os._exit(error.exit_code)  # rank 0 says it for all
         raise
     try:
         job(world)

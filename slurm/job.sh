@@ -15,10 +15,15 @@ settings() {
   local site=${HRTEMVAE_SITE:-}
   [ -z "$site" ] || [ -f "$site" ] || refuse "$site: HRTEMVAE_SITE names no file; see $home/configs/sites."
   [ -n "$site" ] || [ ! -f "$home/configs/sites/site.sh" ] || site=$home/configs/sites/site.sh
-  # shellcheck source=/dev/null
-  [ -z "$site" ] || . "$site"
+  if [ -n "$site" ]; then
+    # shellcheck source=/dev/null
+    . "$site"
+    HRTEMVAE_SITE=$(realpath -- "$site")
+    export HRTEMVAE_SITE # for jobs that start in another folder
+  fi
   image=$(realpath -m -- "${HRTEMVAE_IMAGE:-$home/containers/hrtemvae.sif}")
   [ -f "$image" ] || refuse "$image: there is no image; make it with \`hrtemvae image build\`, or name it in HRTEMVAE_IMAGE."
+  export HRTEMVAE_IMAGE=$image
   local program
   program=$(command -v apptainer || command -v singularity) ||
     refuse "neither apptainer nor singularity is on the PATH of $(hostname); load its module in the site file."
@@ -122,11 +127,11 @@ launch() {
   exec {log}>&-
   wait "$logger" || :
   rm -f -- "$HRTEMVAE_STOP"
-  if [ "$code" -ge 128 ]; then
-    code=4 # killed, without time to say why
-  elif [ "$code" -gt 4 ]; then
-    code=5
-  fi
+  case $code in
+    [0-4]) ;;
+    9 | 15 | 1[2-9]? | 2??) code=4 ;; # killed: srun tells the signal, by itself or after 128
+    *) code=5 ;;
+  esac
   [ "$code" != 4 ] || [ -z "$stopping" ] || code=3
   return "$code"
 }

@@ -92,7 +92,7 @@ class Session:
         name = self.names[index]
         path = self.movies_folder / name
         result = self.folder / (name + _RESULT)
-        log = self.folder / "logs" / f"{name.replace('/', '_')}.log"
+        log = self.folder / "logs" / f"{name}.log"
         record = self._record(index)
         attempts = record.attempts
         if result.exists():
@@ -133,7 +133,8 @@ class Session:
         movie = self.movie(index)
         if movie.state in (State.DONE, State.RUNNING):
             return None
-        movie.result.parent.mkdir(parents=True, exist_ok=True)
+        for path in (movie.result, movie.log):
+            path.parent.mkdir(parents=True, exist_ok=True)
         record = self._record(index)
         same = (record.bytes, record.modified) == _stamp(movie.path)
         before = record.attempts if same else ()

@@ -178,6 +178,12 @@ def test_the_hosts_mpi_bound_into_the_image(queue: Queue, tmp_path: Path) -> Non
     assert_same_maps(tmp_path / "m.maps.h5", tmp_path / "alone.h5")
     assert "2 ranks" in queue.log(job)
     assert "error" not in queue.log(job).lower()
+    # MPICH speaks no PMIx: that fails again and again, so it is not tried again.
+    mode["HRTEMVAE_SRUN"] = "--mpi=pmix"
+    job = queue.submit("--nodes=2", ANALYZE, "m.h5", "--step", "32", "--restart", **mode)
+    queue.until_state(job, "FAILED")
+    assert queue.facts(job)["ExitCode"] == "4:0"
+    assert "PMI" in (tmp_path / f"hrtemvae-{job}.full.log").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,136 @@
+"""A night's session on the cluster, and the page for facilities followed word by word."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from conftest import assert_same_maps
+
+from .conftest import ANALYZE, ROOT, SESSION, Queue, run
+
+ODD = "ödd \"name\" 'of' $(touch x), 50%; [a]&b\tc\\.h5"
+OPTIONS = ("--step", "16")
+
+
+def make_movies(folder: Path) -> None:
+    """Seven movies, one of them in a folder below with an odd name, and one that is cut off."""
+    (folder / "later").mkdir(parents=True)
+    for seed in range(6):
+        run("hrtemvae", "simulate", "-o", folder / f"m{seed}.h5", "--frames", 8, "--size", 192, 224, "--seed", seed)
+    run("hrtemvae", "simulate", "-o", folder / "later" / ODD, "--frames", 8, "--size", 192, 224)
+    (folder / "cut off.h5").write_bytes((folder / "m0.h5").read_bytes()[:20000])
+
+
+def status(queue: Queue, image: Path, *words: str) -> str:
+    command = ["apptainer", "--quiet", "run", image, "session", "status", *words]
+    return run(*command, cwd=queue.folder).stdout
+
+
+def test_a_night(queue: Queue, image: Path, tmp_path: Path) -> None:
+    make_movies(tmp_path / "night 1")
+    done = queue.script(SESSION, "night 1", *OPTIONS, HRTEMVAE_AT_ONCE="3")
+    assert done.returncode == 0, done.stderr
+    array, summary = re.findall(r"job array (\d+) and its summary (\d+)", done.stdout)[0]
+    assert "ArrayTaskThrottle=3" in run("scontrol", "show", "job", array).stdout
+    assert f"afterany:{array}_*(unfulfilled)" in queue.facts(summary)["Dependency"]
+    # Submitted again while it runs: nothing is started twice.
+    again = queue.script(SESSION, "night 1", *OPTIONS)
+    assert "nothing to submit" in again.stdout, again.stdout + again.stderr
+    queue.until_empty()
+    told = status(queue, image, "night 1")
+    assert "7 done, 1 failed" in told
+    assert re.search("cut off.h5 +failed .* is truncated, its end is missing", told)
+    results = tmp_path / "night 1.maps"
+    assert len(list(results.rglob("*.maps.h5"))) == 7
+    run("hrtemvae", "analyze", tmp_path / "night 1" / "later" / ODD, "-o", tmp_path / "alone.h5", *OPTIONS)
+    assert_same_maps(results / "later" / f"{ODD}.maps.h5", tmp_path / "alone.h5")
+    page = (results / "session.html").read_text()
+    assert page.count('<div class="movie">') == 7
+    assert page.count('class="failed"') == 1
+    assert not (tmp_path / "x").exists()
+    # Nothing is left to do, and what was refused stays refused until it changes.
+    assert "nothing to submit" in queue.script(SESSION, "night 1", *OPTIONS).stdout
+    assert not run("squeue", "-h").stdout
+    shutil.copy(tmp_path / "night 1" / "m0.h5", tmp_path / "night 1" / "cut off.h5")
+    assert "submitted job array" in queue.script(SESSION, "night 1", *OPTIONS).stdout
+    queue.until_empty()
+    assert "8 done" in status(queue, image, "night 1")
+
+
+def test_a_movie_stopped_in_the_night_goes_on(queue: Queue, image: Path, movie: Path, tmp_path: Path) -> None:
+    (tmp_path / "night").mkdir()
+    shutil.copy(movie, tmp_path / "night" / "long.h5")
+    done = queue.script(SESSION, "night", "--step", "6", HRTEMVAE_SBATCH="--nodes=2")
+    array = re.findall(r"job array (\d+)", done.stdout)[0]
+    result = tmp_path / "night.maps" / "long.h5.maps.h5"
+    queue.until_tiles(result, 1)
+    queue.until(lambda: re.search(r"long.h5 +running .*[1-9]% done", status(queue, image, "night")), 60, "progress")
+    run("scancel", "--signal=USR1", "--batch", f"{array}_0")
+    queue.until(lambda: "waiting" in status(queue, image, "night"), 30, "a movie that waits")
+    assert "stopped by its batch script" in status(queue, image, "night")
+    queue.go_on(f"{array}_0")
+    queue.until_empty()
+    told = status(queue, image, "night")
+    assert re.search("long.h5 +done +2 ", told), told
+    run("hrtemvae", "analyze", movie, "-o", tmp_path / "alone.h5", "--step", 6)
+    assert_same_maps(result, tmp_path / "alone.h5")
+
+
+def test_what_is_submitted(queue: Queue, tmp_path: Path) -> None:
+    (tmp_path / "n").mkdir()
+    for name in ("a.h5", "b.h5"):
+        (tmp_path / "n" / name).write_text("")
+    site = tmp_path / "site.sh"
+    site.write_text('export SBATCH_TIMELIMIT=2:00:00\nHRTEMVAE_SBATCH="--nodes=2 --hold"\nHRTEMVAE_AT_ONCE=7\n')
+    done = queue.script(SESSION, "n", "--precision", "bf16", HRTEMVAE_SITE=str(site))
+    array = re.findall(r"job array (\d+)", done.stdout)[0]
+    facts = run("scontrol", "show", "job", array).stdout
+    for line in (
+        "ArrayTaskId=0-1%7",
+        "Requeue=1",
+        "TimeLimit=02:00:00",
+        "NumNodes=2",
+        f"Command={SESSION} --movie 0",
+        f"WorkDir={tmp_path}/n.maps",
+        f"StdOut={tmp_path}/n.maps/logs/slurm.log",
+    ):
+        assert line in facts, facts
+
+
+def test_other_options_for_the_same_session_are_refused(queue: Queue, tmp_path: Path) -> None:
+    (tmp_path / "n").mkdir()
+    (tmp_path / "n" / "a.h5").write_text("")
+    site = {"HRTEMVAE_SBATCH": "--hold"}
+    assert queue.script(SESSION, "n", **site).returncode == 0
+    refused = queue.script(SESSION, "n", "--step", "4", **site)
+    assert refused.returncode == 2
+    assert "go on with those" in refused.stderr
+    assert queue.script(SESSION, "nowhere").returncode == 2
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_page_for_facilities_word_by_word(queue: Queue, image: Path, checkout: Path) -> None:
+    # The image of the same content is there already, as on a second reading.
+    shutil.copy(image, checkout / "containers" / "hrtemvae.sif")
+    environment = {k: v for k, v in queue.environment.items() if k not in ("HRTEMVAE_IMAGE", "VIRTUAL_ENV")}
+    environment["PATH"] = ":".join(p for p in environment["PATH"].split(":") if ".venv" not in p)
+    for block in blocks(ROOT / "docs" / "facility.md"):
+        done = subprocess.run(
+            ["bash", "-ec", f"test ! -d .venv || source .venv/bin/activate\n{block}"],
+            cwd=checkout,
+            env=environment,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, block + done.stdout + done.stderr
+        queue.until_empty()
+    logs = "".join(path.read_text() for path in checkout.glob("hrtemvae-*.log"))
+    assert "failed" not in logs
+    assert (checkout / "movie.maps.h5").exists()
+    assert (checkout / "night.maps" / "session.html").exists()
+    assert ANALYZE.name in (ROOT / "docs" / "facility.md").read_text()

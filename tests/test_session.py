@@ -1,0 +1,177 @@
+"""Sessions: which movies, in what state, by which jobs; and a session on this machine."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Outcome, assert_refused, assert_same_maps, command_line, environment
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.facility.session import (
+    State,
+    array_chunks,
+    begin_session,
+    open_session,
+    queued_of,
+)
+from hrtemvae_hpc.facility.session_status import describe_session, printable
+
+
+@pytest.fixture
+def night(tmp_path: Path, movie_path: Path) -> Path:
+    """Two movies, one of them below with an odd name, one that is cut off, and files that are none."""
+    folder = tmp_path / "night"
+    (folder / "late").mkdir(parents=True)
+    shutil.copy(movie_path, folder / "a.h5")
+    shutil.copy(movie_path, folder / "late" / "ö 'b' \"$x\"\n%&.h5")
+    (folder / "cut.h5").write_bytes(movie_path.read_bytes()[:2000])
+    for name in (".hidden.h5", "notes.txt", "a.maps.h5"):
+        (folder / name).write_text("")
+    return folder
+
+
+@pytest.fixture
+def options(tiny_model_path: Path) -> list[str]:
+    return ["--model", str(tiny_model_path)]
+
+
+@given(st.sets(st.integers(0, 3000)), st.integers(1, 1001))
+def test_arrays_hold_each_movie_once_and_stay_below_slurms_bound(indices: set[int], size: int) -> None:
+    found = []
+    for offset, numbers in array_chunks(sorted(indices), size):
+        for part in numbers.split(","):
+            first, _, last = part.partition("-")
+            span = range(int(first), int(last or first) + 1)
+            assert span[-1] < size
+            found += [offset + n for n in span]
+    assert found == sorted(indices)
+
+
+def test_the_manifest_is_frozen_and_only_grows(night: Path, tmp_path: Path, movie_path: Path) -> None:
+    first = begin_session(night, tmp_path / "out", [])
+    assert first.names == ("a.h5", "cut.h5", "late/ö 'b' \"$x\"\n%&.h5")
+    shutil.copy(movie_path, night / "a new one.emd")
+    again = begin_session(night, tmp_path / "out", [])
+    assert again.names == (*first.names, "a new one.emd")
+    assert open_session(tmp_path / "out") == again
+    with pytest.raises(InputError, match="go on with those"):
+        begin_session(night, tmp_path / "out", ["--step", "4"])
+
+
+def test_results_inside_the_folder_of_movies_are_no_movies(night: Path) -> None:
+    begin_session(night, night / "out", [])
+    (night / "out" / "b.h5").write_text("")
+    assert len(begin_session(night, night / "out", []).names) == 3
+
+
+def test_the_queue_is_understood(night: Path, tmp_path: Path) -> None:
+    session = begin_session(night, tmp_path / "out", [])
+    queue = f"{session.id}+0 2;{session.id}+1000 7;other+0 1;{session.id}+0 N/A;"
+    assert queued_of(session, queue) == {2, 1007}
+    assert session.missing(frozenset({2})) == [0, 1]
+
+
+def test_states(night: Path, tmp_path: Path) -> None:
+    session = begin_session(night, tmp_path / "out", [])
+    assert [m.state for m in session.movies] == [State.WAITING] * 3
+    movie = session.begin(0, ranks=4)
+    assert movie is not None
+    movie.log.write_text("tiles 3\nhrtemvae: rank 1 on n2 was killed.\nsomething else\n")
+    assert session.end(0, 4, again=True).state is State.WAITING
+    assert "rank 1 on n2 was killed." in describe_session(session)
+    session.begin(0, ranks=4)
+    failed = session.end(0, 4, again=False)
+    assert (failed.state, len(failed.attempts)) == (State.FAILED, 2)
+    assert 0 in session.missing(), "a rank that was lost may do better"
+    session.begin(1, ranks=1)
+    assert session.end(1, 2, again=False).reason.startswith("ended with exit code 2")
+    assert 1 not in session.missing(), "refused as it is"
+    os.utime(night / "cut.h5", (1, 1))
+    assert 1 in session.missing(), "another file now"
+    session.movie(0).result.write_text("")
+    assert session.movie(0).state is State.DONE
+    assert session.begin(0, ranks=1) is None
+
+
+def test_names_stay_on_one_line() -> None:
+    assert printable("ö 'b'\n\x1b[31m") == r"ö 'b'\n\x1b[31m"
+
+
+def run_session(folder: Path, *words: object) -> Outcome:
+    done = subprocess.run(
+        command_line(["session", *words]), cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    return Outcome(done.returncode, done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_session_on_this_machine(ranks: int, night: Path, options: list[str], tmp_path: Path) -> None:
+    done = run_session(tmp_path, "run", "night", "--ranks", ranks, *options)
+    assert done.code == 2, done.text
+    assert "2 done, 1 failed" in done.text
+    assert "cut.h5: is truncated" in done.text
+    odd = Path("night.maps/late/ö 'b' \"$x\"\n%&.h5.maps.h5")
+    analysed = command_line(["analyze", "night/a.h5", "-o", "alone.h5", *options])
+    subprocess.run(analysed, cwd=tmp_path, env=environment(), check=True, capture_output=True)
+    for result in ("night.maps/a.h5.maps.h5", odd):
+        assert_same_maps(tmp_path / result, tmp_path / "alone.h5")
+    page = (tmp_path / "night.maps" / "session.html").read_text()
+    assert page.count("data:image/png") == 2
+    assert "is truncated" in page
+    before = (tmp_path / "night.maps/a.h5.maps.h5").stat().st_mtime_ns
+    again = run_session(tmp_path, "run", "night", "--ranks", ranks, *options)
+    assert again.code == 2
+    assert (tmp_path / "night.maps/a.h5.maps.h5").stat().st_mtime_ns == before
+    assert json.loads((tmp_path / "night.maps/records/1.json").read_text())["attempts"][0]["ranks"] == ranks
+    assert "2 done" in run_session(tmp_path, "status", "night").text
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_session_that_is_stopped_goes_on(ranks: int, tmp_path: Path) -> None:
+    (tmp_path / "night").mkdir()
+    simulate = command_line(["simulate", "-o", "night/long.h5", "--frames", 30])
+    subprocess.run(simulate, cwd=tmp_path, env=environment(), check=True)
+    command = command_line(["session", "run", "night", "--ranks", ranks, "--step", 6])
+    running = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    while not list(tmp_path.glob("night.maps/long.h5.maps.h5.parts/*.safetensors")):
+        time.sleep(0.1)
+    assert "running" in run_session(tmp_path, "status", "night").text
+    running.send_signal(signal.SIGINT)
+    told, _ = running.communicate()
+    assert running.returncode == 3, told
+    assert "Traceback" not in told
+    assert "tiles are saved" in (tmp_path / "night.maps/logs/long.h5.log").read_text()
+    done = run_session(tmp_path, "run", "night", "--ranks", ranks, "--step", 6)
+    assert done.code == 0, done.text
+    assert "going on" in (tmp_path / "night.maps/logs/long.h5.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "nowhere"), "no such folder"),
+        (("run", "empty"), "holds no movies"),
+        (("run", "night", "--step", "0"), "--step"),
+        (("run", "night", "--config", "none.yaml"), "none.yaml"),
+        (("status", "nowhere"), "no session"),
+        (("report",), "no session"),
+        (("submit", "night"), "sbatch"),
+    ],
+)
+def test_bad_input(words: tuple[str, ...], said: str, night: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    bare = {**environment(), "PATH": str(Path(shutil.which("hrtemvae") or "").parent)}
+    done = subprocess.run(
+        command_line(["session", *words]), cwd=tmp_path, env=bare, capture_output=True, text=True, check=False
+    )
+    assert_refused(Outcome(done.returncode, done.stdout + done.stderr), said)
+    assert not (tmp_path / "night.maps").exists()
