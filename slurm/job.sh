@@ -91,8 +91,8 @@ count_ranks() {
 }
 
 # `hrtemvae ARGUMENTS` on all ranks of the job. Its words for people go to standard output, all words of all ranks to
-# the file $full. Returns its exit code, or 5 where launcher or MPI failed, and would again. At a signal
-# to this script the ranks are asked to save what is done and stop.
+# the file $full. Returns its exit code. At a signal to this script the ranks are asked to save what is
+# done and stop.
 launch() {
   local cpus result caught logger step
   cpus=$((SLURM_CPUS_ON_NODE * SLURM_JOB_NUM_NODES / ranks))
@@ -127,11 +127,8 @@ launch() {
   exec {log}>&-
   wait "$logger" || :
   rm -f -- "$HRTEMVAE_STOP"
-  case $code in
-    [0-4]) ;;
-    9 | 15 | 1[2-9]? | 2??) code=4 ;; # killed: srun tells the signal, by itself or after 128
-    *) code=5 ;;
-  esac
+  echo "srun ended with exit code $code" >>"$full"
+  [ "$code" -le 4 ] || code=4 # srun's own, where ranks were killed or never ran
   [ "$code" != 4 ] || [ -z "$stopping" ] || code=3
   return "$code"
 }

@@ -62,9 +62,9 @@ movie() {
   launch "${words[@]:1}" && code=0 || code=$?
   again=()
   ! may_go_on "$code" || again=(--again)
-  in_image hrtemvae session end "$index" --code "$((code < 5 ? code : 4))" "${again[@]}"
+  in_image hrtemvae session end "$index" --code "$code" "${again[@]}"
   [ ${#again[@]} = 0 ] || go_on
-  exit $((code < 5 ? code : 4))
+  exit "$code"
 }
 
 case ${1:-} in

@@ -120,11 +120,20 @@ class Queue:
         self.until(lambda: self.facts(job)["JobState"] in states, seconds, f"{states} of job {job}")
         return self.facts(job)
 
-    def go_on(self, job: str) -> None:
-        """Have a job that is back in the queue start at once: Slurm makes it wait for two minutes."""
-        facts = self.until_state(job, "PENDING")
-        assert int(facts["Restarts"]) >= 1
-        run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    def until_requeued(self, job: str, starts: int = 1) -> None:
+        """Wait until a job that was started so many times is back in the queue."""
+
+        def back() -> bool:
+            facts = self.facts(job)
+            return facts["JobState"] == "PENDING" and int(facts["Restarts"]) >= starts
+
+        self.until(back, 120, f"job {job} back in the queue")
+
+    def go_on(self, job: str, starts: int = 1) -> None:
+        """Have a job that is back in the queue start soon: Slurm would make it wait for two minutes."""
+        self.until_requeued(job, starts)
+        # Not in the same second, when its credential would be the revoked one.
+        run("scontrol", "update", f"JobId={job}", "StartTime=now+3")
 
     def until_empty(self, seconds: float = 300) -> None:
         """Wait until nothing is queued."""
