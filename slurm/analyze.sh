@@ -33,14 +33,26 @@ if [ ${#movies[@]} -gt 1 ]; then
 fi
 if [ -z "${SLURM_JOB_ID:-}" ]; then
   # shellcheck disable=SC2086  # HRTEMVAE_SBATCH is a list of options
-  exec sbatch ${HRTEMVAE_SBATCH:-} "$home/slurm/analyze.sh" "${movies[@]}" "$@"
+  exec sbatch --export=ALL ${HRTEMVAE_SBATCH:-} "$home/slurm/analyze.sh" "${movies[@]}" "$@"
 fi
 
+heed_signals
+if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
+  # Begun anew was the first start; this one goes on.
+  for option; do
+    shift
+    [[ $option == --rest* ]] || set -- "$@" "$option"
+  done
+fi
 full=${SLURM_JOB_NAME}-${SLURM_JOB_ID}.full.log
 bind_files_of "${movies[@]}" "$@"
 count_ranks
 worst=0
 for movie in "${movies[@]}"; do
+  if [ -n "$stopping" ]; then
+    worst=3
+    break
+  fi
   say "hrtemvae analyze $movie"
   launch hrtemvae analyze "$(realpath -ms -- "$movie")" "$@" && code=0 || code=$?
   [ "$code" -le "$worst" ] || worst=$code

@@ -3,6 +3,11 @@
 # A script sets `home`, the folder of the project, before it reads this file, and `full` before it launches ranks.
 : "${home:?}" "${full:=}"
 
+# A task of an array by its own number: the plain one may mean the whole array.
+job=${SLURM_JOB_ID:-}
+[ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+stopping=
+
 say() { printf '%s  %s\n' "$(date '+%F %T')" "$*"; }
 
 refuse() {
@@ -15,13 +20,17 @@ settings() {
   local site=${HRTEMVAE_SITE:-}
   [ -z "$site" ] || [ -f "$site" ] || refuse "$site: HRTEMVAE_SITE names no file; see $home/configs/sites."
   [ -n "$site" ] || [ ! -f "$home/configs/sites/site.sh" ] || site=$home/configs/sites/site.sh
+  [ -z "${HRTEMVAE_IMAGE:-}" ] || HRTEMVAE_IMAGE=$(realpath -m -- "$HRTEMVAE_IMAGE")
   if [ -n "$site" ]; then
+    set +u # modules read variables that are not set
     # shellcheck source=/dev/null
     . "$site"
+    set -u
     HRTEMVAE_SITE=$(realpath -- "$site")
     export HRTEMVAE_SITE # for jobs that start in another folder
   fi
-  image=$(realpath -m -- "${HRTEMVAE_IMAGE:-$home/containers/hrtemvae.sif}")
+  image=${HRTEMVAE_IMAGE:-containers/hrtemvae.sif}
+  [[ $image == /* ]] || image=$home/$image
   [ -f "$image" ] || refuse "$image: there is no image; make it with \`hrtemvae image build\`, or name it in HRTEMVAE_IMAGE."
   export HRTEMVAE_IMAGE=$image
   local program
@@ -94,28 +103,25 @@ count_ranks() {
 # the file $full. Returns its exit code. At a signal to this script the ranks are asked to save what is
 # done and stop.
 launch() {
-  local cpus result caught logger step
+  local cpus result logger step
   cpus=$((SLURM_CPUS_ON_NODE * SLURM_JOB_NUM_NODES / ranks))
   cpus=${SLURM_CPUS_PER_TASK:-$((cpus > 0 ? cpus : 1))}
-  export OMP_NUM_THREADS=$cpus HRTEMVAE_STOP=$PWD/.hrtemvae-$SLURM_JOB_ID.stop
-  say "job $SLURM_JOB_ID on $SLURM_JOB_NODELIST: $ranks ranks with $cpus CPUs each; all words of all ranks in $full"
+  export OMP_NUM_THREADS=$cpus HRTEMVAE_STOP
+  say "job $job on $SLURM_JOB_NODELIST: $ranks ranks with $cpus CPUs each; all words of all ranks in $full"
   {
     date
-    scontrol show job "$SLURM_JOB_ID"
+    scontrol show job "$job"
     env | grep -E '^(SLURM|HRTEMVAE|OMP|OMPI|PMIX|PRTE|UCX|MPI|CUDA|ROCR)' | sort
     printf '%q ' "${container[@]}" "$image" "$@"
     echo
   } >>"$full"
   exec {log}> >(trap '' USR1 TERM; tee -a "$full" | words_for_people)
   logger=$!
-  stopping=
-  rm -f -- "$HRTEMVAE_STOP"
   # Ranks end together by themselves; --wait is for those that a lost rank leaves behind.
   # shellcheck disable=SC2086  # HRTEMVAE_SRUN is a list of options
-  srun --ntasks="$ranks" --cpus-per-task="$cpus" ${HRTEMVAE_SRUN:---mpi=pmix} --label --kill-on-bad-exit=0 --wait=10 \
+  srun --export=ALL --ntasks="$ranks" --cpus-per-task="$cpus" ${HRTEMVAE_SRUN:---mpi=pmix} --label --kill-on-bad-exit=0 --wait=10 \
     "${container[@]}" "$image" "$@" >&"$log" 2>&1 &
   step=$!
-  trap 'caught=1; ask_to_stop' USR1 TERM
   code=127
   while :; do
     caught=
@@ -123,20 +129,26 @@ launch() {
     [ "$result" = 127 ] || code=$result
     [ -n "$caught" ] || break
   done
-  trap - USR1 TERM
   exec {log}>&-
   wait "$logger" || :
-  rm -f -- "$HRTEMVAE_STOP"
   echo "srun ended with exit code $code" >>"$full"
   [ "$code" -le 4 ] || code=4 # srun's own, where ranks were killed or never ran
   [ "$code" != 4 ] || [ -z "$stopping" ] || code=3
   return "$code"
 }
 
+# From now on a signal to this script asks the ranks to stop.
+heed_signals() {
+  HRTEMVAE_STOP=$PWD/.hrtemvae-$SLURM_JOB_ID.stop
+  rm -f -- "$HRTEMVAE_STOP"
+  trap 'rm -f -- "$HRTEMVAE_STOP"' EXIT
+  trap ask_to_stop USR1 TERM
+}
+
 # By a file: a signal to the ranks would also reach the process that keeps the image mounted for them, and end it.
 ask_to_stop() {
   [ -n "$stopping" ] || say "asked to stop: saving what is done"
-  stopping=1
+  stopping=1 caught=1
   touch -- "$HRTEMVAE_STOP"
 }
 
@@ -154,7 +166,7 @@ may_go_on() {
     return 1
   fi
   # Slurm ends a job at its time limit, or because someone cancelled it; only scancel gives no reason.
-  case $(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *JobState=\([A-Z]*\) Reason=\([^ ]*\).*/\1 \2/p') in
+  case $(scontrol show job "$job" | sed -n 's/^ *JobState=\([A-Z]*\) Reason=\([^ ]*\).*/\1 \2/p') in
     "RUNNING "* | *" TimeLimit") ;;
     *)
       say "cancelled; submit it again to go on."
@@ -166,5 +178,5 @@ may_go_on() {
 # Put this job back into the queue.
 go_on() {
   say "back to the queue, to go on from there (start $((${SLURM_RESTART_COUNT:-0} + 2)))"
-  scontrol requeue "$SLURM_JOB_ID" || say "the job can't be put back into the queue; submit it again to go on."
+  scontrol requeue "$job" || say "the job can't be put back into the queue; submit it again to go on."
 }

@@ -20,37 +20,44 @@ home=$(dirname -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")")
 
 # Submit what is missing.
 submit() {
-  local queued listed size session results offset numbers id ids=() common
+  local queued listed size session results movies offset numbers id ids=() common code=0
   settings
   bind_files_of "$@"
   # Other options of one session are the same job; what is still in the queue is not submitted again.
   queued=$(squeue --me -h -r -o '%j %K' | sed -n 's/^hrtemvae-session-//p' | tr '\n' ';')
   size=$(scontrol show config | sed -n 's/^MaxArraySize *= *//p')
   listed=$(in_image hrtemvae session prepare "$@" --queued "$queued" --array-size "$size") || exit
-  { read -r session && IFS= read -r results; } <<<"$listed"
-  common=(--parsable --chdir="$results" --output=logs/slurm.log)
+  { read -r session && IFS= read -r results && IFS= read -r movies; } <<<"$listed"
+  common=(--parsable --export=ALL --chdir="$results" --output=logs/slurm.log)
   while read -r offset numbers; do
     # shellcheck disable=SC2086  # HRTEMVAE_SBATCH is a list of options
     id=$(sbatch "${common[@]}" ${HRTEMVAE_SBATCH:-} --job-name="hrtemvae-session-$session+$offset" \
-      --array="$numbers%${HRTEMVAE_AT_ONCE:-4}" "$home/slurm/session.sh" --movie "$offset") || exit
+      --array="$numbers%${HRTEMVAE_AT_ONCE:-4}" "$home/slurm/session.sh" --movie "$offset" "$movies") || {
+      code=$?
+      break
+    }
     ids+=("${id%%;*}")
-  done < <(tail -n +3 <<<"$listed")
-  if [ ${#ids[@]} = 0 ]; then
-    echo "nothing to submit"
-  else
+  done < <(tail -n +4 <<<"$listed")
+  if [ ${#ids[@]} -gt 0 ]; then
+    echo "submitted job array ${ids[*]}; results in $results"
     id=$(sbatch "${common[@]}" --job-name="hrtemvae-summary-$session" --dependency="afterany$(printf ':%s' "${ids[@]}")" \
-      "$home/slurm/session.sh" --summary) || exit
-    echo "submitted job array ${ids[*]} and its summary ${id%%;*}; results in $results"
+      "$home/slurm/session.sh" --summary "$movies") && echo "submitted its summary ${id%%;*}" || code=$?
+  elif [ "$code" = 0 ]; then
+    echo "nothing to submit"
   fi
   in_image hrtemvae session status -o "$results"
+  exit "$code"
 }
 
-# One movie of the session in this folder.
+# Movie number $1 + SLURM_ARRAY_TASK_ID of the session in this folder, whose movies are in $2.
 movie() {
   local index=$(($1 + SLURM_ARRAY_TASK_ID)) words=() log again
   settings
+  heed_signals
+  bind_files_of "$2"
   count_ranks
   mapfile -d '' -t words < <(in_image hrtemvae session begin "$index" --ranks "$ranks")
+  wait $! || exit
   if [ ${#words[@]} = 0 ]; then
     say "movie $index needs no work"
     return
@@ -70,9 +77,10 @@ movie() {
 case ${1:-} in
   '' | -*)
     case ${1:-} in
-      --movie) movie "$2" ;;
+      --movie) movie "$2" "$3" ;;
       --summary)
         settings
+        bind_files_of "$2"
         in_image hrtemvae session report
         ;;
       *) refuse "name a folder of movies first: slurm/session.sh FOLDER [-o RESULTS] [OPTIONS]" ;;

@@ -19,7 +19,7 @@ home=$(dirname -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")")
 settings
 if [ -z "${SLURM_JOB_ID:-}" ]; then
   # shellcheck disable=SC2086  # HRTEMVAE_SBATCH is a list of options
-  exec sbatch ${HRTEMVAE_SBATCH:-} "$home/slurm/train.sh" "$@"
+  exec sbatch --export=ALL ${HRTEMVAE_SBATCH:-} "$home/slurm/train.sh" "$@"
 fi
 bind_files_of "$@"
 say "training on $(hostname)"

@@ -15,6 +15,7 @@ from hrtemvae_hpc.files import replacing
 
 _NAME = "run.json"
 _EVERY_S = 10.0
+_TRIES = 5
 _LOST_AFTER_S = 120.0
 
 
@@ -107,17 +108,23 @@ class Claim:
     def take(self) -> None:
         """Claim the folder, which exists. Raises InputError where another run was faster."""
         self.check()
-        try:
-            self._write_new()
-        except FileExistsError:
-            lost = self._path.with_name(f".{self._path.name}.{socket.gethostname()}.{os.getpid()}")
+        for _ in range(_TRIES):
+            with suppress(FileExistsError, FileNotFoundError):
+                self._write_new()
+                self._told = time.monotonic()
+                return
+            self._set_aside()
+            self.check()
+        raise InputError(f"{self._path}: other runs want this result too; try again.")
+
+    def _set_aside(self) -> None:
+        """Remove a claim that is lost, unless another run has just replaced it."""
+        lost = self._path.with_name(f".{self._path.name}.{socket.gethostname()}.{os.getpid()}")
+        with suppress(FileNotFoundError):  # another run was faster
             self._path.replace(lost)
-            if run_at_work(self._folder, lost.name):  # another run has just taken it
+            if run_at_work(self._folder, lost.name):
                 lost.replace(self._path)
-                self.check()
             lost.unlink(missing_ok=True)
-            self._write_new()
-        self._told = time.monotonic()
 
     def _write_new(self) -> None:
         text = json.dumps(asdict(this_run())).encode()

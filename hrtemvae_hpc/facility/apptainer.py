@@ -51,7 +51,7 @@ class Apptainer:
         inspected = self._client.inspect(str(image))
         if "attributes" not in inspected:
             return None
-        return dict(inspected["attributes"]["labels"])
+        return dict(inspected["attributes"]["labels"] or {})
 
     def output(self, image: Path, command: Sequence[str]) -> str:
         """What ``command`` prints inside ``image``; raises InputError where it fails."""

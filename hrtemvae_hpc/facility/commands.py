@@ -55,6 +55,7 @@ def _add_session_commands(session: argparse.ArgumentParser) -> None:
     prepare.add_argument("--array-size", type=int, default=1001, help=argparse.SUPPRESS)
     for command in (submit, run, prepare):
         command.add_argument("movies", type=Path, help="folder with movies, searched to any depth")
+        command.add_argument("--refused", action="store_true", help="also movies that were refused as they are")
         add_analysis_options(command)
     for command in (status, report):
         command.add_argument("movies", type=Path, nargs="?", help="folder with movies")
@@ -117,8 +118,10 @@ def _session_submit(options: argparse.Namespace) -> int:
             "single machine use `hrtemvae session run`."
         )
     output = [] if options.output is None else ["-o", options.output]
+    refused = ["--refused"] * options.refused
     sys.stdout.flush()
-    return subprocess.run(["bash", script, options.movies, *output, *words_again(options)], check=False).returncode
+    command = ["bash", script, options.movies, *output, *refused, *words_again(options)]
+    return subprocess.run(command, check=False).returncode
 
 
 def _session_run(options: argparse.Namespace) -> int:
@@ -129,7 +132,9 @@ def _session_run(options: argparse.Namespace) -> int:
 
     session = begin_session(options.movies, _session_folder(options), words_again(options))
     try:
-        run_session(session, options.ranks, lambda text: print(text, flush=True))
+        run_session(
+            session, session.missing(refused=options.refused), options.ranks, lambda text: print(text, flush=True)
+        )
     finally:
         print(describe_session(session))
         print(f"report: {write_session_page(session)}")
@@ -156,8 +161,9 @@ def _session_prepare(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.facility.session import array_chunks, begin_session, queued_of
 
     session = begin_session(options.movies, _session_folder(options), words_again(options))
-    print(session.id, session.folder, sep="\n")
-    for offset, numbers in array_chunks(session.missing(queued_of(session, options.queued)), options.array_size):
+    print(session.id, session.folder, session.movies_folder, sep="\n")
+    missing = session.missing(queued_of(session, options.queued), options.refused)
+    for offset, numbers in array_chunks(missing, options.array_size):
         print(offset, numbers)
     return 0
 

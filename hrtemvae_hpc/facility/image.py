@@ -43,7 +43,7 @@ def build_image(target: Path, torch: str, arguments: Sequence[str], say: Callabl
     """
     if not DEFINITION.is_file():
         raise InputError(f"{DEFINITION}: there is no definition file; build the image in a checkout of the project.")
-    if not target.absolute().parent.is_dir() or target.is_dir():
+    if not os.access(target.absolute().parent, os.W_OK) or target.is_dir():
         raise InputError(f"{target}: can't be written there; choose another place with -o.")
     if malformed := [a for a in arguments if "=" not in a]:
         raise InputError(f"--build-arg {malformed[0]}: give KEY=VALUE, see %arguments in {DEFINITION}.")
@@ -128,7 +128,7 @@ def test_image(image: Path) -> str:
     except subprocess.CalledProcessError as error:
         told = "\n  ".join(last)
         raise RankFailed(f"{image}: its test fails. Its last words:\n  {told}") from error
-    return last[-1]
+    return last[-1] if last else "passed"
 
 
 def _labels(apptainer: Apptainer, image: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 
 from hrtemvae_hpc.distributed.claim import Run, run_at_work
-from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.files import replacing
 
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".emd", ".hspy")
@@ -64,6 +64,11 @@ class Movie:
     run: Run | None
     attempts: tuple[Attempt, ...]
     reason: str = ""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the program said that its input was wrong, and the file is still the same."""
+        return self.state is State.FAILED and self.attempts[-1].code == InputError.exit_code
 
     @property
     def device_hours(self) -> float:
@@ -115,14 +120,10 @@ class Session:
         """The worst exit code that a movie was left with; 0 where all are done."""
         return max((m.attempts[-1].code or 0 for m in self.movies if m.state is State.FAILED), default=0)
 
-    def missing(self, queued: frozenset[int] = frozenset()) -> list[int]:
-        """The movies that are neither done nor at work nor queued, and not refused as they are."""
-        return [
-            m.index
-            for m in self.movies
-            if m.index not in queued
-            and (m.state is State.WAITING or (m.state is State.FAILED and m.attempts[-1].code != InputError.exit_code))
-        ]
+    def missing(self, queued: frozenset[int] = frozenset(), refused: bool = False) -> list[int]:
+        """The movies that are neither done nor at work nor queued; those refused as they are only if ``refused``."""
+        missing = (m for m in self.movies if m.index not in queued and m.state in (State.WAITING, State.FAILED))
+        return [m.index for m in missing if refused or not m.refused]
 
     def arguments(self, movie: Movie) -> list[str]:
         """The words of the command that analyses ``movie``."""
@@ -133,8 +134,11 @@ class Session:
         movie = self.movie(index)
         if movie.state in (State.DONE, State.RUNNING):
             return None
-        for path in (movie.result, movie.log):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for path in (movie.result, movie.log):
+                path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RankFailed(f"{path.parent}: can't be made ({error.strerror}); make room and submit again.") from error
         record = self._record(index)
         same = (record.bytes, record.modified) == _stamp(movie.path)
         before = record.attempts if same else ()
@@ -158,13 +162,17 @@ class Session:
             return Record(*_stamp(self.movies_folder / self.names[index]))
 
     def _write_record(self, index: int, record: Record) -> None:
-        with replacing(self.folder / "records" / f"{index}.json") as aside:
-            aside.write_text(json.dumps(asdict(record), indent=1))
+        path = self.folder / "records" / f"{index}.json"
+        try:
+            with replacing(path) as aside:
+                aside.write_text(json.dumps(asdict(record), indent=1))
+        except OSError as error:
+            raise RankFailed(f"{path}: can't be written ({error.strerror}); make room and submit again.") from error
 
 
 def _stamp(path: Path) -> tuple[int, float]:
     try:
-        known = path.stat()
+        known = path.lstat()  # a link's target may be out of sight
     except OSError:
         return 0, 0.0
     return known.st_size, known.st_mtime
@@ -204,8 +212,8 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
     Raises InputError where there are no movies, or the session was begun with other options.
     """
     movies, folder = movies.absolute(), folder.absolute()
-    if not movies.is_dir():
-        raise InputError(f"{movies}: there is no such folder of movies.")
+    if not os.access(movies, os.R_OK | os.X_OK) or not movies.is_dir():
+        raise InputError(f"{movies}: there is no such folder of movies, or it can't be read.")
     names = _find(movies, folder)
     known: tuple[str, ...] = ()
     if (folder / "session.json").exists():
@@ -217,8 +225,9 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
             )
         known = before.names
     session = Session(folder, movies, tuple(options), (*known, *sorted(set(names) - set(known))))
-    if "\n" in str(folder):
-        raise InputError(f"{str(folder)!r}: a line break in a folder's name is more than Slurm bears; choose another.")
+    for place in (movies, folder):
+        if "\n" in str(place):
+            raise InputError(f"{str(place)!r}: a line break in a folder's name is more than Slurm bears; rename it.")
     if not session.names:
         raise InputError(f"{movies}: holds no movies ({', '.join(SUFFIXES)}); name another folder.")
     try:

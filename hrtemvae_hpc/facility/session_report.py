@@ -1,6 +1,7 @@
 """The page of a session: its movies by how much happens in them, a picture of each, and what failed and why."""
 
 import base64
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -45,7 +46,7 @@ def write_session_page(session: Session) -> Path:
         try:
             findings.append(_find(session, movie, name))
         except InputError as error:
-            others.append((name, State.FAILED.value, str(error), movie))
+            others.append((name, State.FAILED.value, printable(str(error)), movie))
     findings.sort(key=lambda f: f.score, reverse=True)
     movies = list(session.movies)
     ends = [a.ended for m in movies for a in m.attempts if a.ended is not None]
@@ -81,7 +82,7 @@ def _find(session: Session, movie: Movie, name: str) -> Finding:
         if process["bad_frames"]:
             facts += f", {len(process['bad_frames'])} frames left out"
     page = movie.result.with_suffix(".html")
-    link = quote(str(page.relative_to(session.folder))) if page.exists() else ""
+    link = quote(os.fsencode(page.relative_to(session.folder))) if page.exists() else ""
     leading = f"z{shown[0].latent}" if shown else "none"
     return Finding(movie, name, score, leading, picture, link, facts)
 

@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from hrtemvae_hpc.errors import InputError, Stopped
@@ -15,8 +15,8 @@ from hrtemvae_hpc.facility.session_status import printable, remark
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-def run_session(session: Session, ranks: int, say: Callable[[str], None]) -> None:
-    """Analyse every movie that is missing, on ``ranks`` ranks, one after the other.
+def run_session(session: Session, todo: Sequence[int], ranks: int, say: Callable[[str], None]) -> None:
+    """Analyse the movies ``todo`` one after the other, each on ``ranks`` ranks.
 
     Raises Stopped at SIGINT, SIGTERM or SIGUSR1, which also stop the analysis at work; InputError without an MPI
     for several ranks.
@@ -24,7 +24,6 @@ def run_session(session: Session, ranks: int, say: Callable[[str], None]) -> Non
     if ranks > 1 and shutil.which("mpirun") is None:
         raise InputError("mpirun is not on the PATH; install an MPI, or leave out --ranks.")
     launcher = ["mpirun", "-n", str(ranks)] if ranks > 1 else []
-    todo = session.missing()
     for count, index in enumerate(todo, 1):
         movie = session.begin(index, ranks)
         if movie is None:

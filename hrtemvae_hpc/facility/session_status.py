@@ -14,6 +14,8 @@ def describe_session(session: Session) -> str:
         lines.append(f"{_name(session, m):{width}}  {facts}  {remark(m)}".rstrip())
     total = sum(m.device_hours for m in movies)
     lines.append(", ".join(f"{n} {state.value}" for state, n in counts.items() if n) + f"; {total:.2f} device hours")
+    if any(m.refused for m in movies):
+        lines.append("what was refused is tried again when its file changes, or with --refused.")
     return "\n".join(lines)
 
 
@@ -31,5 +33,5 @@ def remark(movie: Movie) -> str:
     if movie.run is not None:
         return str(movie.run)
     if movie.state is State.WAITING and movie.attempts:
-        return f"stopped: {movie.reason or 'its last run vanished without a word.'}"
-    return movie.reason
+        return f"stopped: {printable(movie.reason) or 'its last run vanished without a word.'}"
+    return printable(movie.reason)

@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("micrographs", nargs="*", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--simulated", type=int, default=20_000, help="simulated segments an epoch")
+    parser.add_argument("--simulated", type=int, default=20_000, help="simulated segments an epoch, thousands")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 

@@ -74,7 +74,7 @@ def test_nothing_of_the_hosts_python_shadows_the_images(image: Path, tmp_path: P
     (tmp_path / "numpy.py").write_text("raise ImportError('shadowed')")
     told = subprocess.run(
         ["apptainer", "run", "--env", f"PYTHONPATH={tmp_path}", image, "--version"],
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path)},
+        env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,

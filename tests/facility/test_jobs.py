@@ -212,7 +212,7 @@ def test_a_movie_that_is_not_there(queue: Queue) -> None:
 
 
 def test_training_runs_in_the_image(queue: Queue) -> None:
-    job = queue.submit(TRAIN, "-o", "model.safetensors", "--simulated", "512", "--epochs", "1")
+    job = queue.submit(TRAIN, "-o", "model.safetensors", "--simulated", "1000", "--epochs", "1")
     queue.until_state(job, "COMPLETED")
     assert (queue.folder / "model.safetensors").stat().st_size > 10**6
 

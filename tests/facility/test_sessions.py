@@ -31,7 +31,8 @@ def test_a_night(queue: Queue, image: Path, tmp_path: Path) -> None:
     make_movies(tmp_path / "night 1")
     done = queue.script(SESSION, "night 1", *OPTIONS, HRTEMVAE_AT_ONCE="3")
     assert done.returncode == 0, done.stderr
-    array, summary = re.findall(r"job array (\d+) and its summary (\d+)", done.stdout)[0]
+    (array,) = re.findall(r"job array (\d+)", done.stdout)
+    (summary,) = re.findall(r"summary (\d+)", done.stdout)
     assert "ArrayTaskThrottle=3" in run("scontrol", "show", "job", array).stdout
     assert f"afterany:{array}_*(unfulfilled)" in queue.facts(summary)["Dependency"]
     # Submitted again while it runs: nothing is started twice.
@@ -60,19 +61,23 @@ def test_a_night(queue: Queue, image: Path, tmp_path: Path) -> None:
 
 def test_a_movie_stopped_in_the_night_goes_on(queue: Queue, image: Path, movie: Path, tmp_path: Path) -> None:
     (tmp_path / "night").mkdir()
+    # The last task of an array has the number of the array itself.
+    for name in ("a.h5", "b.h5"):
+        run("hrtemvae", "simulate", "-o", tmp_path / "night" / name, "--frames", 4, "--size", 192, 192)
     shutil.copy(movie, tmp_path / "night" / "long.h5")
     done = queue.script(SESSION, "night", "--step", "6", HRTEMVAE_SBATCH="--nodes=2")
     array = re.findall(r"job array (\d+)", done.stdout)[0]
     result = tmp_path / "night.maps" / "long.h5.maps.h5"
     queue.until_tiles(result, 1)
     queue.until(lambda: re.search(r"long.h5 +running .*[1-9]% done", status(queue, image, "night")), 60, "progress")
-    run("scancel", "--signal=USR1", "--batch", f"{array}_0")
-    queue.until(lambda: "waiting" in status(queue, image, "night"), 30, "a movie that waits")
-    assert "stopped by its batch script" in status(queue, image, "night")
-    queue.go_on(f"{array}_0")
+    run("scancel", "--signal=USR1", "--batch", f"{array}_2")
+    waits = "waiting .* stopped by its batch script"
+    queue.until(lambda: re.search(waits, status(queue, image, "night")), 30, "a movie that waits")
+    queue.go_on(f"{array}_2")
     queue.until_empty()
     told = status(queue, image, "night")
     assert re.search("long.h5 +done +2 ", told), told
+    assert len(re.findall("[ab].h5 +done +1 ", told)) == 2, told
     run("hrtemvae", "analyze", movie, "-o", tmp_path / "alone.h5", "--step", 6)
     assert_same_maps(result, tmp_path / "alone.h5")
 
@@ -91,7 +96,7 @@ def test_what_is_submitted(queue: Queue, tmp_path: Path) -> None:
         "Requeue=1",
         "TimeLimit=02:00:00",
         "NumNodes=2",
-        f"Command={SESSION} --movie 0",
+        f"Command={SESSION} --movie 0 {tmp_path}/n",
         f"WorkDir={tmp_path}/n.maps",
         f"StdOut={tmp_path}/n.maps/logs/slurm.log",
     ):
