@@ -138,7 +138,7 @@ def test_a_session_that_is_stopped_goes_on(ranks: int, tmp_path: Path) -> None:
     (tmp_path / "night").mkdir()
     simulate = command_line(["simulate", "-o", "night/long.h5", "--frames", 30])
     subprocess.run(simulate, cwd=tmp_path, env=environment(), check=True)
-    command = command_line(["session", "run", "night", "--ranks", ranks, "--step", 6])
+    command = command_line(["session", "run", "night", "--ranks", ranks, "--step", 10])
     running = subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -150,7 +150,7 @@ def test_a_session_that_is_stopped_goes_on(ranks: int, tmp_path: Path) -> None:
     assert running.returncode == 3, told
     assert "Traceback" not in told
     assert "tiles are saved" in (tmp_path / "night.maps/logs/long.h5.log").read_text()
-    done = run_session(tmp_path, "run", "night", "--ranks", ranks, "--step", 6)
+    done = run_session(tmp_path, "run", "night", "--ranks", ranks, "--step", 10)
     assert done.code == 0, done.text
     assert "going on" in (tmp_path / "night.maps/logs/long.h5.log").read_text()
 
