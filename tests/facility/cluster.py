@@ -49,7 +49,7 @@ def install() -> None:
         return
     quiet = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
     run("apt-get", "update", env=quiet)
-    run("apt-get", "install", "-y", "--no-install-recommends", *_PACKAGES.split(), env=quiet)
+    run("apt-get", "install", "-y", *_PACKAGES.split(), env=quiet)
 
 
 def install_apptainer(folder: Path) -> None:
