@@ -23,7 +23,7 @@ submit() {
   local queued listed size session results movies offset numbers id ids=() common code=0
   settings
   bind_files_of "$@"
-  # Other options of one session are the same job; what is still in the queue is not submitted again.
+  # What is still in the queue is not submitted again.
   queued=$(squeue --me -h -r -o '%j %K' | sed -n 's/^hrtemvae-session-//p' | tr '\n' ';')
   size=$(scontrol show config | sed -n 's/^MaxArraySize *= *//p')
   listed=$(in_image hrtemvae session prepare "$@" --queued "$queued" --array-size "$size") || exit

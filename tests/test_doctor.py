@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import command_line, environment
+from conftest import command_line, environment, unavailable
 
 from hrtemvae_hpc.movie import hdf5_check
 
@@ -28,7 +28,8 @@ def doctor(folder: Path, ranks: int | None = None, **variables: str) -> tuple[in
 def test_where_all_is_well(ranks: int | None, tmp_path: Path) -> None:
     code, told = doctor(tmp_path, ranks, OMP_NUM_THREADS="2")
     assert code == 0
-    looked_at = {"program", "ranks", "MPI", "devices", "threads", "driver", "memory", "/dev/shm", "HDF5", "results"}
+    looked_at = {"program", "ranks", "MPI", "devices", "threads", "driver", "memory", "/dev/shm"}
+    looked_at |= {"binds", "HDF5", "results"}
     assert set(told) == looked_at | {"verdict"}
     assert f"ok       {ranks or 1} on " in told["ranks"]
     assert ("libmpi" in told["MPI"]) == bool(ranks)
@@ -49,6 +50,13 @@ def test_a_scratch_that_is_not_there(tmp_path: Path) -> None:
     assert "scratch" in told["verdict"]
 
 
+def test_a_folder_that_is_not_bound(tmp_path: Path) -> None:
+    assert doctor(tmp_path, HRTEMVAE_BIND=f"/tmp {tmp_path}")[0] == 0
+    code, told = doctor(tmp_path, HRTEMVAE_BIND=f"/tmp {tmp_path}/none")
+    assert code == 2
+    assert "WRONG" in told["binds"]
+
+
 def test_another_pythons_packages(tmp_path: Path) -> None:
     code, told = doctor(tmp_path, PYTHONPATH=str(tmp_path))
     assert code == 0
@@ -57,7 +65,7 @@ def test_another_pythons_packages(tmp_path: Path) -> None:
 
 def test_fewer_threads_than_processors(tmp_path: Path) -> None:
     if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("one processor")
+        unavailable("this machine has one processor")
     _, told = doctor(tmp_path, OMP_NUM_THREADS="1")
     assert "warning" in told["threads"]
 

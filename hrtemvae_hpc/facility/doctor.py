@@ -114,7 +114,7 @@ def _look_around(world: World) -> Place:
         device = device_name(bind_device(world))
     except RuntimeError as error:
         device = f"unusable ({' '.join(str(error).split())})"
-    checks = [check(world) for check in (_driver, _memory, _shared_memory, _hdf5, *_folders())]
+    checks = [check(world) for check in (_driver, _memory, _shared_memory, _binds, _hdf5, *_folders())]
     return Place(world.rank, socket.gethostname(), device, len(os.sched_getaffinity(0)), checks)
 
 
@@ -192,6 +192,18 @@ def _shared_memory(world: World) -> Check:
     if free < needed:
         return Check("/dev/shm", WARNING, f"{free / 1e6:.0f} MB free", "small for MPI: start fewer ranks a node.")
     return Check("/dev/shm", OK, f"{free / 1e9:.1f} GB free")
+
+
+def _binds(_: World) -> Check:
+    """The folders that HRTEMVAE_BIND and the container program were asked to show."""
+    asked = os.environ.get("HRTEMVAE_BIND", "").split()
+    given = os.environ.get("APPTAINER_BIND", os.environ.get("SINGULARITY_BIND", ""))
+    asked += [place for entry in given.split(",") if entry for place in entry.split(":")[1:2] or [entry]]
+    absent = [place for place in asked if not Path(place).exists()]
+    found = ", ".join(dict.fromkeys(asked)) or "none asked for"
+    if absent:
+        return Check("binds", WRONG, found, f"{', '.join(absent)} can't be seen: bind it, or take it off the list.")
+    return Check("binds", OK, found)
 
 
 def _hdf5(_: World) -> Check:

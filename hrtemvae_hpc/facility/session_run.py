@@ -1,6 +1,5 @@
 """A session on one machine without Slurm: movie after movie, each by a process of its own."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -48,7 +47,7 @@ def _run(command: list[str], log: int) -> tuple[int, bool]:
         nonlocal stopped
         stopped = True
         # mpirun passes this one on to the ranks, which save what is done.
-        os.kill(process.pid, signal.SIGUSR1)
+        process.send_signal(signal.SIGUSR1)
 
     before = {number: signal.signal(number, pass_on) for number in _STOPS}
     try:

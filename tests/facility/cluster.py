@@ -54,7 +54,7 @@ def install() -> None:
 
 def install_apptainer(folder: Path) -> None:
     """Apptainer, as if it were installed on this machine."""
-    if shutil.which("apptainer"):
+    if shutil.which("apptainer") and not subprocess.run(["apptainer", "--version"], check=False).returncode:
         return
     root = folder / "apptainer"
     if not (root / "usr/bin/apptainer").exists():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import unavailable
 
 from .cluster import Cluster, install, install_apptainer, run
 
@@ -24,7 +25,7 @@ def cluster() -> Iterator[Cluster]:
     """Two nodes that wait for jobs."""
     willing = os.environ.get("CI") or os.environ.get("HRTEMVAE_THROWAWAY_MACHINE")
     if os.geteuid() != 0 or not willing or not Path("/etc/debian_version").exists():
-        pytest.skip(
+        unavailable(
             "installs Slurm and Apptainer as root: on a Debian machine that may be thrown away, set "
             "HRTEMVAE_THROWAWAY_MACHINE=yes"
         )
