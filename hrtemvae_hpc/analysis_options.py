@@ -20,6 +20,7 @@ _OVERRIDES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("--on-bad-frame", "movie.on_bad_frame", {"metavar": "stop|skip", "help": "frames that can't be decoded"}),
     ("--clip-outliers", "preprocess.clip_outliers", {"action": "store_true", "help": "clip hot pixels"}),
     ("--low-pass", "preprocess.low_pass", {"action": "store_true", "help": "Gaussian low-pass of 0.25 cycles/pixel"}),
+    ("--resample", "preprocess.resample", {"metavar": "model|FACTOR", "help": "scale frames to the model's, or by"}),
     ("--step", "windows.step", {"type": int, "metavar": "PIXELS", "help": "distance of windows (8)"}),
     ("--scaling", "windows.scaling", {"metavar": "window|frame", "help": "what is scaled to 0..1 together (window)"}),
     ("--model", "encoding.model", {"metavar": "FILE", "help": "model file (the bundled weights)"}),
@@ -38,10 +39,12 @@ def add_analysis_options(command: argparse.ArgumentParser) -> None:
 
 def configuration(options: argparse.Namespace) -> "AnalysisConfig":
     """The configuration that ``options`` ask for. Raises InputError where there is none such."""
-    from hrtemvae_hpc.config import load_config
+    from hrtemvae_hpc.config import AnalysisConfig, load_config
 
     given = {key: getattr(options, key) for _, key, _ in _OVERRIDES}
-    return load_config(options.config, {key: value for key, value in given.items() if value is not None})
+    return load_config(
+        options.config, {key: value for key, value in given.items() if value is not None}, AnalysisConfig
+    )
 
 
 def words_again(options: argparse.Namespace) -> list[str]:

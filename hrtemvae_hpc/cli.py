@@ -3,15 +3,17 @@
 import argparse
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.analysis_options import add_analysis_options, configuration
-from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed, Stopped
+from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed, Stopped, tell
 from hrtemvae_hpc.facility.commands import add_facility_commands
+from hrtemvae_hpc.model_commands import add_model_commands
+from hrtemvae_hpc.segments.commands import add_segment_commands
+from hrtemvae_hpc.training.commands import add_training_commands
 
 if TYPE_CHECKING:
     from hrtemvae_hpc.distributed.guard import StopRequest
@@ -52,72 +54,42 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--dose", type=float, default=60.0, help="electrons a pixel and frame (60)")
     simulate.add_argument("--seed", type=int, default=0)
 
-    model = add("model", lambda _: 2, "Work with model files.")
-    models = model.add_subparsers(required=True, metavar="COMMAND")
-    keras = models.add_parser("import-keras", help="Read a network saved by Keras 3 (.keras files).")
-    keras.set_defaults(run=_import_keras)
-    keras.add_argument("encoder", type=Path)
-    keras.add_argument("decoder", type=Path, nargs="?")
-    keras.add_argument("-o", "--output", type=Path, required=True, help="model file (.safetensors)")
+    add_model_commands(add)
+    add_segment_commands(add)
+    add_training_commands(add)
     add_facility_commands(add)
     return parser
 
 
 def _plan(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.distributed.job import plan_analysis
+    from hrtemvae_hpc.distributed.launch import run_in_world
 
     def job(world: "World") -> None:
         text = plan_analysis(world, options.movie, world.on_root(lambda: configuration(options)))
         if world.is_root:
             print(text)
 
-    _in_world(job)
+    run_in_world(job)
 
 
 def _analyze(options: argparse.Namespace) -> int:
-    from hrtemvae_hpc.distributed.guard import run_guarded
-
-    return run_guarded(lambda stop: _run(lambda _: _analyze_as_rank(options, stop), options))
-
-
-def _analyze_as_rank(options: argparse.Namespace, stop: "StopRequest") -> int:
     from hrtemvae_hpc.distributed.job import analyze
-    from hrtemvae_hpc.maps.report import write_page
+    from hrtemvae_hpc.distributed.launch import run_guarded_in_world
+    from hrtemvae_hpc.maps.report import write_result_page
 
     output = options.output or Path(f"{options.movie.stem}.maps.h5")
 
-    def job(world: "World") -> None:
+    def job(world: "World", stop: "StopRequest") -> None:
         config = world.on_root(lambda: configuration(options))
         if not analyze(world, options.movie, config, output, options.restart, stop):
             return
         try:
-            print(f"report: {write_page(output, output.with_suffix('.html'))}", file=sys.stderr)
+            print(f"report: {write_result_page(output, output.with_suffix('.html'))}", file=sys.stderr)
         except InputError as error:
             raise RankFailed(f"the result {output} is complete, but its page could not be drawn: {error}") from error
 
-    _in_world(job, lambda: bool(stop))
-
-
-def _in_world(job: Callable[["World"], None], stop: Callable[[], bool] = lambda: False) -> NoReturn:
-    """Run ``job`` on this rank and end the rank, and where it must be all of them, with the right exit code."""
-    from hrtemvae_hpc.distributed.guard import rank_of_launcher
-    from hrtemvae_hpc.distributed.world import join_world
-
-    try:
-        world = join_world(stop)
-    except InputError as error:
-        if rank_of_launcher() != 0:
-            os._exit(error.exit_code)  # rank 0 says it for all
-        raise
-    try:
-        job(world)
-    except HrtemvaeError as error:
-        _say(error, "" if world.is_root else f"rank {world.rank} on {world.host}: ")
-        world.leave(error.exit_code)
-    except Exception:  # noqa: BLE001  a defect of ours must end every rank
-        traceback.print_exc()
-        world.abort(1)
-    world.leave(0)
+    return run_guarded_in_world(job)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -136,28 +108,11 @@ def _simulate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _import_keras(options: argparse.Namespace) -> int:
-    from hrtemvae_hpc.model.checkpoint import save_model
-    from hrtemvae_hpc.model.keras_file import import_keras
-
-    for source in (options.encoder, options.decoder):
-        if source is not None and options.output.exists() and source.exists() and options.output.samefile(source):
-            raise InputError(f"{options.output}: is the file to be read; choose another output with -o.")
-    model = import_keras(options.encoder, options.decoder)
-    save_model(model, options.output)
-    print(f"{options.output}: {model.architecture.latents} latents, window {model.architecture.window}")
-    return 0
-
-
-def _say(error: HrtemvaeError, where: str = "") -> None:
-    print(f"hrtemvae: {where}{error}", file=sys.stderr, flush=True)
-
-
 def _run(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     try:
         return command(options)
     except HrtemvaeError as error:
-        _say(error)
+        tell(error)
         return error.exit_code
     except KeyboardInterrupt:
         return Stopped.exit_code

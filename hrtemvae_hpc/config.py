@@ -1,4 +1,4 @@
-"""The configuration of an analysis: a YAML file and the command line, checked against one schema.
+"""The configuration of an analysis, and how any configuration is read: a YAML file and the command line, one schema.
 
 The defaults are the article's values. Every value that changes a map is in `movie`, `preprocess`, `windows`
 or `encoding`; `run` says only how the work is done.
@@ -7,7 +7,7 @@ or `encoding`; `run` says only how the work is done.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -59,14 +59,30 @@ def parse_frames(value: Any) -> Any:
     return tuple(int(g) if g else None for g in match.groups())
 
 
+def parse_factor(value: Any) -> Any:
+    """``model``, or a number between 0.05 and 20."""
+    if value is None or value == "model":
+        return value
+    try:
+        factor = float(value)
+    except (TypeError, ValueError):
+        factor = 0.0
+    if not 0.05 <= factor <= 20:
+        raise ValueError("choose model or a factor between 0.05 and 20")
+    return factor
+
+
 Bounds = tuple[int | None, int | None]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a configuration: frozen, and without keys that nobody knows."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    example: ClassVar[str] = ""  # of a whole configuration: the file that explains it
 
 
-class MovieSection(_Section):
+class MovieSection(Section):
     """Which pixels of the file are analysed."""
 
     dataset: str | None = Field(None, description="path of the movie inside the file; found by itself if null")
@@ -84,14 +100,17 @@ class MovieSection(_Section):
     )
 
 
-class PreprocessSection(_Section):
+class PreprocessSection(Section):
     """What is done to a whole frame (the region of interest of it) before it is cut into windows."""
 
     clip_outliers: bool = Field(False, description="set pixels above mean + 3.717 sigma to mean + 3.5 sigma")
     low_pass: bool = Field(False, description="Gaussian low-pass, sigma 0.25 cycles per pixel")
+    resample: Annotated[Literal["model"] | float | None, BeforeValidator(parse_factor)] = Field(
+        None, description="to the model's nm a pixel, or by a factor; not if null"
+    )
 
 
-class WindowsSection(_Section):
+class WindowsSection(Section):
     """How windows are laid over a frame and scaled."""
 
     step: int = Field(8, ge=1, description="pixels between neighbouring windows")
@@ -100,14 +119,14 @@ class WindowsSection(_Section):
     )
 
 
-class EncodingSection(_Section):
+class EncodingSection(Section):
     """Which network turns windows into latents."""
 
     model: str | None = Field(None, description="model file; the bundled weights if null")
     precision: Literal["fp32", "tf32", "bf16"] = Field("fp32", description="arithmetic of the network")
 
 
-class RunSection(_Section):
+class RunSection(Section):
     """How the work is done; none of this changes a map."""
 
     max_memory: Annotated[int | None, BeforeValidator(parse_bytes)] = Field(
@@ -117,8 +136,10 @@ class RunSection(_Section):
     silent_after: float = Field(120.0, gt=0, description="seconds without progress after which a rank is named")
 
 
-class AnalysisConfig(_Section):
+class AnalysisConfig(Section):
     """Everything that decides an analysis but the movie file itself."""
+
+    example: ClassVar[str] = "configs/analyze.yaml"
 
     movie: MovieSection = MovieSection()
     preprocess: PreprocessSection = PreprocessSection()
@@ -127,11 +148,16 @@ class AnalysisConfig(_Section):
     run: RunSection = RunSection()
 
 
-def load_config(path: Path | None, overrides: Mapping[str, Any]) -> AnalysisConfig:
+C = TypeVar("C", bound=Section)
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any], schema: type[C]) -> C:
     """The configuration of ``path`` (or the defaults) with ``overrides`` such as ``{"windows.step": 4}``.
 
-    Raises InputError that names the file, the path of the key and what is allowed there.
+    ``schema`` names in ``example`` the file that lists its keys. Raises InputError that names the file, the path of
+    the key and what is allowed there.
     """
+    example = schema.example
     values: dict[str, Any] = {}
     if path is not None:
         try:
@@ -141,9 +167,8 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> AnalysisConf
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())}).") from error
         if not isinstance(loaded, dict | None):
-            raise InputError(
-                f"{path}: a configuration is made of sections such as `windows:`; see configs/analyze.yaml."
-            )
+            first = next(iter(schema.model_fields))
+            raise InputError(f"{path}: a configuration is made of sections such as `{first}:`; see {example}.")
         # A section of a commented-out file is null: it stands for its defaults.
         values = {key: {} if section is None else section for key, section in (loaded or {}).items()}
     for key, value in overrides.items():
@@ -151,13 +176,13 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> AnalysisConf
         if isinstance(values.setdefault(section, {}), dict):
             values[section][name] = value
     try:
-        return AnalysisConfig.model_validate(_lists_to_tuples(values))
+        return schema.model_validate(_lists_to_tuples(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if isinstance(part, str) and "[" not in part)
+        first_error = error.errors()[0]
+        key = ".".join(str(part) for part in first_error["loc"] if isinstance(part, str) and "[" not in part)
         from_flag = key in overrides
         where = "--" + key.split(".")[-1].replace("_", "-") if from_flag else f"{path}: `{key}`"
-        raise InputError(f"{where}: {_reason(first)}") from error
+        raise InputError(f"{where}: {_reason(first_error, example)}") from error
 
 
 def _lists_to_tuples(value: Any) -> Any:
@@ -166,8 +191,8 @@ def _lists_to_tuples(value: Any) -> Any:
     return tuple(_lists_to_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-def _reason(error: Any) -> str:
+def _reason(error: Any, example: str) -> str:
     if error["type"] == "extra_forbidden":
-        return "no such key; configs/analyze.yaml lists all there are."
+        return f"no such key; {example} lists all there are."
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{message[0].lower()}{message[1:]}, not {error['input']!r}."

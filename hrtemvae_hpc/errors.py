@@ -1,5 +1,7 @@
 """The errors a user can meet, each with the exit code it ends the program with."""
 
+import sys
+
 
 class HrtemvaeError(Exception):
     """Base class: a sentence that says what is wrong, where, and what to do."""
@@ -23,3 +25,8 @@ class RankFailed(HrtemvaeError):
     """A rank, a device or the disk failed while the work was under way."""
 
     exit_code = 4
+
+
+def tell(error: HrtemvaeError, where: str = "") -> None:
+    """Say ``error`` on standard error, in the program's name."""
+    print(f"hrtemvae: {where}{error}", file=sys.stderr, flush=True)

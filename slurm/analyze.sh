@@ -37,13 +37,8 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
 fi
 
 heed_signals
-if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
-  # Begun anew was the first start; this one goes on.
-  for option; do
-    shift
-    [[ $option == --rest* ]] || set -- "$@" "$option"
-  done
-fi
+for_this_start "$@"
+set -- "${kept[@]}"
 full=${SLURM_JOB_NAME}-${SLURM_JOB_ID}.full.log
 bind_files_of "${movies[@]}" "$@"
 count_ranks

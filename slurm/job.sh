@@ -175,6 +175,15 @@ may_go_on() {
   esac
 }
 
+# The arguments of a job as they should be for this start of it, in `kept`: begun anew was the first one, later ones go on.
+for_this_start() {
+  local argument
+  kept=()
+  for argument; do
+    [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [[ $argument == --rest* ]] || kept+=("$argument")
+  done
+}
+
 # Put this job back into the queue.
 go_on() {
   say "back to the queue, to go on from there (start $((${SLURM_RESTART_COUNT:-0} + 2)))"

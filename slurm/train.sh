@@ -1,12 +1,15 @@
 #!/bin/bash
-# Train the provisional model as a Slurm job, on one node:
+# Train a model as a Slurm job, on as many nodes as are asked for:
 #
-#     sbatch [options of sbatch] slurm/train.sh -o model.safetensors [options of hrtemvae_hpc.training.provisional]
+#     sbatch [options of sbatch] slurm/train.sh CONFIG [options of hrtemvae train]
 #
-# Started by itself, without sbatch, it submits itself with the options in HRTEMVAE_SBATCH.
+# At a signal before its time limit, or when a rank or node is lost, it goes back to the queue and on from its last
+# checkpoint. Started by itself, without sbatch, it submits itself with the options in HRTEMVAE_SBATCH.
 #SBATCH --job-name=hrtemvae-train
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
 set -u
 
 # Slurm runs a copy of this file: it knows where the original is.
@@ -17,10 +20,19 @@ home=$(dirname -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")")
 . "$home/slurm/job.sh"
 
 settings
+[ $# -gt 0 ] && [[ $1 != -* ]] || refuse "name a configuration first, then options: slurm/train.sh CONFIG [OPTIONS]"
 if [ -z "${SLURM_JOB_ID:-}" ]; then
   # shellcheck disable=SC2086  # HRTEMVAE_SBATCH is a list of options
   exec sbatch --export=ALL ${HRTEMVAE_SBATCH:-} "$home/slurm/train.sh" "$@"
 fi
+
+heed_signals
+for_this_start "$@"
+set -- "${kept[@]}"
+full=${SLURM_JOB_NAME}-${SLURM_JOB_ID}.full.log
 bind_files_of "$@"
-say "training on $(hostname)"
-in_image python -m hrtemvae_hpc.training.provisional "$@"
+count_ranks
+launch hrtemvae train "$@" && code=0 || code=$?
+[ "$code" = 0 ] || say "ended with exit code $code"
+! may_go_on "$code" || go_on
+exit "$code"

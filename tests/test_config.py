@@ -16,18 +16,18 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 def test_committed_file_holds_every_key_at_its_default() -> None:
     path = CONFIGS / "analyze.yaml"
-    assert load_config(path, {}) == AnalysisConfig()
+    assert load_config(path, {}, AnalysisConfig) == AnalysisConfig()
     assert yaml.safe_load(path.read_text()) == AnalysisConfig().model_dump()
 
 
 def test_demo_configuration_is_valid() -> None:
-    assert load_config(CONFIGS / "demo.yaml", {}).preprocess.clip_outliers
+    assert load_config(CONFIGS / "demo.yaml", {}, AnalysisConfig).preprocess.clip_outliers
 
 
 def test_command_line_goes_before_the_file(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("windows: {step: 4, scaling: frame}\nmovie:\nrun: {max_memory: 1.5 GiB}\n")
-    config = load_config(path, {"windows.step": 2, "movie.roi": "1:20,:30"})
+    config = load_config(path, {"windows.step": 2, "movie.roi": "1:20,:30"}, AnalysisConfig)
     assert (config.windows.step, config.windows.scaling) == (2, "frame")
     assert config.movie.roi == ((1, 20), (None, 30))
     assert config.run.max_memory == 1.5 * 2**30
@@ -61,22 +61,22 @@ def test_mistakes_are_named_with_their_path(tmp_path: Path, text: str, words: st
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(InputError) as error:
-        load_config(path, {})
+        load_config(path, {}, AnalysisConfig)
     assert str(path) in str(error.value)
     assert words in str(error.value)
 
 
 def test_a_mistake_on_the_command_line_names_the_option() -> None:
     with pytest.raises(InputError, match="--on-bad-frame: input should be 'stop' or 'skip'"):
-        load_config(None, {"movie.on_bad_frame": "jump"})
+        load_config(None, {"movie.on_bad_frame": "jump"}, AnalysisConfig)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"c\.yaml: the configuration can't be read"):
-        load_config(tmp_path / "c.yaml", {})
+        load_config(tmp_path / "c.yaml", {}, AnalysisConfig)
 
 
 @given(st.integers(1, 10**15))
 def test_sizes_are_read_as_they_are_printed(size: int) -> None:
-    read = load_config(None, {"run.max_memory": format_bytes(size)}).run.max_memory
+    read = load_config(None, {"run.max_memory": format_bytes(size)}, AnalysisConfig).run.max_memory
     assert read == pytest.approx(size, rel=0.006)

@@ -130,7 +130,7 @@ def test_gpu_agrees_with_cpu(precision: str, tolerance: float) -> None:
 def test_oracle_latents(shared) -> None:
     import h5py
 
-    from hrtemvae_hpc.model.keras_file import import_keras
+    from hrtemvae_hpc.model.keras_import import import_keras
 
     with h5py.File(shared / "oracle" / "movie.h5") as file:
         pixels = file["entry/data/data"][...]

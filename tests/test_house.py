@@ -9,17 +9,20 @@ PACKAGE = Path(__file__).parents[1] / "hrtemvae_hpc"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # A room may import from its own floor and the floors below it.
 FLOORS = [
-    {"config", "errors", "files"},
+    {"config", "errors", "files", "pages"},
     {"model"},
-    {"maps", "movie", "windows", "statistics", "simulation"},
-    {"distributed", "training"},
-    {"analysis_options", "facility"},
+    {"maps", "movie", "windows", "statistics", "simulation", "fourier"},
+    {"distributed"},
+    {"segments"},
+    {"training"},
+    {"evaluation"},
+    {"analysis_options", "model_commands", "facility"},
     {"cli"},
 ]
 DOORS = {
     "mpi4py": {"distributed"},
-    "h5py": {"movie", "maps", "model"},  # model: Keras keeps weights in HDF5
-    "rsciio": {"training"},
+    "h5py": {"movie", "maps", "segments", "model"},  # model: Keras keeps weights in HDF5
+    "rsciio": {"segments"},
     "spython": {"facility"},
     "torch.distributed": {"training"},
 }

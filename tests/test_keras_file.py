@@ -11,7 +11,7 @@ import pytest
 import torch
 from keras import layers
 
-from hrtemvae_hpc.model.keras_file import import_keras
+from hrtemvae_hpc.model.keras_import import import_keras
 
 
 def keras_encoder(window: int, channels: tuple[int, ...], kernel: int, norm: str, hidden: int, latents: int):

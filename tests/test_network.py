@@ -16,7 +16,7 @@ from scipy import signal
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture, same_padding
 from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model, save_model
-from hrtemvae_hpc.model.keras_file import import_keras
+from hrtemvae_hpc.model.keras_import import import_keras
 from hrtemvae_hpc.model.network import Decoder, Encoder
 
 

@@ -75,7 +75,9 @@ class Coordinator:
         self._pending = deque(i for i in range(len(tiles)) if i not in self.resumed)
         self._unfinished = set(self._pending)
         self._already = sum(tiles[i].windows for i in self.resumed) * frames
-        self._progress = Progress(sum(t.windows for t in tiles) * frames, len(tiles), self._already, len(self.resumed))
+        self._progress = Progress(
+            sum(t.windows for t in tiles) * frames, "window", len(tiles), "tile", self._already, len(self.resumed)
+        )
 
     @property
     def finished(self) -> int:

@@ -89,13 +89,13 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
     what = bytes(_note[:]).split(b"\0")[0].decode("utf-8", "replace")
     if asked:
         # In a container, the signal may also have ended the process that keeps the image mounted.
-        told = f"hrtemvae: stopped by {asked}; finished tiles are saved, run the same command again to go on."
+        told = f"hrtemvae: stopped by {asked}; what is done is saved, run the same command again to go on."
         print(told, file=sys.stderr, flush=True)
         return Stopped.exit_code
     likely = "; the node may have run out of memory, see --max-memory" if killer is signal.SIGKILL else ""
     print(
         f"hrtemvae: rank {rank_of_launcher()} on {socket.gethostname()} was killed by {killer.name} "
-        f"while {what}{likely}. Finished tiles are saved: run the same command again to go on.",
+        f"while {what}{likely}. What is done is saved: run the same command again to go on.",
         file=sys.stderr,
         flush=True,
     )

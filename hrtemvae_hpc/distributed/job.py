@@ -28,6 +28,7 @@ from hrtemvae_hpc.distributed.resources import (
     node_free_bytes,
     process_bytes,
 )
+from hrtemvae_hpc.distributed.scale import make_resampler
 from hrtemvae_hpc.distributed.worker import Worker
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed
@@ -35,6 +36,7 @@ from hrtemvae_hpc.maps.result import ResultInfo, result_identity, write_result
 from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.preview import first_and_last
+from hrtemvae_hpc.movie.resample import Resampler
 from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 from hrtemvae_hpc.windows.engine import Engine
@@ -62,6 +64,7 @@ class Job:
             "frames": self.movie.frame_indices.tolist(),
             "model": self.model.sha256,
             "preprocess": c.preprocess.model_dump(),
+            "frame": self.worker.reader.shape,
             "windows": c.windows.model_dump(),
             "precision": c.encoding.precision,
             "device": self.resources.device_type,
@@ -73,9 +76,11 @@ def _load_model(config: AnalysisConfig) -> Model:
     return load_model(Path(config.encoding.model) if config.encoding.model else DEFAULT_MODEL)
 
 
-def _make_grid(movie: Movie, model: Model, config: AnalysisConfig) -> WindowGrid:
+def _make_grid(movie: Movie, model: Model, config: AnalysisConfig, resampler: Resampler | None) -> WindowGrid:
     """The windows of a movie; raises InputError where it has too few frames or too small ones."""
     frames, height, width = movie.shape
+    if resampler:
+        height, width = resampler.shape
     window = model.architecture.window
     if frames < MINIMUM_FRAMES:
         raise InputError(
@@ -85,7 +90,7 @@ def _make_grid(movie: Movie, model: Model, config: AnalysisConfig) -> WindowGrid
     if min(height, width) < window:
         raise InputError(
             f"{movie.where}: {height} x {width} pixels are smaller than the model's window of {window}; "
-            "check --roi and --axes, or choose a model with a smaller window."
+            "check --roi, --axes and --resample, or choose a model with a smaller window."
         )
     return WindowGrid(height, width, window, config.windows.step)
 
@@ -94,7 +99,7 @@ def _check_alone(path: Path, config: AnalysisConfig) -> None:
     """Refuse on rank 0 what every rank would refuse, so that it is said once."""
     model = _load_model(config)
     with Movie(path, config.movie) as movie:
-        _make_grid(movie, model, config)
+        _make_grid(movie, model, config, make_resampler(movie, model, config))
 
 
 def _start_engine(world: World, model: Model, config: AnalysisConfig) -> Engine:
@@ -119,8 +124,9 @@ def open_job(world: World, path: Path, config: AnalysisConfig) -> Iterator[Job]:
     model = _load_model(config)
     with Movie(path, config.movie) as movie:
         engine = _start_engine(world, model, config)
-        grid = _make_grid(movie, model, config)
-        reader = TileReader(movie, config.preprocess, config.windows.scaling == "frame")
+        resampler = make_resampler(movie, model, config)
+        grid = _make_grid(movie, model, config, resampler)
+        reader = TileReader(movie, config.preprocess, config.windows.scaling == "frame", resampler)
         threads = compute_threads(world, engine.device)
         worker = Worker(engine, reader, grid, threads, config.movie.on_bad_frame == "skip")
         try:
@@ -168,7 +174,9 @@ def plan_analysis(world: World, path: Path, config: AnalysisConfig) -> str:
     world.on_root(lambda: _check_alone(path, config))
     with open_job(world, path, config) as job:
         ranks = world.allgather(job.resources)
-        return world.on_root(lambda: describe_plan(job.movie, job.model, config, _plan(job, ranks, None), ranks))
+        return world.on_root(
+            lambda: describe_plan(job.worker.reader, job.model, config, _plan(job, ranks, None), ranks)
+        )
 
 
 def _plan(job: Job, ranks: list[RankResources], known: Tiling | None) -> Plan:
@@ -204,7 +212,7 @@ def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, rest
             silent_after = config.run.silent_after
             code = serve(world, job.worker, plan.tiling, RankRecord(job.resources), stop, silent_after)
             world.leave(code)
-        say(describe_plan(job.movie, job.model, config, plan, ranks))
+        say(describe_plan(job.worker.reader, job.model, config, plan, ranks))
         with claim:
             coordinator = Coordinator(world, job.worker, plan.tiling, parts, ranks, config.run.silent_after, claim.tell)
             bad = _compute(job, plan, coordinator, parts, output, began, stop)
@@ -302,6 +310,7 @@ def _result_info(job: Job, plan: Plan, coordinator: Coordinator, parts: Parts, s
         origin=(movie.top, movie.left),
         pixel_size_nm=movie.pixel_size_nm,
         frame_time_s=movie.frame_time_s,
+        resampling=(job.worker.reader.shape[0] / movie.shape[1], job.worker.reader.shape[1] / movie.shape[2]),
         preview=first_and_last(movie),
         process={
             "program": "hrtemvae",

@@ -73,7 +73,8 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
     """Bytes a rank needs beside its tile: a block on each of its threads."""
     frames = reader.movie.shape[0]
     windows = min(engine.block, grid.rows) * min(engine.block, grid.columns)
-    block = engine.working_bytes(frames) + over_time.working_bytes(frames, windows, engine.latents)
+    patch = 3 * 8 * frames * (grid.window + (engine.block - 1) * grid.step) ** 2 * (reader.resampler is not None)
+    block = patch + engine.working_bytes(frames) + over_time.working_bytes(frames, windows, engine.latents)
     if engine.device.type == "cuda":
         block = 4 * frames * windows * engine.latents  # the rest is the device's memory
     return int(_MARGIN * threads * block)
@@ -82,7 +83,8 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
 def tile_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, tile: Rectangle) -> int:
     """Bytes of a tile's pixels and maps, and to read it."""
     rows, columns = grid.pixels(tile.row0, tile.row1), grid.pixels(tile.column0, tile.column1)
-    pixels = (rows.stop - rows.start) * (columns.stop - columns.start) * reader.movie.shape[0]
+    held_rows, held_columns = reader.held(rows, columns)
+    pixels = (held_rows.stop - held_rows.start) * (held_columns.stop - held_columns.start) * reader.movie.shape[0]
     # The finished maps are held, sent and written at the same time.
     maps = 3 * 4 * (len(over_time.MAPS) * engine.latents + 1) * tile.windows
     return int(_MARGIN * (pixels * reader.dtype.itemsize + maps + reader.working_bytes(rows, columns)))
@@ -91,7 +93,7 @@ def tile_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, tile: Recta
 def decoded_bytes(reader: TileReader, tiling: Tiling) -> int:
     """Bytes that reading every tile decodes: a product, because tiles and chunks both form grids."""
     grid, movie = tiling.grid, reader.movie
-    everything = slice(0, 1)
+    everything = slice(0, 1)  # of the other axis, which doesn't count
     rows = [reader.spans(grid.pixels(*span), everything)[0] for span in tiling.row_spans]
     columns = [reader.spans(everything, grid.pixels(*span))[1] for span in tiling.column_spans]
     decoded_rows = sum(movie.decoded_extent(1, span) for span in rows)
@@ -129,7 +131,7 @@ def make_plan(
         )
     best = min(fitting, key=lambda t: _cost(engine, reader, t, len(ranks)))
     movie = reader.movie
-    rows, columns = grid.pixels(0, grid.rows), grid.pixels(0, grid.columns)
+    rows, columns = reader.held(grid.pixels(0, grid.rows), grid.pixels(0, grid.columns))
     return Plan(
         best,
         movie.shape[0],

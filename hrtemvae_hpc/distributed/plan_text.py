@@ -8,8 +8,10 @@ from hrtemvae_hpc.distributed.coordinator import RankRecord
 from hrtemvae_hpc.distributed.plan import Plan, format_bytes
 from hrtemvae_hpc.distributed.progress import format_seconds
 from hrtemvae_hpc.distributed.resources import RankResources
+from hrtemvae_hpc.distributed.scale import describe_scale
 from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.movie.movie import Movie
+from hrtemvae_hpc.movie.tiles import TileReader
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -25,9 +27,11 @@ def estimate_seconds(plan: Plan, ranks: Sequence[RankResources]) -> float:
 
 
 def describe_plan(
-    movie: Movie, model: Model, config: AnalysisConfig, plan: Plan, ranks: Sequence[RankResources]
+    reader: TileReader, model: Model, config: AnalysisConfig, plan: Plan, ranks: Sequence[RankResources]
 ) -> str:
     """Movie, tiles, memory and time, the table of ranks, and what would make it better."""
+    movie = reader.movie
+    scale, warnings = describe_scale(movie, model, reader.resampler)
     frames, height, width = movie.shape
     grid = plan.tiling.grid
     calibration = "not calibrated"
@@ -41,6 +45,7 @@ def describe_plan(
         f"          {frames} frames of {height} x {width}, {movie.dtype}, {calibration}, {time}",
         f"storage   {movie.storage}",
         f"model     {model.name}, window {grid.window}, {model.architecture.latents} latents, {model.sha256[:12]}",
+        f"lattice   {scale}",
         f"windows   {grid.rows} x {grid.columns}, {grid.step} pixels apart: {plan.encodings:,} encodings",
         f"tiles     {plan.tiling.count} of up to {rows} x {columns} windows",
         f"memory    a rank {format_bytes(plan.tile_bytes)} for its tile and {format_bytes(plan.working_bytes)} to work",
@@ -61,6 +66,7 @@ def describe_plan(
     ]  # fmt: skip
     lines += _table(("rank", "host", "process", "device", "threads", "needs", "may use", "windows/s"), table)
     lines.append(f"estimate  {format_seconds(estimate_seconds(plan, ranks))} from a short trial")
+    lines += [f"warning   {warning}" for warning in warnings]
     lines += [f"advice    {advice}" for advice in _advice(movie, model, config, plan, ranks)]
     return "\n".join(lines)
 

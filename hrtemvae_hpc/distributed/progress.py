@@ -28,12 +28,16 @@ def on_terminal() -> bool:
 
 
 class Progress:
-    """Counts windows and tiles; ``total`` and ``done`` are windows x frames."""
+    """Counts ``total`` units of work, and the larger ``steps`` they belong to where there are any."""
 
-    def __init__(self, total: int, tiles: int, done: int = 0, tiles_done: int = 0) -> None:
+    def __init__(
+        self, total: int, unit: str, steps: int = 0, step: str = "", done: int = 0, steps_done: int = 0
+    ) -> None:
         self.total = total
-        self.tiles = tiles
-        self.tiles_done = tiles_done
+        self.unit = unit
+        self.steps = steps
+        self.step = step
+        self.steps_done = steps_done
         self._done = self._already = done
         self._began = self._last = time.monotonic()
         self._pause = _FIRST_LINE_S
@@ -42,33 +46,44 @@ class Progress:
             self._bar = tqdm(
                 total=total,
                 initial=done,
-                unit="window",
+                unit=unit,
                 unit_scale=True,
                 dynamic_ncols=True,
                 mininterval=0.3,
                 smoothing=0.05,
             )
 
-    def update(self, done: int, tiles_done: int) -> None:
-        """Show that ``done`` windows and ``tiles_done`` tiles are finished."""
-        changed, self.tiles_done = tiles_done != self.tiles_done, tiles_done
+    def update(self, done: int, steps_done: int = 0, note: str = "") -> None:
+        """Show that ``done`` units and ``steps_done`` steps are finished, and a ``note`` about the last step."""
+        changed, self.steps_done = steps_done != self.steps_done, steps_done
+        place = f"{self.step} {steps_done}/{self.steps}" if self.steps else ""
         now = time.monotonic()
         if self._bar is not None:
             if changed or not self._bar.postfix:
-                self._bar.set_postfix_str(f"tile {tiles_done}/{self.tiles}", refresh=False)
+                self._bar.set_postfix_str(", ".join(filter(None, (place, note))), refresh=False)
             self._bar.update(done - self._done)
         elif now - self._last > self._pause and done < self.total:
             rate = (done - self._already) / (now - self._began)
             left = f", {format_seconds((self.total - done) / rate)} left" if rate > 0 else ""
             share = 100 * done / self.total
-            say(f"{share:.0f}%, tile {tiles_done} of {self.tiles}, {rate:,.0f} windows/s{left}")
+            words = (f"{share:.0f}%", place.replace("/", " of "), note, f"{_rate(rate)} {self.unit}s/s{left}")
+            say(", ".join(filter(None, words)))
             self._last, self._pause = now, min(2 * self._pause, _LONGEST_SILENCE_S)
         self._done = done
+
+    @property
+    def live(self) -> bool:
+        """Whether it is a bar on a terminal."""
+        return self._bar is not None
 
     def close(self) -> None:
         """Leave the terminal's line."""
         if self._bar is not None:
             self._bar.close()
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def say(text: str) -> None:

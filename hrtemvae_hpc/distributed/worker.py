@@ -114,9 +114,9 @@ class Worker:
         began = time.monotonic()
         rows = slice(block.row0 - tile.row0, block.row1 - tile.row0)
         columns = slice(block.column0 - tile.column0, block.column1 - tile.column0)
-        grid = self.grid
-        patch_rows, patch_columns = grid.pixels(rows.start, rows.stop), grid.pixels(columns.start, columns.stop)
-        patch = pixels.pixels[:, patch_rows, patch_columns]
+        patch_rows = self.grid.pixels(block.row0, block.row1)
+        patch_columns = self.grid.pixels(block.column0, block.column1)
+        patch = pixels.patch(patch_rows, patch_columns)
         readable = self._readable(pixels, block, patch_rows, patch_columns)
         z, valid = self.engine.encode(patch, readable, pixels.frame_range, self._check)
         if self.engine.device.type == "cuda":
@@ -134,8 +134,9 @@ class Worker:
         """Which windows of a block [frames, windows] hold no pixel that could not be decoded."""
         readable = np.ones((len(pixels.pixels), block.windows), bool)
         size, step = self.grid.window, self.grid.step
-        for t, undecoded in pixels.undecoded.items():
-            windows = np.lib.stride_tricks.sliding_window_view(undecoded[rows, columns], (size, size))[::step, ::step]
+        for t in pixels.undecoded:
+            unreadable = pixels.unreadable(t, rows, columns)
+            windows = np.lib.stride_tricks.sliding_window_view(unreadable, (size, size))[::step, ::step]
             readable[t] = ~windows.any((2, 3)).ravel()
         return readable
 

@@ -54,18 +54,21 @@ class World:
         files = (line.split(maxsplit=5)[-1] for line in lines if "/libmpi" in line)
         return MPI.Get_library_version().splitlines()[0].split(",")[0].strip(), next(files, "")
 
-    def allgather(self, value: T) -> list[T]:
-        """Each rank's ``value``, by rank. Raises Stopped when a signal comes while waiting."""
+    def allgather(self, value: T, patience: float = NAME_AFTER_S) -> list[T]:
+        """Each rank's ``value``, by rank; a rank that is missing after ``patience`` seconds is named.
+
+        Raises Stopped when a signal comes while waiting.
+        """
         if self.comm is None:
             return [value]
         if not self.is_root:
             self.comm.send(value, 0, _TAG)
-            self._wait(lambda: self._has_message(0), {0})
+            self._wait(lambda: self._has_message(0), {0}, patience)
             return self.comm.recv(source=0, tag=_TAG)  # type: ignore[no-any-return]
         values = {0: value}
         missing = set(range(1, self.size))
         while missing:
-            self._wait(lambda: any(self._has_message(rank) for rank in missing), missing)
+            self._wait(lambda: any(self._has_message(rank) for rank in missing), missing, patience)
             for rank in [r for r in missing if self._has_message(r)]:
                 values[rank] = self.comm.recv(source=rank, tag=_TAG)
                 missing.discard(rank)
@@ -77,12 +80,12 @@ class World:
     def _has_message(self, rank: int) -> bool:
         return self.comm is not None and self.comm.iprobe(rank, _TAG)
 
-    def _wait(self, done: Callable[[], bool], ranks: set[int]) -> None:
+    def _wait(self, done: Callable[[], bool], ranks: set[int], patience: float) -> None:
         began, named = time.monotonic(), False
         while not done():
             if self._stop():
-                raise Stopped("stopped before the first tile; run the same command again.")
-            if time.monotonic() - began > NAME_AFTER_S and not named:
+                raise Stopped("stopped while ranks waited for each other; run the same command again.")
+            if time.monotonic() - began > patience and not named:
                 who = ", ".join(f"{rank} on {self._hosts[rank]}" for rank in sorted(ranks))
                 print(f"rank {self.rank} waits for rank {who}, which may hang.", file=sys.stderr, flush=True)
                 named = True

@@ -1,6 +1,5 @@
 """The page of a session: its movies by how much happens in them, a picture of each, and what failed and why."""
 
-import base64
 import os
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,15 +7,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.facility.session import Movie, Session, State
 from hrtemvae_hpc.facility.session_status import printable, remark
-from hrtemvae_hpc.files import replacing
 from hrtemvae_hpc.maps.figures import frame_and_map
 from hrtemvae_hpc.maps.report import rank_latents
 from hrtemvae_hpc.maps.result import open_result
+from hrtemvae_hpc.pages import inline, write_page
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,9 @@ def write_session_page(session: Session) -> Path:
     movies = list(session.movies)
     ends = [a.ended for m in movies for a in m.attempts if a.ended is not None]
     begins = [a.began for m in movies for a in m.attempts]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    html = environment.get_template("session.html.j2").render(
+    return write_page(
+        Path(__file__).with_name("session.html.j2"),
+        session.folder / "session.html",
         session=session,
         findings=findings,
         others=others,
@@ -62,13 +59,6 @@ def write_session_page(session: Session) -> Path:
         began=_clock(min(begins)) if begins else "",
         ended=_clock(max(ends)) if ends else "",
     )
-    page = session.folder / "session.html"
-    try:
-        with replacing(page) as aside:
-            aside.write_text(html, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{page}: can't be written ({error.strerror}); make room and run it again.") from error
-    return page
 
 
 def _find(session: Session, movie: Movie, name: str) -> Finding:
@@ -76,7 +66,7 @@ def _find(session: Session, movie: Movie, name: str) -> Finding:
         together = result.together
         shown = rank_latents(result)
         score = float(np.nanpercentile(together, 99)) if shown else 0.0
-        picture = base64.b64encode(frame_and_map(result, shown[0].latent)).decode() if shown else ""
+        picture = inline(frame_and_map(result, shown[0].latent)) if shown else ""
         process = result.process
         facts = f"{len(process['frames'])} frames, {len(result.y)} x {len(result.x)} windows"
         if process["bad_frames"]:

@@ -1,6 +1,5 @@
 """Pictures of a result: maps in nanometres with a scale bar, frames, and the curve of variances."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from hrtemvae_hpc.maps.result import TITLES, Result
+from hrtemvae_hpc.pages import DPI, png
 from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 
 _SYMBOL = {"nm": "nm", "pixel": "px"}
@@ -21,7 +21,6 @@ _COLOURS = {
     "valid_frames": "gray",
 }
 _PANEL = 3.1  # inches
-_DPI = 110
 
 
 def _extent(y: np.ndarray, x: np.ndarray) -> tuple[float, float, float, float]:
@@ -92,7 +91,7 @@ def _draw_frame(axes: Axes, result: Result, which: int) -> None:
 
 def _panel(result: Result, rows: int, columns: int) -> tuple[Figure, np.ndarray]:
     height, width = result.preview.shape[1:]
-    figure = Figure((columns * _PANEL * 1.12, rows * _PANEL * height / width + 0.35 * rows), _DPI, layout="constrained")
+    figure = Figure((columns * _PANEL * 1.12, rows * _PANEL * height / width + 0.35 * rows), DPI, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
@@ -110,7 +109,7 @@ def leading_maps(result: Result, latents: Sequence[int]) -> bytes:
             _draw_map(next(cells), result, name, result.maps(name, latent), f"z{latent}: {title}")
     for empty in cells:
         empty.set_axis_off()
-    return _png(figure)
+    return png(figure)
 
 
 def single_map(result: Result, name: str, latent: int, path: Path) -> None:
@@ -126,13 +125,13 @@ def frame_and_map(result: Result, latent: int) -> bytes:
     _draw_frame(grid[0, 0], result, 1)
     values = result.maps("time_correlated_variance", latent)
     _draw_map(grid[0, 1], result, "time_correlated_variance", values, f"z{latent}: (rho x variance)^2")
-    return _png(figure)
+    return png(figure)
 
 
 def variance_curve(result: Result) -> bytes:
     """PNG: each latent's variance over time, mean and 99th percentile over the windows, in the model's order."""
     enough = result.valid_frames >= MINIMUM_FRAMES
-    figure = Figure((7.5, 2.8), _DPI, layout="constrained")
+    figure = Figure((7.5, 2.8), DPI, layout="constrained")
     axes = figure.subplots()
     if enough.any():
         variances = (result.maps("variance", i)[enough] for i in result.latent)
@@ -143,10 +142,4 @@ def variance_curve(result: Result) -> bytes:
     axes.set_xlabel("latent variable (last: most variance over the training set)", fontsize=9)
     axes.set_ylabel("variance over time", fontsize=9)
     axes.grid(alpha=0.3)
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png(figure)

@@ -1,17 +1,15 @@
 """The report of a result: one HTML page that needs nothing else, and on request PNG and TIFF files of all maps."""
 
-import base64
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tifffile
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.files import replacing
 from hrtemvae_hpc.maps.figures import leading_maps, single_map, variance_curve
 from hrtemvae_hpc.maps.result import TITLES, Result, open_result
+from hrtemvae_hpc.pages import inline, write_page
 from hrtemvae_hpc.statistics.over_time import MAPS
 
 _LEADING = 6
@@ -54,17 +52,13 @@ def rank_latents(result: Result) -> list[Shown]:
     return sorted(shown, key=lambda s: s.score, reverse=True)
 
 
-def write_page(path: Path, page: Path) -> Path:
+def write_result_page(path: Path, page: Path) -> Path:
     """Draw the result file ``path`` as the HTML page ``page``, which is returned.
 
     Raises InputError where ``path`` is no result file or ``page`` can't be written.
     """
     with open_result(path) as result:
-        try:
-            _write_page(result, page)
-        except OSError as error:
-            raise InputError(f"{page}: can't be written ({error.strerror}); choose another place with -o.") from error
-    return page
+        return _write_page(result, page)
 
 
 def write_report(path: Path, folder: Path, tiff: bool) -> Path:
@@ -88,33 +82,27 @@ def write_report(path: Path, folder: Path, tiff: bool) -> Path:
     return page
 
 
-def _write_page(result: Result, page: Path) -> None:
+def _write_page(result: Result, page: Path) -> Path:
     shown = rank_latents(result)
     leading = [s.latent for s in shown[:_LEADING]]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    html = environment.get_template("report.html.j2").render(
+    return write_page(
+        Path(__file__).with_name("report.html.j2"),
+        page,
         result=result,
         process=result.process,
         shown=shown[:_LISTED],
         units=result.units,
         invalid=int((result.valid_frames < len(result.process["frames"])).sum()),
-        maps=_inline(leading_maps(result, leading)) if leading else "",
-        curve=_inline(variance_curve(result)),
+        maps=inline(leading_maps(result, leading)) if leading else "",
+        curve=inline(variance_curve(result)),
     )
-    with replacing(page) as aside:
-        aside.write_text(html, encoding="utf-8")
-
-
-def _inline(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _write_tiff(result: Result, name: str, path: Path) -> None:
     """One slice a latent, calibrated for ImageJ."""
     stack = np.stack([result.maps(name, i) for i in range(len(result.latent))])
-    dy, dx = (result.process["step"] * size for size in result.process.get("pixel_size", (1.0, 1.0)))
+    step, sizes = result.process["step"], result.process.get("pixel_size", (1.0, 1.0))
+    dy, dx = (step * size / factor for size, factor in zip(sizes, result.process["resampling"], strict=True))
     tifffile.imwrite(
         path,
         stack.astype(np.float32),

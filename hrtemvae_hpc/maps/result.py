@@ -48,6 +48,7 @@ class ResultInfo:
     origin: tuple[int, int]  # row and column of the region's first pixel in the movie's frame
     pixel_size_nm: tuple[float, float] | None
     frame_time_s: float | None
+    resampling: tuple[float, float]  # analysed rows and columns a row and column of the movie
     preview: tuple[np.ndarray, int, tuple[int, int]]  # first and last frame, pixels binned into one, their indices
     process: Mapping[str, Any]
 
@@ -115,8 +116,8 @@ def _map_group(entry: h5py.Group, name: str, info: ResultInfo, *axes: str) -> h5
     group = entry.create_group(name)
     names = axes or ("latent", "y", "x")
     group.attrs.update(NX_class="NXdata", signal="data", axes=list(names))
-    for letter, count, first, size in _spatial_axes(info):
-        pixels = info.grid.centres(count) + first
+    for letter, count, first, size, factor in _spatial_axes(info):
+        pixels = (info.grid.centres(count) + 0.5) / factor - 0.5 + first
         index = names.index(letter)
         group[f"{letter}_pixel"] = pixels
         group[f"{letter}_pixel"].attrs.update(units="pixel", long_name=f"{letter} of the window's centre")
@@ -129,10 +130,10 @@ def _map_group(entry: h5py.Group, name: str, info: ResultInfo, *axes: str) -> h5
     return group
 
 
-def _spatial_axes(info: ResultInfo) -> Iterable[tuple[str, int, int, float | None]]:
+def _spatial_axes(info: ResultInfo) -> Iterable[tuple[str, int, int, float | None, float]]:
     sizes = info.pixel_size_nm or (None, None)
-    yield "y", info.grid.rows, info.origin[0], sizes[0]
-    yield "x", info.grid.columns, info.origin[1], sizes[1]
+    yield "y", info.grid.rows, info.origin[0], sizes[0], info.resampling[0]
+    yield "x", info.grid.columns, info.origin[1], sizes[1], info.resampling[1]
 
 
 def _write_preview(entry: h5py.Group, info: ResultInfo) -> None:
@@ -142,7 +143,7 @@ def _write_preview(entry: h5py.Group, info: ResultInfo) -> None:
     group["title"] = "first and last frame"
     group.create_dataset("data", data=images, compression="gzip", shuffle=True)
     group["frame"] = which
-    for (letter, _, first, size), count in zip(_spatial_axes(info), images.shape[1:], strict=True):
+    for (letter, _, first, size, _), count in zip(_spatial_axes(info), images.shape[1:], strict=True):
         pixels = first + (np.arange(count) + 0.5) * binning - 0.5
         group[letter] = pixels if size is None else pixels * size
         group[letter].attrs["units"] = "pixel" if size is None else "nm"
@@ -155,6 +156,7 @@ def _write_process(entry: h5py.Group, info: ResultInfo, bad_frames: list[int]) -
     process["date"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     process["window"] = info.grid.window
     process["step"] = info.grid.step
+    process["resampling"] = info.resampling
     if info.pixel_size_nm is not None:
         process["pixel_size"] = info.pixel_size_nm
         process["pixel_size"].attrs["units"] = "nm"

@@ -5,7 +5,7 @@ Tensors may be stored in half precision to keep a file small; they are computed 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,14 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
+class TrainedOn:
+    """The scale of the segments that a model learned from."""
+
+    pixel_size_nm: float | None  # None where they had none, or different ones
+    periods: tuple[float, float] | None  # of their lattice fringes, pixels, from the shortest to the longest
+
+
+@dataclass(frozen=True)
 class Model:
     """A network in evaluation mode, and what belongs to it."""
 
@@ -34,6 +42,7 @@ class Model:
     decoder: Decoder | None
     latent_order: tuple[int, ...]  # the network's own indices, ascending variance over the training set
     scaling: Scaling = "window"
+    trained_on: TrainedOn = TrainedOn(None, None)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
@@ -54,6 +63,7 @@ def save_model(model: Model, path: Path, dtype: torch.dtype = torch.float32) -> 
         "architecture": model.architecture.model_dump(mode="json"),
         "scaling": model.scaling,
         "latent_order": list(model.latent_order),
+        "trained_on": asdict(model.trained_on),
         "provenance": dict(model.provenance),
     }
     try:
@@ -100,6 +110,7 @@ def load_model(path: Path) -> Model:
             decoder=decoder.eval().requires_grad_(False) if decoder else None,
             latent_order=order,
             scaling=described["scaling"],
+            trained_on=_trained_on(described.get("trained_on", {})),
             provenance=described["provenance"],
             sha256=file_sha256(path),
         )
@@ -108,6 +119,11 @@ def load_model(path: Path) -> Model:
             f"{path}: the model's tensors and its description do not belong together ({_first_line(error)}); "
             "name another with --model."
         ) from error
+
+
+def _trained_on(told: Mapping[str, Any]) -> TrainedOn:
+    periods = told.get("periods")
+    return TrainedOn(told.get("pixel_size_nm"), (float(periods[0]), float(periods[1])) if periods else None)
 
 
 def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:

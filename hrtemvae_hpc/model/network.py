@@ -7,9 +7,19 @@ from torch import Tensor, nn
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture, Normalization, same_padding
 
 
-def _pad(size: int, kernel: int, stride: int) -> tuple[int, int, int, int]:
-    before, after = same_padding(size, kernel, stride)
-    return before, after, before, after
+def _same_convolution(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    before, after = same_padding(x.shape[-1], conv.kernel_size[0], conv.stride[0])
+    if before == after:
+        return F.conv2d(x, conv.weight, conv.bias, conv.stride, padding=before)
+    return F.conv2d(F.pad(x, (before, after, before, after)), conv.weight, conv.bias, conv.stride)
+
+
+def _same_transposed_convolution(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    # It crops what the forward one would have padded; `padding` crops both sides alike.
+    size = x.shape[-1] * conv.stride[0]
+    before, _ = same_padding(size, conv.kernel_size[0], conv.stride[0])
+    y = F.conv_transpose2d(x, conv.weight, conv.bias, conv.stride, padding=before)
+    return y if y.shape[-1] == size else y[..., :size, :size]
 
 
 def _activate(x: Tensor, normalize: nn.Module | None, when: Normalization) -> Tensor:
@@ -36,9 +46,8 @@ class Encoder(nn.Module):
     def hidden(self, x: Tensor) -> Tensor:
         """The activations [n, hidden] that both latent layers read."""
         a = self.architecture
-        for layer, (conv, size) in enumerate(zip(self.conv, a.sizes, strict=False)):
-            pad = _pad(size, a.kernel, a.stride)
-            x = conv(F.pad(x, pad))
+        for layer, conv in enumerate(self.conv):
+            x = _same_convolution(conv, x)  # type: ignore[arg-type]
             x = _activate(x, self.norm[layer] if self.norm else None, a.normalization)
         # The published networks flatten in (row, column, channel) order.
         return F.relu(self.dense(x.permute(0, 2, 3, 1).flatten(1)))
@@ -57,9 +66,9 @@ class Decoder(nn.Module):
         self.dense = nn.Linear(architecture.latents, d.base**2 * d.base_channels)
         inputs = (d.base_channels, *d.channels)
         outputs = (*d.channels, 1)
-        self.strides = (2,) * len(d.channels) + (1,)
+        strides = (2,) * len(d.channels) + (1,)
         self.conv = nn.ModuleList(
-            nn.ConvTranspose2d(i, o, d.kernel, s) for i, o, s in zip(inputs, outputs, self.strides, strict=True)
+            nn.ConvTranspose2d(i, o, d.kernel, s) for i, o, s in zip(inputs, outputs, strides, strict=True)
         )
         self.norm = nn.ModuleList(
             nn.BatchNorm2d(o, architecture.epsilon) for o in d.channels if d.normalization != "none"
@@ -68,12 +77,8 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         d = self.decoder
         x = F.relu(self.dense(z)).view(-1, d.base, d.base, d.base_channels).permute(0, 3, 1, 2)
-        for layer, (conv, stride) in enumerate(zip(self.conv, self.strides, strict=True)):
-            size = x.shape[-1] * stride
-            x = conv(x)
-            # A "same" transposed convolution crops what the forward one would have padded.
-            before, _ = same_padding(size, d.kernel, stride)
-            x = x[..., before : before + size, before : before + size]
+        for layer, conv in enumerate(self.conv):
+            x = _same_transposed_convolution(conv, x)  # type: ignore[arg-type]
             if layer < len(d.channels):
                 x = _activate(x, self.norm[layer] if self.norm else None, d.normalization)
         return x

@@ -1,4 +1,8 @@
-"""Reading the pixels of a tile: all frames of a rectangle, preprocessed, with its bad frames told."""
+"""Reading the pixels of a tile: all frames of a rectangle, preprocessed, with its bad frames told.
+
+Where frames are resampled, rows and columns count resampled pixels; a tile holds the pixels of the movie that they are
+made of, and is resampled patch by patch, so that a patch has the same values in any tile.
+"""
 
 import math
 from collections.abc import Callable
@@ -11,6 +15,7 @@ from hrtemvae_hpc.config import PreprocessSection
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.preprocess import clip_outliers, low_pass
+from hrtemvae_hpc.movie.resample import Resampler
 
 _SLAB_BYTES = 64 * 2**20
 
@@ -19,18 +24,50 @@ _SLAB_BYTES = 64 * 2**20
 class TilePixels:
     """What the engine needs of a tile."""
 
-    pixels: np.ndarray  # [frames, rows, columns], the movie's dtype, or floating after preprocessing
+    pixels: np.ndarray  # [frames, rows, columns] of the movie, its dtype, or floating after filters
+    top: int  # row and column of the movie's frame at which they begin
+    left: int
+    resampler: Resampler | None
     frame_range: np.ndarray | None  # [frames, 2] lowest and highest finite pixel of the whole frame, float64
     decoded_bytes: int = 0
     # By frame of the tile: the pixels [rows, columns] that could not be decoded, True where not.
     undecoded: dict[int, np.ndarray] = field(default_factory=dict)
 
+    def patch(self, rows: slice, columns: slice) -> np.ndarray:
+        """The pixels [frames, rows, columns] that windows are cut from; resampled ones are floating."""
+        own_rows, own_columns = self._own(rows, columns)
+        own = self.pixels[:, own_rows, own_columns]
+        if self.resampler is None:
+            return own
+        wide = own.dtype.itemsize > 4 or (own.dtype.kind in "iu" and own.dtype.itemsize > 2)
+        floating = torch.from_numpy(own.astype(np.float64 if wide else np.float32))
+        return self.resampler.apply(floating, rows, columns).numpy()
+
+    def unreadable(self, frame: int, rows: slice, columns: slice) -> np.ndarray:
+        """Which pixels [rows, columns] of a patch are made of such that could not be decoded."""
+        undecoded = self.undecoded[frame][self._own(rows, columns)]
+        if self.resampler is None:
+            return undecoded
+        marked = torch.where(torch.from_numpy(undecoded), torch.nan, 0.0)
+        return self.resampler.apply(marked, rows, columns).isnan().numpy()
+
+    def _own(self, rows: slice, columns: slice) -> tuple[slice, slice]:
+        if self.resampler is not None:
+            rows, columns = self.resampler.source(0, rows), self.resampler.source(1, columns)
+        return (
+            slice(rows.start - self.top, rows.stop - self.top),
+            slice(columns.start - self.left, columns.stop - self.left),
+        )
+
 
 class TileReader:
     """Reads tiles of a movie. Whole frames are read where preprocessing or the scaling needs them."""
 
-    def __init__(self, movie: Movie, preprocess: PreprocessSection, frame_scaling: bool) -> None:
+    def __init__(
+        self, movie: Movie, preprocess: PreprocessSection, frame_scaling: bool, resampler: Resampler | None = None
+    ) -> None:
         self.movie = movie
+        self.resampler = resampler
         self.preprocess = preprocess
         self.frame_scaling = frame_scaling
 
@@ -50,11 +87,22 @@ class TileReader:
         own = self.movie.dtype
         return np.dtype(np.float64 if own.itemsize > 4 else np.float32) if self.filters else own
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of a frame that windows are laid over."""
+        return self.movie.shape[1:] if self.resampler is None else self.resampler.shape
+
+    def held(self, rows: slice, columns: slice) -> tuple[slice, slice]:
+        """The movie's pixels that a tile holds for its rows and columns."""
+        if self.resampler is None:
+            return rows, columns
+        return self.resampler.source(0, rows), self.resampler.source(1, columns)
+
     def spans(self, rows: slice, columns: slice) -> tuple[slice, slice]:
-        """What is read for a tile's rows and columns."""
+        """The movie's pixels that are read for a tile's rows and columns."""
         if self.whole_frames:
             return slice(0, self.movie.shape[1]), slice(0, self.movie.shape[2])
-        return rows, columns
+        return self.held(rows, columns)
 
     def working_bytes(self, rows: slice, columns: slice) -> int:
         """Bytes that reading a tile needs beside the tile itself."""
@@ -81,11 +129,17 @@ class TileReader:
         Raises InputError at frames that can't be decoded, unless ``skip_bad_frames``.
         """
         movie = self.movie
+        frame_bytes = self._frame_pixels(rows, columns) * movie.dtype.itemsize
+        decoded_bytes = movie.decoded_bytes(*self.spans(rows, columns))
+        rows, columns = self.held(rows, columns)
         tile = TilePixels(
             np.zeros((movie.shape[0], rows.stop - rows.start, columns.stop - columns.start), self.dtype),
+            rows.start,
+            columns.start,
+            self.resampler,
             np.full((movie.shape[0], 2), np.nan) if self.frame_scaling else None,
+            decoded_bytes,
         )
-        frame_bytes = self._frame_pixels(rows, columns) * movie.dtype.itemsize
         for slab in movie.frames_a_slab(frame_bytes, _SLAB_BYTES):
             check()
             self._fill(tile, slab, rows, columns)
@@ -95,11 +149,10 @@ class TileReader:
                     f"{movie.where}: can't be decoded at frame {frames}; "
                     "copy the movie again, or leave such frames out with --on-bad-frame skip."
                 )
-        tile.decoded_bytes = movie.decoded_bytes(*self.spans(rows, columns))
         return tile
 
     def sample(self, rows: slice, columns: slice, frames: int) -> tuple[np.ndarray, int]:
-        """At most ``frames`` frames of a tile, for a trial, and the bytes decoded (and filtered) for the first slab.
+        """At most ``frames`` frames of a patch, for a trial, and the bytes decoded (and filtered) for the first slab.
 
         Where the file can't be decoded, noise takes their place: the time to encode is the same.
         """
@@ -113,16 +166,19 @@ class TileReader:
             shape = (1, rows.stop - rows.start, columns.stop - columns.start)
             return np.random.default_rng(0).integers(0, 100, shape).repeat(count, 0).astype(self.dtype), 0
         decoded = movie.decoded_bytes(read_rows, read_columns) // max(1, movie.shape[0] // first.stop)
+        held_rows, held_columns = self.held(rows, columns)
         if self.whole_frames:
-            pixels = np.stack([self._filter(frame)[rows, columns] for frame in pixels])
-        return np.resize(pixels, (count, *pixels.shape[1:])), decoded
+            pixels = np.stack([self._filter(frame)[held_rows, held_columns] for frame in pixels])
+        patch = TilePixels(pixels, held_rows.start, held_columns.start, self.resampler, None).patch(rows, columns)
+        return np.resize(patch, (count, *patch.shape[1:])), decoded
 
     def _fill(self, tile: TilePixels, slab: slice, rows: slice, columns: slice) -> None:
+        """Fill in the frames ``slab`` of a tile that holds ``rows`` x ``columns`` of the movie."""
         try:
             if not self.whole_frames:
                 self.movie.read_into(tile.pixels[slab], slab, rows, columns)
                 return
-            pixels = self.movie.read(slab, *self.spans(rows, columns))
+            pixels = self.movie.read(slab, slice(0, self.movie.shape[1]), slice(0, self.movie.shape[2]))
         except OSError:
             if slab.stop - slab.start > 1:
                 for t in range(slab.start, slab.stop):

@@ -10,7 +10,7 @@ import h5py
 import pytest
 from conftest import Outcome, assert_refused, assert_same_maps
 
-from .conftest import ANALYZE, STEP, TRAIN, Queue, run
+from .conftest import ANALYZE, STEP, Queue, run
 
 
 def test_the_same_maps_as_outside_the_image(queue: Queue, movie: Path, expected: Path) -> None:
@@ -209,12 +209,6 @@ def test_a_movie_that_is_not_there(queue: Queue) -> None:
     queue.until_state(job, "FAILED")
     assert queue.facts(job)["ExitCode"] == "2:0"
     assert len(re.findall("^hrtemvae: .*none.h5", queue.log(job), re.MULTILINE)) == 1
-
-
-def test_training_runs_in_the_image(queue: Queue) -> None:
-    job = queue.submit(TRAIN, "-o", "model.safetensors", "--simulated", "1000", "--epochs", "1")
-    queue.until_state(job, "COMPLETED")
-    assert (queue.folder / "model.safetensors").stat().st_size > 10**6
 
 
 def test_what_is_submitted(queue: Queue, tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""How the scale of a movie fits that of a model: the factor by which frames are resampled, and what to warn of."""
+
+import numpy as np
+import torch
+
+from hrtemvae_hpc.config import AnalysisConfig
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.fourier.fringes import FRINGE_THRESHOLD, find_fringes
+from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.movie.movie import Movie
+from hrtemvae_hpc.movie.resample import Resampler
+from hrtemvae_hpc.movie.tiles import TilePixels
+
+_ALIKE = 0.02  # relative difference of scales that is not worth resampling
+_FAR = 1.25  # ratio of scales above which a movie is said to lie outside a model's
+_LOOKED_AT = 512  # windows whose lattice period is measured
+_FEW = 0.05  # share of windows with fringes below which their period says nothing
+
+
+def make_resampler(movie: Movie, model: Model, config: AnalysisConfig) -> Resampler | None:
+    """What brings the frames of ``movie`` to the scale that ``config`` asks for, None where they stay as they are.
+
+    Raises InputError where the model's scale is asked for and movie or model has none.
+    """
+    wanted = config.preprocess.resample
+    if wanted is None:
+        return None
+    factor = _model_factor(movie, model) if wanted == "model" else wanted
+    if abs(factor - 1) < _ALIKE:
+        return None
+    return Resampler(movie.shape[1], movie.shape[2], factor)
+
+
+def _model_factor(movie: Movie, model: Model) -> float:
+    own = _pixel_size(movie)
+    if own is None:
+        raise InputError(f"{movie.where}: has no pixel size to scale from; give a number, --resample 2.5 for example.")
+    if model.trained_on.pixel_size_nm is None:
+        raise InputError(
+            f"model {model.name}: knows no pixel size to scale to; give a number, --resample 2.5 for example."
+        )
+    return own / model.trained_on.pixel_size_nm
+
+
+def _pixel_size(movie: Movie) -> float | None:
+    return None if movie.pixel_size_nm is None else float(np.mean(movie.pixel_size_nm))
+
+
+def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tuple[float, float]:
+    """Median period (pixels) of the lattice fringes in the first frame, as analysed, and the share of windows with any.
+
+    (NaN, 0) where the frame can't be decoded.
+    """
+    rows, columns = (slice(0, n) for n in (resampler.shape if resampler else movie.shape[1:]))
+    try:
+        frame = movie.read(slice(0, 1), slice(0, movie.shape[1]), slice(0, movie.shape[2]))
+    except OSError:
+        return np.nan, 0.0
+    patch = torch.from_numpy(TilePixels(frame, 0, 0, resampler, None).patch(rows, columns)[0].astype(np.float32))
+    windows = patch.unfold(0, window, window).unfold(1, window, window).reshape(-1, window, window)
+    windows = windows[:: -(-len(windows) // _LOOKED_AT)]
+    windows = windows[torch.isfinite(windows).all(2).all(1)]
+    if not len(windows):
+        return np.nan, 0.0
+    strength, period = find_fringes(windows)
+    shown = strength > FRINGE_THRESHOLD
+    return float(period[shown].median()) if shown.any() else np.nan, float(shown.float().mean())
+
+
+def describe_scale(movie: Movie, model: Model, resampler: Resampler | None) -> tuple[str, list[str]]:
+    """A line on the lattice of the movie and what the model knows, and warnings where they don't fit."""
+    known, window = model.trained_on, model.architecture.window
+    period, share = lattice_period(movie, window, resampler)
+    line = f"fringes in {share:.0%} of the windows of the first frame" + (
+        f", median period {period:.1f} pixels" if share else ""
+    )
+    if known.periods:
+        line += f"; the model knows {known.periods[0]:.1f} to {known.periods[1]:.1f}"
+    if resampler:
+        height, width = resampler.shape
+        more = height * width / (movie.shape[1] * movie.shape[2])
+        line += f"; resampled to {height} x {width}, {more:.3g} times the windows"
+    warnings = []
+    own = _pixel_size(movie)
+    if resampler is None and own and known.pixel_size_nm:
+        ratio = own / known.pixel_size_nm
+        if not 1 / _FAR <= ratio <= _FAR:
+            warnings.append(
+                f"the movie has {own:.4g} nm/pixel, the model was trained at {known.pixel_size_nm:.4g}: its maps may "
+                f"mean little. --resample model brings the frames to the model's scale, at {ratio**2:.2g} times the "
+                "windows."
+            )
+    if known.periods and share > _FEW and not known.periods[0] / 1.1 <= period <= known.periods[1] * 1.1:
+        factor = float(np.sqrt(known.periods[0] * known.periods[1])) / period
+        warnings.append(
+            f"the lattice period of {period:.1f} pixels lies outside what the model was trained on "
+            f"({known.periods[0]:.1f} to {known.periods[1]:.1f}); --resample {factor:.2g} would bring it inside."
+        )
+    return line, warnings

@@ -1,0 +1,1 @@
+"""What a model has understood: tests on moving lattices, reconstruction, traversals, comparisons."""

@@ -1,0 +1,86 @@
+"""Pictures of an evaluation."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hrtemvae_hpc.evaluation.evaluate import Evaluation
+from hrtemvae_hpc.evaluation.movements import Response
+from hrtemvae_hpc.pages import DPI, png
+from hrtemvae_hpc.simulation.movements import frames
+from hrtemvae_hpc.training.promotion import ACTIVE
+
+_MAPS = 4
+
+
+def variance_curves(evaluations: list[Evaluation]) -> bytes:
+    """PNG: variance of each latent over the training set, in the model's order."""
+    figure = Figure((7.5, 2.8), DPI, layout="constrained")
+    axes = figure.subplots()
+    for e in evaluations:
+        axes.semilogy(np.maximum(e.variance, 1e-6), ".-", label=e.model.name)
+    axes.axhline(ACTIVE, color="0.5", linestyle=":", label="active above")
+    axes.set(xlabel="latent variable", ylabel="variance over the training set")
+    axes.legend(fontsize=8)
+    return png(figure)
+
+
+def spectra(evaluation: Evaluation) -> bytes:
+    """PNG: the share of each latent in the variance of each movement, leading latents coloured."""
+    responses = evaluation.responses
+    figure = Figure((9, 1.7 * len(responses)), DPI, layout="constrained")
+    for axes, response in zip(figure.subplots(len(responses), 1, sharex=True), responses, strict=True):
+        colours = ["tab:red" if i in response.leading else "0.7" for i in range(len(response.share))]
+        axes.bar(np.arange(len(response.share)), response.share, color=colours)
+        axes.set_title(response.movement.name, fontsize=9)
+        axes.set_ylabel("share", fontsize=8)
+        for latent in response.leading:
+            axes.annotate(f"z{latent}", (latent, response.share[latent]), ha="center", va="bottom", fontsize=6)
+        axes.margins(y=0.18)
+    axes.set_xlabel("latent variable")
+    return png(figure)
+
+
+def movement_maps(evaluation: Evaluation) -> bytes:
+    """PNG: for each movement the first frame, the maps of variance of its leading latents, and one over time."""
+    responses = evaluation.responses
+    figure = Figure(((_MAPS + 2) * 1.9, len(responses) * 1.95), DPI, layout="constrained")
+    grid = figure.subplots(len(responses), _MAPS + 2, squeeze=False)
+    for row, response in zip(grid, responses, strict=True):
+        first = next(iter(frames(response.movement, evaluation.period)))
+        row[0].imshow(first, cmap="gray")
+        row[0].set_title(response.movement.name, fontsize=7)
+        shown = np.argsort(response.share)[::-1][:_MAPS]
+        for axes, latent in zip(row[1:], shown, strict=False):
+            axes.imshow(response.variance[latent], cmap="viridis")
+            axes.set_title(f"z{latent}: {response.share[latent]:.0%}", fontsize=7)
+        for axes in row[:-1]:
+            axes.set(xticks=[], yticks=[])
+        _series(row[-1], response, shown)
+    return png(figure)
+
+
+def _series(axes: Axes, response: Response, shown: np.ndarray) -> None:
+    """The latents of the window in the middle over the frames."""
+    middle = response.series.shape[1] // 2
+    for latent in shown:
+        axes.plot(response.series[:, middle, latent], linewidth=1, label=f"z{latent}")
+    axes.set_title("over the frames, one window", fontsize=7)
+    axes.tick_params(labelsize=6)
+    axes.legend(fontsize=5, loc="upper right")
+
+
+def against_size(evaluations: list[Evaluation]) -> bytes:
+    """PNG: reconstruction loss and active latents against the number of latents of each model."""
+    ordered = sorted(evaluations, key=lambda e: len(e.variance))
+    size = [len(e.variance) for e in ordered]
+    figure = Figure((8, 2.8), DPI, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    known = [(n, e.reconstruction) for n, e in zip(size, ordered, strict=True) if e.reconstruction]
+    left.plot([n for n, _ in known], [r.loss for _, r in known], ".-", label="cross-entropy")
+    left.plot([n for n, _ in known], [r.floor for _, r in known], ":", color="0.5", label="its floor")
+    left.set(xlabel="latent variables", ylabel="nats a segment")
+    left.legend(fontsize=8)
+    right.plot(size, [e.active for e in ordered], ".-")
+    right.set(xlabel="latent variables", ylabel="active ones")
+    return png(figure)

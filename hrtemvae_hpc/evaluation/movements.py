@@ -1,0 +1,87 @@
+"""What each latent does while a lattice moves."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.simulation.movements import MOVEMENTS, PERIOD, Movement, frames, still_inside
+from hrtemvae_hpc.statistics.over_time import series_statistics
+from hrtemvae_hpc.windows.engine import Engine
+
+_HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Response:
+    """How the latents of a model follow one movement. Latents in the model's order."""
+
+    movement: Movement
+    variance: np.ndarray  # [latents, rows, columns] over the frames
+    inside: np.ndarray  # [rows, columns] windows that hold nothing but lattice
+    series: np.ndarray  # [frames, windows inside, latents]
+
+    @property
+    def share(self) -> np.ndarray:
+        """Each latent's share [latents] of the variance of the windows inside."""
+        total = self.variance[:, self.inside].sum(1)
+        return np.asarray(total / total.sum())
+
+    @property
+    def leading(self) -> list[int]:
+        """The fewest latents that hold more than half of the variance, the first most."""
+        order = np.argsort(self.share)[::-1]
+        return [int(i) for i in order[: 1 + int((np.cumsum(self.share[order]) <= _HALF).sum())]]
+
+    @property
+    def explained(self) -> float:
+        """The share of the variance that the leading latents hold."""
+        return float(self.share[self.leading].sum())
+
+    @property
+    def return_error(self) -> float:
+        """How far from its start the first leading latent ends, of the range it went through; median of the windows."""
+        z = self.series[:, :, self.leading[0]]
+        return float(np.median(abs(z[-1] - z[0]) / np.maximum(np.ptp(z, axis=0), 1e-12)))
+
+
+def respond(model: Model, movement: Movement, period: float, step: int) -> Response:
+    """Encode the frames of ``movement``, windows ``step`` pixels apart, and follow the latents over them."""
+    engine = Engine(model, torch.device("cpu"), "fp32", model.scaling, step)
+    inside = still_inside(engine.window, step, period)
+    latents = []
+    for frame in frames(movement, period):
+        frame_range = np.array([[frame.min(), frame.max()]]) if model.scaling == "frame" else None
+        latents.append(engine.encode(frame[None], np.ones((1, 1), bool), frame_range)[0][0])
+    z = torch.stack(latents)
+    variance = series_statistics(z, torch.ones(z.shape[:2], dtype=torch.bool)).variance
+    return Response(
+        movement,
+        variance.T.reshape(-1, *inside.shape).float().numpy(),
+        inside,
+        z[:, torch.from_numpy(inside.ravel())].numpy(),
+    )
+
+
+def lattice_period(model: Model) -> float:
+    """The period (pixels) of the lattice a model is tested on: the article's, where the model knows it."""
+    periods = model.trained_on.periods
+    if periods is None or periods[0] <= PERIOD <= periods[1]:
+        return PERIOD
+    return float(np.sqrt(periods[0] * periods[1]))
+
+
+def respond_to_all(model: Model, period: float) -> list[Response]:
+    """The responses to all three movements, windows a quarter of their size apart."""
+    return [respond(model, movement, period, model.architecture.window // 4) for movement in MOVEMENTS]
+
+
+def overlap(one: list[int], other: list[int]) -> float:
+    """The share of the smaller of two sets of latents that the other holds too: 0 where they are disjoint."""
+    return len(set(one) & set(other)) / min(len(one), len(other))
+
+
+def similarity(one: np.ndarray, other: np.ndarray) -> float:
+    """The cosine between two spectra of variance [latents]: 0 where no latent is in both, 1 where they are alike."""
+    return float(one @ other / np.sqrt((one @ one) * (other @ other)))

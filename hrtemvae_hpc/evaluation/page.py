@@ -1,0 +1,95 @@
+"""The pages of an evaluation and of a comparison, and their numbers as JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.evaluation.compare import Basis
+from hrtemvae_hpc.evaluation.evaluate import Evaluation
+from hrtemvae_hpc.evaluation.figures import against_size, movement_maps, spectra, variance_curves
+from hrtemvae_hpc.evaluation.traversal import draw_traversal
+from hrtemvae_hpc.files import replacing
+from hrtemvae_hpc.pages import inline, write_page
+from hrtemvae_hpc.simulation.movements import MOVEMENTS, frames
+from hrtemvae_hpc.training.pictures import pairs
+
+_HERE = Path(__file__).parent
+_TRAVERSED = 8
+
+
+def lattice_window(size: int, period: float) -> np.ndarray:
+    """The middle window [size, size] of the test lattice, scaled to 0..1, float32."""
+    frame = next(iter(frames(MOVEMENTS[0], period)))
+    first = (frame.shape[0] - size) // 2
+    window = frame[first : first + size, first : first + size]
+    return np.asarray((window - window.min()) / (window.max() - window.min()), np.float32)
+
+
+def leading_latents(evaluation: Evaluation, count: int = _TRAVERSED) -> list[int]:
+    """The latents that move most in any of the movements, by the movement, without repetition."""
+    ranked = [np.argsort(r.share)[::-1][:count] for r in evaluation.responses]
+    mixed = [int(latent) for rank in zip(*ranked, strict=True) for latent in rank]
+    return list(dict.fromkeys(mixed))[:count]
+
+
+def write_evaluation(evaluation: Evaluation, page: Path) -> Path:
+    """Draw ``evaluation`` as ``page``, with its numbers in a JSON file beside it; returns the page.
+
+    Raises InputError where they can't be written.
+    """
+    model = evaluation.model
+    window = lattice_window(model.architecture.window, evaluation.period)
+    traversal = inline(draw_traversal(model, window, leading_latents(evaluation))) if model.decoder else ""
+    reconstruction = evaluation.reconstruction
+    write_page(
+        _HERE / "evaluation.html.j2",
+        page,
+        e=evaluation,
+        model=model,
+        spectra=inline(spectra(evaluation)),
+        maps=inline(movement_maps(evaluation)),
+        curve=inline(variance_curves([evaluation])),
+        traversal=traversal,
+        examples=inline(pairs(*reconstruction.examples)) if reconstruction else "",
+    )
+    _write_json(page.with_suffix(".json"), evaluation.numbers())
+    return page
+
+
+def write_comparison(evaluations: list[Evaluation], names: list[str], basis: Basis | None, page: Path) -> Path:
+    """Draw several evaluations side by side as ``page``, with their numbers beside it; returns the page.
+
+    Raises InputError where they can't be written.
+    """
+    sizes = {len(e.variance) for e in evaluations}
+    write_page(
+        _HERE / "comparison.html.j2",
+        page,
+        evaluations=evaluations,
+        names=names,
+        basis=basis,
+        movements=[m.name for m in MOVEMENTS],
+        curve=inline(variance_curves(evaluations)),
+        sizes=inline(against_size(evaluations)) if len(sizes) > 1 else "",
+        examples=[
+            (name, inline(pairs(*e.reconstruction.examples)))
+            for name, e in zip(names, evaluations, strict=True)
+            if e.reconstruction
+        ],
+    )
+    numbers: dict[str, Any] = {"models": [e.numbers() for e in evaluations]}
+    if basis:
+        numbers["basis"] = basis.numbers()
+    _write_json(page.with_suffix(".json"), numbers)
+    return page
+
+
+def _write_json(path: Path, numbers: dict[str, Any]) -> None:
+    try:
+        with replacing(path) as aside:
+            aside.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror}); choose another place with -o.") from error

@@ -1,0 +1,139 @@
+"""The commands `hrtemvae model ...`: importing, judging and comparing models."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from hrtemvae_hpc.errors import InputError
+
+
+def add_model_commands(
+    add: Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser],
+) -> None:
+    """Add the commands to a parser by its ``add``, which is given name, function and help."""
+    model = add("model", lambda _: 2, "Import, judge and compare models.")
+    models = model.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = models.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    keras = command("import-keras", _import_keras, "Read a network saved by Keras (.keras files, SavedModel folders).")
+    keras.add_argument("encoder", type=Path)
+    keras.add_argument("decoder", type=Path, nargs="?")
+    keras.add_argument("-o", "--output", type=Path, required=True, help="model file (.safetensors)")
+
+    evaluate = command("evaluate", _evaluate, "Measure what a model has understood: one HTML page and its numbers.")
+    evaluate.add_argument("model", type=Path, nargs="?", help="model file (the bundled weights)")
+    evaluate.add_argument("-o", "--output", type=Path, help="page (MODEL.html in this folder), numbers in .json beside")
+    evaluate.add_argument("--segments", type=Path, metavar="FILE", help="reconstruct its validation segments too")
+    evaluate.add_argument("--period", type=float, metavar="PIXELS", help="of the lattice that moves (20.5)")
+
+    traverse = command("traverse", _traverse, "Draw what each latent does to a segment.")
+    traverse.add_argument("model", type=Path, nargs="?", help="model file (the bundled weights)")
+    traverse.add_argument("-o", "--output", type=Path, help="picture (MODEL.traversal.png in this folder)")
+    traverse.add_argument("--segments", type=Path, metavar="FILE", help="take a segment from here, else of a lattice")
+    traverse.add_argument("--index", type=int, default=0, help="which validation segment (0)")
+    traverse.add_argument("--latents", type=int, nargs="+", metavar="Z", help="which latents (the 16 of most variance)")
+
+    compare = command("compare", _compare, "Put models side by side, or one model on two files of segments.")
+    compare.add_argument("models", type=Path, nargs="+", help="model files")
+    compare.add_argument(
+        "--segments", type=Path, nargs="+", default=[], metavar="FILE", help="for all models, or two for one"
+    )
+    compare.add_argument("-o", "--output", type=Path, default=Path("comparison.html"), help="page (comparison.html)")
+
+
+def _import_keras(options: argparse.Namespace) -> int:
+    from hrtemvae_hpc.model.checkpoint import save_model
+    from hrtemvae_hpc.model.keras_import import import_keras
+
+    for source in (options.encoder, options.decoder):
+        if source is not None and options.output.exists() and source.exists() and options.output.samefile(source):
+            raise InputError(f"{options.output}: is the file to be read; choose another output with -o.")
+    model = import_keras(options.encoder, options.decoder)
+    save_model(model, options.output)
+    print(f"{options.output}: {model.architecture.latents} latents, window {model.architecture.window}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from hrtemvae_hpc.evaluation.evaluate import evaluate
+    from hrtemvae_hpc.evaluation.page import write_evaluation
+    from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, load_model
+
+    path = options.model or DEFAULT_MODEL
+    if options.period is not None and not 4 <= options.period <= 120:
+        raise InputError(f"--period {options.period:g}: choose between 4 and 120 pixels.")
+    evaluation = evaluate(load_model(path), options.segments, options.period)
+    print(write_evaluation(evaluation, options.output or Path(f"{path.stem}.html")))
+    for response in evaluation.responses:
+        latents = " ".join(f"z{i}" for i in response.leading)
+        back = "" if response.movement.degrees else f", back to {response.return_error:.1%} of the range"
+        print(f"{response.movement.name}: {latents} hold {response.explained:.0%} of the variance{back}")
+    for one, other, overlap, similarity in evaluation.overlaps:
+        print(f"{one} and {other}: overlap {overlap:.2f}, similarity {similarity:.2f}")
+    print(f"active latents: {evaluation.active} of {len(evaluation.variance)}")
+    if evaluation.reconstruction:
+        r = evaluation.reconstruction
+        print(f"reconstruction: {r.loss:.1f} nats a segment, floor {r.floor:.1f}, average segment {r.average:.1f}")
+    return 0
+
+
+def _traverse(options: argparse.Namespace) -> int:
+    from hrtemvae_hpc.evaluation.movements import lattice_period
+    from hrtemvae_hpc.evaluation.page import lattice_window
+    from hrtemvae_hpc.evaluation.traversal import draw_traversal
+    from hrtemvae_hpc.files import replacing
+    from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, load_model
+    from hrtemvae_hpc.training.batches import Segments
+
+    path = options.model or DEFAULT_MODEL
+    model = load_model(path)
+    count, size = model.architecture.latents, model.architecture.window
+    latents = options.latents or list(range(count - 1, max(-1, count - 17), -1))
+    if not all(0 <= latent < count for latent in latents):
+        raise InputError(f"--latents: the model has z0 to z{count - 1}.")
+    if options.segments is None:
+        window = lattice_window(size, lattice_period(model))
+    else:
+        segments = Segments([options.segments], size)
+        if not 0 <= options.index < len(segments.validation):
+            raise InputError(f"--index {options.index}: there are {len(segments.validation)} validation segments.")
+        window = segments.load(segments.validation[[options.index]])[0, 0].numpy()
+    output = options.output or Path(f"{path.stem}.traversal.png")
+    picture = draw_traversal(model, window, latents)
+    try:
+        with replacing(output) as aside:
+            aside.write_bytes(picture)
+    except OSError as error:
+        raise InputError(f"{output}: can't be written ({error.strerror}); choose another place with -o.") from error
+    print(output)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from hrtemvae_hpc.evaluation.compare import Basis, compare_models, compare_segments
+    from hrtemvae_hpc.evaluation.evaluate import evaluate, reconstruct
+    from hrtemvae_hpc.evaluation.page import write_comparison
+    from hrtemvae_hpc.model.checkpoint import load_model
+    from hrtemvae_hpc.training.batches import Segments
+
+    models = [load_model(path) for path in options.models]
+    basis: Basis | None
+    data = [Segments([path], models[0].architecture.window) for path in options.segments]
+    if len(models) == 1 and len(data) == 2:
+        first = evaluate(models[0], options.segments[0])
+        evaluations = [first, dataclasses.replace(first, reconstruction=reconstruct(models[0], data[1]))]
+        names = [path.name for path in options.segments]
+        basis = compare_segments(models[0], data[0], data[1])
+    elif len(models) > 1 and len(data) < 2:
+        evaluations = [evaluate(model, *options.segments or [None]) for model in models]
+        names = [path.name for path in options.models]
+        basis = compare_models(models[0], models[1], data[0]) if len(models) == 2 and data else None
+    else:
+        raise InputError("name two models or more (and at most one file of segments), or one model and two files.")
+    print(write_comparison(evaluations, names, basis, options.output))
+    return 0

@@ -1,0 +1,62 @@
+"""Frames at another scale, as a whole or one region at a time, to the same values."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Resampler:
+    """Resamples frames of ``height`` x ``width`` pixels to ``factor`` times as many along each side.
+
+    Cubic convolution (Keys, IEEE Trans. ASSP 29, 1153, 1981, a = -0.5), widened where it shrinks, so that nothing is
+    aliased; its weights sum to 1 at the border too. This is the "bicubic" of PyTorch's and Pillow's resize.
+    """
+
+    def __init__(self, height: int, width: int, factor: float) -> None:
+        self.shape = round(height * factor), round(width * factor)
+        self._axes = tuple(_taps(old, new) for old, new in zip((height, width), self.shape, strict=True))
+
+    def source(self, axis: int, span: slice) -> slice:
+        """The pixels of the frame that ``span`` of resampled pixels along ``axis`` (0 or 1) is made of."""
+        first, weights = self._axes[axis]
+        return slice(int(first[span.start]), int(first[span.stop - 1]) + weights.shape[1])
+
+    def apply(self, pixels: Tensor, rows: slice, columns: slice) -> Tensor:
+        """Resampled pixels ``rows`` x ``columns`` of frames, from the ``pixels`` [..., rows, columns] of their source.
+
+        Returns the dtype of ``pixels``, floating. A resampled pixel that touches a non-finite one is NaN.
+        """
+        by_row = self._matrix(0, rows, pixels.dtype)
+        by_column = self._matrix(1, columns, pixels.dtype)
+        finite = torch.isfinite(pixels)
+        if finite.all():
+            return by_row @ pixels @ by_column.T
+        touched = (by_row != 0).to(pixels) @ (~finite).to(pixels) @ (by_column != 0).to(pixels).T
+        resampled = by_row @ torch.where(finite, pixels, 0) @ by_column.T
+        return torch.where(touched > 0, torch.nan, resampled)
+
+    def whole(self, frame: Tensor) -> Tensor:
+        """All of ``frame`` [height, width] at the new scale."""
+        rows, columns = (slice(0, n) for n in self.shape)
+        return self.apply(frame, rows, columns)
+
+    def _matrix(self, axis: int, span: slice, dtype: torch.dtype) -> Tensor:
+        first, weights = self._axes[axis]
+        source = self.source(axis, span)
+        matrix = torch.zeros(span.stop - span.start, source.stop - source.start, dtype=dtype)
+        columns = torch.from_numpy(first[span] - source.start)[:, None] + torch.arange(weights.shape[1])
+        return matrix.scatter_(1, columns, torch.from_numpy(weights[span]).to(dtype))
+
+
+def _taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each of ``new`` pixels the first of the ``old`` ones it is made of, and their weights [new, taps]."""
+    scale = old / new
+    widening = max(1.0, scale)
+    centre = (np.arange(new) + 0.5) * scale - 0.5
+    count = min(old, int(np.ceil(4 * widening)) + 1)
+    first = np.clip(np.floor(centre - 2 * widening).astype(int) + 1, 0, old - count)
+    distance = np.abs(first[:, None] + np.arange(count) - centre[:, None]) / widening
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    weights = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
+    return first, weights / weights.sum(1, keepdims=True)

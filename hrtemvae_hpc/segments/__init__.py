@@ -1,0 +1,1 @@
+"""Segments with lattice fringes, from micrographs to one file."""

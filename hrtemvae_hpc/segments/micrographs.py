@@ -1,0 +1,134 @@
+"""Micrographs of any microscope's format, one image at a time, with their pixel size."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrtemvae_hpc.config import MovieSection
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.files import is_file
+from hrtemvae_hpc.movie.calibration import convert
+from hrtemvae_hpc.movie.movie import Movie
+
+_HDF5 = {".h5", ".hdf5", ".nxs"}
+_UNEQUAL = 0.01  # relative difference of the scales of rows and columns that still counts as square pixels
+
+
+@dataclass(frozen=True)
+class Micrograph:
+    """One image of a file, and where it stands there."""
+
+    pixels: np.ndarray  # [rows, columns] float32
+    frame: int
+    pixel_size_nm: float | None
+
+
+def find_micrographs(paths: Sequence[Path]) -> list[Path]:
+    """The files named by ``paths``, and all of a known format in folders among them, in the order of their names.
+
+    Raises InputError where a path doesn't exist or nothing is found.
+    """
+    found: dict[Path, None] = {}
+    known = _known_endings()
+    for path in paths:
+        if path.is_dir():
+            inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in known and is_file(p))
+            found |= dict.fromkeys(p for p in inside if not p.name.startswith("."))
+        elif is_file(path):
+            found[path] = None
+        else:
+            raise InputError(f"{path}: there is no such micrograph or folder.")
+    # FEI's .emi only describes the .ser files beside it, which hold the pixels.
+    series = {p.name.rpartition("_")[0] for p in found if p.suffix.lower() == ".ser"}
+    files = [p for p in found if p.suffix.lower() != ".emi" or p.stem not in series]
+    if not files:
+        raise InputError(f"{', '.join(map(str, paths))}: no micrograph of a known format there.")
+    return files
+
+
+def read_micrographs(path: Path, frames: slice = slice(None)) -> Iterator[Micrograph]:
+    """The images of ``path``; of a stack its ``frames``.
+
+    Raises InputError where the file can't be read or holds no real image with square pixels.
+    """
+    if path.suffix.lower() in _HDF5:
+        try:
+            yield from _read_movie(path, frames)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}.") from error
+        return
+    count = 0
+    reasons = []
+    for signal in _read_signals(path):
+        try:
+            pixels, pixel_size = _image_of(signal)
+        except ValueError as error:
+            reasons.append(str(error))
+            continue
+        for frame in range(*frames.indices(len(pixels))):
+            yield Micrograph(np.asarray(pixels[frame], np.float32), count + frame, pixel_size)
+        count += len(pixels)
+    if count == 0:
+        raise InputError(f"{path}: holds no image ({'; '.join(reasons) or 'it is empty'}).")
+
+
+def _read_movie(path: Path, frames: slice) -> Iterator[Micrograph]:
+    with Movie(path, MovieSection()) as movie:
+        count, height, width = movie.shape
+        pixel_size = _square(*movie.pixel_size_nm) if movie.pixel_size_nm else None
+        for frame in range(*frames.indices(count)):
+            try:
+                pixels = movie.read(slice(frame, frame + 1), slice(0, height), slice(0, width))[0]
+            except OSError as error:
+                raise InputError(f"{path}: frame {frame} can't be decoded.") from error
+            yield Micrograph(pixels.astype(np.float32), frame, pixel_size)
+
+
+def _plugins() -> list[dict[str, Any]]:
+    from rsciio import IO_PLUGINS
+
+    return list(IO_PLUGINS)
+
+
+def _known_endings() -> set[str]:
+    pictures = {"png", "jpg", "jpeg", "gif", "bmp"}  # no measurements, and no lack of them in folders
+    endings = {e.lower() for p in _plugins() for e in p["file_extensions"]} - pictures
+    return {f".{e}" for e in endings} | _HDF5
+
+
+def _read_signals(path: Path) -> list[dict[str, Any]]:
+    ending = path.suffix.lstrip(".").lower()
+    readers = [p for p in _plugins() if ending in [e.lower() for e in p["file_extensions"]]]
+    if not readers:
+        raise InputError(f"{path}: no known format ends in .{ending}.")
+    reasons = []
+    for reader in readers:  # some endings are shared by formats
+        try:
+            return list(import_module(reader["api"]).file_reader(str(path)))
+        except Exception as error:  # noqa: BLE001  readers raise whatever their parsers meet in a broken file
+            reasons.append(f"{reader['name']}: {' '.join(str(error).split())[:100] or type(error).__name__}")
+    raise InputError(f"{path}: can't be read ({'; '.join(reasons)}).")
+
+
+def _image_of(signal: dict[str, Any]) -> tuple[np.ndarray, float | None]:
+    """Frames [n, rows, columns] of a signal and its pixel size in nm; ValueError where it is no image."""
+    data = np.asarray(signal["data"])
+    if data.dtype.kind not in "iufb":
+        raise ValueError("complex" if data.dtype.kind == "c" else f"pixels of type {data.dtype}")
+    if data.ndim < 2:
+        raise ValueError(f"{data.ndim} axes")
+    frames = data.reshape(-1, *data.shape[-2:])
+    axes = sorted(signal["axes"], key=lambda axis: int(axis.get("index_in_array") or 0))[-2:]
+    sizes = [convert(abs(float(a.get("scale", 0))), str(a.get("units") or ""), "nm") for a in axes]
+    known = [size for size in sizes if size is not None]
+    return frames, _square(*known) if len(known) == 2 else None
+
+
+def _square(rows: float, columns: float) -> float:
+    if abs(rows - columns) > _UNEQUAL * columns:
+        raise ValueError(f"pixels of {rows:.4g} x {columns:.4g} nm are not square")
+    return columns

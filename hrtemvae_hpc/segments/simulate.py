@@ -1,0 +1,55 @@
+"""Segments that are simulated instead of cut from micrographs."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hrtemvae_hpc.distributed.progress import Progress, say
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.fourier.fringes import find_fringes
+from hrtemvae_hpc.segments.cut import LEVELS, CutOptions
+from hrtemvae_hpc.segments.segment_file import SourceSegments, write_segments
+from hrtemvae_hpc.simulation.segments import PIXEL_SIZE_NM, Simulation, random_segments
+
+_AT_ONCE = 1000
+
+
+def simulate_segments(output: Path, count: int, options: CutOptions, validation: float) -> int:
+    """Write ``count`` simulated segments to ``output``, the last share ``validation`` of them for validation.
+
+    Of ``options``, window, pixel size and seed count. Raises InputError where there would be too few.
+    """
+    if count < 20:
+        raise InputError(f"--simulated {count}: at least 20 segments are needed.")
+    simulation = Simulation()
+    progress = Progress(count, "segment")
+
+    def sources() -> Iterator[SourceSegments]:
+        generator = torch.Generator().manual_seed(options.seed)
+        for start in range(0, count, _AT_ONCE):
+            n = min(_AT_ONCE, count - start)
+            segments = random_segments(n, options.window, simulation, generator)
+            strength, period = find_fringes(segments)
+            columns = {
+                "strength": strength.numpy(),
+                "period": np.where(strength > options.threshold, period, np.nan).astype(np.float32),
+                "frame": np.zeros(n, np.int32),
+                "place": np.zeros((n, 2), np.int32),
+                "turned": np.zeros(n, np.float32),
+                "validation": np.arange(start, start + n) >= count - math.ceil(validation * count),
+            }
+            told = {"pixel_size_nm": options.pixel_size or PIXEL_SIZE_NM, "looked_at": n}
+            yield SourceSegments(
+                f"simulated {start}", told, (segments * LEVELS).round().numpy().astype(np.uint16), columns
+            )
+            progress.update(start + n)
+
+    about = {"simulation": asdict(simulation), "cut": options.model_dump(mode="json"), "validation": validation}
+    write_segments(output, options.window, sources(), count, about)
+    progress.close()
+    say(f"{count:,} simulated segments: {output}")
+    return 0

@@ -1,0 +1,300 @@
+"""A training from configuration to model file, on one rank or many, going on where a stopped one ended."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hrtemvae_hpc import __version__
+from hrtemvae_hpc.distributed.guard import StopRequest
+from hrtemvae_hpc.distributed.progress import Progress, format_seconds, say
+from hrtemvae_hpc.distributed.resources import bind_device, compute_threads, device_name
+from hrtemvae_hpc.distributed.world import World
+from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.model.checkpoint import Model, load_model
+from hrtemvae_hpc.model.network import VAE
+from hrtemvae_hpc.training.batches import Segments, generator
+from hrtemvae_hpc.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from hrtemvae_hpc.training.objective import entropy_floor, initialize
+from hrtemvae_hpc.training.pictures import TensorBoard, write_losses, write_reconstructions
+from hrtemvae_hpc.training.promotion import ACTIVE, as_model, prove, store
+from hrtemvae_hpc.training.train_config import TrainConfig
+from hrtemvae_hpc.training.trainer import Trainer
+
+CHECKPOINT = "checkpoint.safetensors"
+BEST = "best.safetensors"
+_SHOWN = 24  # validation segments whose reconstructions are drawn
+
+
+class Training:
+    """One training on this rank: what it is made of, and the files it leaves in ``folder``."""
+
+    def __init__(self, world: World, config: TrainConfig, output: Path, init: Path | None) -> None:
+        self.world = world
+        self.config = config
+        self.output = output
+        self.folder = output.with_name(output.name + ".training")
+        self.segments = Segments([Path(p) for p in config.data.segments], config.network.window)
+        self.initial = None if init is None else load_model(init)
+        if self.initial and (self.initial.architecture != config.network or self.initial.decoder is None):
+            raise InputError(f"{init}: its network is not that of the configuration; set network: to its values.")
+        self.key = self._key()
+        if config.run.tensorboard and not find_spec("tensorboard"):
+            raise InputError(
+                "run.tensorboard: TensorBoard isn't installed; install the extra [training], or set it to false."
+            )
+        normalizes = any(isinstance(m, torch.nn.BatchNorm2d) for m in VAE(config.network).modules())
+        if normalizes and world.size > 1 and not torch.cuda.is_available():
+            raise InputError("batch normalisation over several ranks needs GPUs; train this network on one rank.")
+
+    def _key(self) -> str:
+        """Known by all that decides the numbers of the model."""
+        identity = {
+            "configuration": self.config.model_dump(mode="json", exclude={"run", "data"}),
+            "segments": self.segments.sha256,
+            "init": self.initial.sha256 if self.initial else None,
+            "version": __version__,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def check_same_everywhere(self) -> None:
+        """Raise InputError on rank 0 where another rank sees other segments or another model under the same names."""
+        keys = self.world.allgather((self.key, self.world.host))
+
+        def check() -> None:
+            for rank, (key, host) in enumerate(keys):
+                if key != self.key:
+                    raise InputError(
+                        f"the segments or the initial model are others on rank {rank} ({host}) than on rank 0, under "
+                        "the same names; make all nodes see the same files."
+                    )
+
+        self.world.on_root(check)
+
+    def is_done(self) -> bool:
+        """Whether the output holds the model of this very training."""
+        try:
+            return load_model(self.output).provenance.get("training_key") == self.key
+        except InputError:
+            return False
+
+    def network(self) -> VAE:
+        """The network before the first step, the same on every rank."""
+        vae = VAE(self.config.network)
+        if self.initial is not None and self.initial.decoder is not None:
+            vae.encoder.load_state_dict(self.initial.encoder.state_dict())
+            vae.decoder.load_state_dict(self.initial.decoder.state_dict())
+        else:
+            initialize(vae, generator(torch.device("cpu"), self.config.optimizer.seed))
+        vae.requires_grad_(True)
+        if self.world.size == 1:
+            return vae
+        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(vae)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def check_output(output: Path) -> None:
+    """Raise InputError where ``output`` can't become a model file."""
+    folder = output.absolute().parent
+    if output.is_dir():
+        raise InputError(f"{output}: is a folder; name the model file with -o.")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"{folder}: is no folder that can be written; choose another place with -o.")
+
+
+def train(world: World, config: TrainConfig, output: Path, init: Path | None, restart: bool, stop: StopRequest) -> None:
+    """Train a model as ``config`` asks for and write it to ``output`` once it has proved itself on validation segments.
+
+    A model already there stays in use until then. Losses, reconstructions and checkpoints are kept beside it. Goes on
+    from the last checkpoint of the same training, unless ``restart``. Raises InputError, Stopped or RankFailed.
+    """
+    began = time.monotonic()
+
+    def check() -> None:
+        check_output(output)
+        Training(world, config, output, init)
+
+    world.on_root(check)
+    training = Training(world, config, output, init)
+    training.check_same_everywhere()
+    if not restart and world.on_root(training.is_done):
+        if world.is_root:
+            say(f"{output} already is the model of this training; --restart would train it again.")
+        return
+    device = bind_device(world)
+    torch.set_num_threads(compute_threads(world, device))
+    try:
+        trainer = Trainer(world, config, training.segments, training.network(), device)
+        position = _begin(training, trainer, restart)
+        _announce(training, device, position)
+        _run_epochs(training, trainer, position, stop)
+        _finish(training, trainer, position, began)
+    except (RuntimeError, OSError) as error:  # of a device, of the ranks' connections, of the disk
+        what = " ".join(str(error).split())[:300]
+        raise RankFailed(
+            f"rank {world.rank} on {world.host} failed: {what} The last checkpoint is kept: run the same command again "
+            "to go on."
+        ) from error
+
+
+def _begin(training: Training, trainer: Trainer, restart: bool) -> Position:
+    """Make the folder of a training, and go where its checkpoint is, if there is one."""
+    checkpoint = training.folder / CHECKPOINT
+
+    def prepare() -> bool:
+        if restart:
+            shutil.rmtree(training.folder, ignore_errors=True)
+        training.folder.mkdir(exist_ok=True)
+        return checkpoint.exists()
+
+    def load() -> Position:
+        return load_checkpoint(checkpoint, training.key, trainer.vae, trainer.optimizer)
+
+    if not training.world.on_root(prepare):
+        return Position()
+    position = training.world.on_root(load)
+    return position if training.world.is_root else load()
+
+
+def _announce(training: Training, device: torch.device, position: Position) -> None:
+    world, segments, o = training.world, training.segments, training.config.optimizer
+    places = world.allgather(f"{world.host} {device_name(device)}, {torch.get_num_threads()} threads")
+    if not world.is_root:
+        return
+    say(
+        f"{len(segments.training):,} segments to train on, {len(segments.validation):,} to validate; {o.epochs} epochs "
+        f"of batches of {o.batch}, {o.precision}."
+    )
+    for rank, place in enumerate(places):
+        say(f"rank {rank}: {place}")
+    if position.epoch or position.step:
+        say(f"going on after {position.epoch} epochs and {position.step} steps.")
+
+
+def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: StopRequest) -> None:
+    """All epochs that are left."""
+    world, config, folder = training.world, training.config, training.folder
+    count, epochs = len(training.segments.training), config.optimizer.epochs
+    progress = None
+    if world.is_root:
+        done = position.epoch * count + position.step * config.optimizer.batch
+        progress = Progress(epochs * count, "segment", epochs, "epoch", done, position.epoch)
+    floor = world.on_root(lambda: _floor(training.segments))
+    board = TensorBoard(folder) if config.run.tensorboard and world.is_root else None
+    saved = time.monotonic()
+
+    def due() -> bool:
+        return time.monotonic() - saved > config.run.checkpoint_every
+
+    def save() -> None:
+        nonlocal saved
+        save_checkpoint(folder / CHECKPOINT, training.key, trainer.vae, trainer.optimizer, position)
+        saved = time.monotonic()
+
+    def told(shown: int) -> None:
+        if progress:
+            progress.update(position.epoch * count + shown, position.epoch, _note(position.history))
+
+    def end_epoch(variance: np.ndarray) -> None:
+        write_losses(folder, position.history, floor)
+        if board:
+            board.write(position.history[-1])
+        if position.epoch % config.run.reconstructions_every == 0 or position.epoch == epochs:
+            _draw(training, trainer, folder / f"reconstructions-{position.epoch:04d}.png")
+        if position.best_epoch(config.loss.beta) == position.epoch:
+            store(_model(training, trainer, variance, position), folder / BEST, "fp32")
+        save()
+
+    try:
+        while position.epoch < epochs and not _settled(position, config):
+            losses = trainer.run_epoch(position, stop, due, save, told)
+            seconds = position.seconds
+            validation, variance = trainer.validate()
+            position.end_epoch(
+                {
+                    "epoch": position.epoch + 1,
+                    "reconstruction": losses.reconstruction,
+                    "divergence": losses.divergence,
+                    "validation_reconstruction": validation.reconstruction,
+                    "validation_divergence": validation.divergence,
+                    "active_latents": int((variance > ACTIVE).sum()),
+                    "segments_per_second": round(count / seconds, 1),
+                }
+            )
+            world.on_root(lambda values=variance: end_epoch(values))  # type: ignore[misc]
+            if progress and not progress.live:
+                say(f"epoch {position.epoch} of {epochs}: {_note(position.history)}")
+    finally:
+        if progress:
+            progress.close()
+
+
+def _note(history: list[dict[str, Any]]) -> str:
+    if not history:
+        return ""
+    h = history[-1]
+    return (
+        f"cross-entropy {h['reconstruction']:.1f}, divergence {h['divergence']:.2f}; of validation "
+        f"{h['validation_reconstruction']:.1f}, {h['validation_divergence']:.2f}; {h['active_latents']} active latents"
+    )
+
+
+def _settled(position: Position, config: TrainConfig) -> bool:
+    """Whether as many epochs as early stopping allows brought no better validation loss."""
+    patience = config.optimizer.early_stopping
+    return patience is not None and position.epoch - position.best_epoch(config.loss.beta) >= patience
+
+
+def _floor(segments: Segments) -> float:
+    """Entropy of the validation segments, nats a segment: the least cross-entropy there can be."""
+    batches = np.array_split(segments.validation, -(-len(segments.validation) // 512))
+    return sum(float(entropy_floor(segments.load(b))) for b in batches) / len(segments.validation)
+
+
+@torch.no_grad()
+def _draw(training: Training, trainer: Trainer, path: Path) -> None:
+    x = training.segments.load(training.segments.validation[:: max(1, len(training.segments.validation) // _SHOWN)])
+    x = x[:_SHOWN].to(trainer.device)
+    write_reconstructions(path, x.cpu(), torch.sigmoid(trainer.vae.decoder(trainer.vae.encoder(x)[0])).cpu())
+
+
+def _model(training: Training, trainer: Trainer, variance: np.ndarray, position: Position) -> Model:
+    told = {
+        "training_key": training.key,
+        "initial_model_sha256": training.initial.sha256 if training.initial else None,
+        "ranks": training.world.size,
+        "device": device_name(trainer.device),
+        "history": position.history,
+    }
+    return as_model(trainer.vae, variance, training.config, training.segments, told)
+
+
+def _finish(training: Training, trainer: Trainer, position: Position, began: float) -> None:
+    """Order the latents, prove the model and take it into use."""
+    config, folder = training.config, training.folder
+    if config.optimizer.early_stopping is not None:
+        best = load_model(folder / BEST)
+        trainer.vae.encoder.load_state_dict(best.encoder.state_dict())
+        if best.decoder is not None:
+            trainer.vae.decoder.load_state_dict(best.decoder.state_dict())
+    variance = trainer.latent_variance()
+
+    def promote() -> None:
+        candidate = folder / "candidate.safetensors"
+        store(_model(training, trainer, variance, position), candidate, config.model.weights)
+        loss = prove(candidate, training.segments)
+        candidate.replace(training.output)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        say(
+            f"model: {training.output}, cross-entropy of validation segments {loss:.1f} (its floor is "
+            f"{_floor(training.segments):.1f}), {int((variance > ACTIVE).sum())} of {len(variance)} latents active "
+            f"({format_seconds(time.monotonic() - began)})"
+        )
+
+    training.world.on_root(promote)

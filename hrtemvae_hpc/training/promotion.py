@@ -1,0 +1,82 @@
+"""From a trained network to the model in use: it is written aside, read again, proved, and only then renamed."""
+
+import math
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hrtemvae_hpc import __version__
+from hrtemvae_hpc.distributed.resources import image_in_use
+from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.model.checkpoint import Model, TrainedOn, load_model, save_model
+from hrtemvae_hpc.model.network import VAE
+from hrtemvae_hpc.training.batches import Segments
+from hrtemvae_hpc.training.objective import reconstruction_loss
+from hrtemvae_hpc.training.train_config import TrainConfig
+
+_PERIODS = (2.5, 97.5)  # percentiles of the periods of the training segments that a model is said to know
+_AT_ONCE = 512
+ACTIVE = 0.01  # variance of a latent's mean above which it is active: Burda et al., https://arxiv.org/abs/1509.00519
+
+
+def as_model(vae: VAE, variance: np.ndarray, config: TrainConfig, segments: Segments, told: dict[str, Any]) -> Model:
+    """``vae`` as a model, latents ordered by their ``variance`` [latents]; ``told`` goes into its provenance."""
+    periods = segments.periods()
+    known = tuple(float(p) for p in np.percentile(periods, _PERIODS)) if len(periods) else None
+    return Model(
+        name=config.model.name,
+        encoder=vae.encoder,
+        decoder=vae.decoder,
+        latent_order=tuple(int(i) for i in np.argsort(variance, kind="stable")),
+        trained_on=TrainedOn(segments.pixel_size_nm, known),  # type: ignore[arg-type]
+        provenance={
+            "program": f"hrtemvae {__version__}",
+            "command_line": shlex.join(sys.argv),
+            "configuration": config.model_dump(mode="json"),
+            "segments": [
+                {"file": f.path.name, "sha256": f.sha256, "segments": len(f.segments), "sources": len(f.sources)}
+                for f in segments.files
+            ],
+            "variance_over_training": variance.tolist(),
+            **image_in_use(),
+            **told,
+        },
+    )
+
+
+def store(model: Model, path: Path, weights: str) -> None:
+    """Write ``model`` to ``path`` with its ``weights`` as fp32 or fp16. Raises RankFailed where the disk is full."""
+    try:
+        save_model(model, path, torch.float16 if weights == "fp16" else torch.float32)
+    except InputError as error:
+        raise RankFailed(str(error)) from error
+
+
+@torch.inference_mode()
+def prove(path: Path, segments: Segments) -> float:
+    """The reconstruction loss (nats a segment) of the model in ``path`` on the validation segments.
+
+    Raises InputError unless it is finite and less than that of answering the average segment to all.
+    """
+    model = load_model(path)
+    if model.decoder is None:
+        raise InputError(f"{path}: has no decoder.")
+    which = segments.validation
+    batches = [which[i : i + _AT_ONCE] for i in range(0, len(which), _AT_ONCE)]
+    average = torch.stack([segments.load(b).double().sum(0) for b in batches]).sum(0) / len(which)
+    own = flat = 0.0
+    for batch in batches:
+        x = segments.load(batch)
+        own += float(reconstruction_loss(model.decoder(model.encoder(x)[0]), x))
+        flat += float(reconstruction_loss(torch.logit(average.float(), eps=1e-6).expand_as(x), x))
+    if not math.isfinite(own) or own >= flat:
+        raise InputError(
+            f"the trained network reconstructs validation segments with {own / len(which):.0f} nats a segment, no "
+            f"better than the average segment ({flat / len(which):.0f}): it has learned nothing and is not taken into "
+            f"use; train for more epochs, or lower loss.beta. It stays at {path}."
+        )
+    return own / len(which)

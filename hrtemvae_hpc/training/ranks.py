@@ -1,0 +1,99 @@
+"""The ranks of a training: under torchrun, srun, mpirun, or alone. Gradients travel through torch.distributed.
+
+Under srun and mpirun, MPI brings the ranks together, and they tell each other over it where to meet.
+"""
+
+import ipaddress
+import os
+import socket
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import NoReturn, TypeVar
+
+import psutil
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from hrtemvae_hpc.distributed.world import NAME_AFTER_S, World, join_world
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(minutes=5)  # for a rank that doesn't answer
+
+
+class TorchrunWorld(World):
+    """The world of the ranks that torchrun started, without MPI."""
+
+    def __init__(self, stop: Callable[[], object]) -> None:
+        dist.init_process_group(_backend(), timeout=_PATIENCE)
+        super().__init__(stop=stop)
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.local_rank, self.local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+
+    def allgather(self, value: T, patience: float = NAME_AFTER_S) -> list[T]:
+        """Each rank's ``value``, by rank."""
+        values: list[T | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
+    def leave(self, code: int) -> NoReturn:
+        """End this rank with ``code``."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    abort = leave
+
+
+def join_training(stop: Callable[[], bool]) -> World:
+    """The world this process was launched into, ready for `sum_over_ranks` and DistributedDataParallel.
+
+    Raises InputError when a launcher started several copies that don't know of each other.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return TorchrunWorld(stop)
+    world = join_world(stop)
+    if world.size > 1:
+        _meet(world)
+    return world
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of ``values`` over all ranks, in place and returned."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def _backend() -> str:
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+
+
+def _meet(world: World) -> None:
+    """Start torch.distributed among the ranks of an MPI world."""
+    address, interface = ("127.0.0.1", "lo") if world.local_size == world.size else _own_address()
+    if interface:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    store = TCPStore(address, 0, world.size, True, _PATIENCE, wait_for_workers=False) if world.is_root else None
+    place = world.allgather((address, store.port) if store else ("", 0))[0]
+    store = store or TCPStore(*place, world.size, False, _PATIENCE)
+    dist.init_process_group(_backend(), store=store, rank=world.rank, world_size=world.size, timeout=_PATIENCE)
+
+
+def _own_address() -> tuple[str, str]:
+    """The address by which other hosts reach this one, and its interface ("" where that is not known).
+
+    Not what the hostname stands for: many systems let it stand for a loopback address.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # of the range for documentation; nothing is sent
+            address = str(probe.getsockname()[0])
+        except OSError:
+            address = socket.gethostbyname(socket.gethostname())
+    found = ((name, a.address) for name, addresses in psutil.net_if_addrs().items() for a in addresses)
+    interface = next((name for name, own in found if own == address), "")
+    return address, "" if ipaddress.ip_address(address).is_loopback else interface

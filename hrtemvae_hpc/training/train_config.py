@@ -1,0 +1,79 @@
+"""The configuration of a training. The defaults are the article's values."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from hrtemvae_hpc.config import Section
+from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture
+
+
+class DataSection(Section):
+    """What is learned from."""
+
+    segments: tuple[str, ...] = Field((), description="files of `hrtemvae segments`")
+
+
+class AugmentationSection(Section):
+    """How a segment differs each time it is shown."""
+
+    turn: bool = Field(False, description="by a random multiple of 90 degrees")
+    flip: bool = Field(False, description="mirrored or not")
+    noise: float = Field(0.0, ge=0, le=1, description="largest deviation of added Gaussian noise, of the range 0..1")
+    contrast: float = Field(0.0, ge=0, le=2, description="largest exponent: values v become v^exp(+-contrast)")
+
+
+class LossSection(Section):
+    """Reconstruction + beta * divergence, summed over pixels and latents, averaged over the batch."""
+
+    beta: float = Field(2.0, ge=0, description="weight of the divergence")
+    warm_up: float = Field(0.0, ge=0, description="epochs over which beta rises from `first` to its value")
+    first: float = Field(0.0, ge=0, description="beta at the start of the warm-up")
+    hold: float = Field(0.0, ge=0, description="epochs that beta stays at `first` before it rises")
+
+
+class OptimizerSection(Section):
+    """Adam, and how long."""
+
+    epochs: int = Field(20, ge=1, description="times that every segment is shown")
+    batch: int = Field(32, ge=1, description="segments of a step, of all ranks together")
+    learning_rate: float = Field(1e-3, gt=0, description="of Adam, at its largest")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: rises, then falls to zero")
+    rise: float = Field(0.05, ge=0, lt=1, description="share of the steps over which a cosine schedule rises")
+    clip_gradients: float | None = Field(None, gt=0, description="largest norm of the gradient; any if null")
+    early_stopping: int | None = Field(
+        None,
+        ge=1,
+        description="stop after so many epochs without a better validation loss, and take the best; no if null",
+    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the network; losses are in fp32")
+    seed: int = Field(0, ge=0, description="of initial weights, order, augmentation and sampling")
+
+
+class ModelSection(Section):
+    """The model file."""
+
+    name: str = Field("trained", description="stands in results")
+    weights: Literal["fp32", "fp16"] = Field("fp32", description="how weights are stored; fp16 halves the file")
+
+
+class RunSection(Section):
+    """How the work is done; none of this changes the model."""
+
+    checkpoint_every: float = Field(300.0, gt=0, description="seconds between checkpoints; one ends each epoch too")
+    reconstructions_every: int = Field(5, ge=1, description="epochs between drawn reconstructions")
+    tensorboard: bool = Field(False, description="also write TensorBoard's files")
+
+
+class TrainConfig(Section):
+    """Everything that decides a training but the segments themselves."""
+
+    example: ClassVar[str] = "configs/train.yaml"
+
+    data: DataSection = DataSection()
+    augmentation: AugmentationSection = AugmentationSection()
+    network: Architecture = Architecture(decoder=DecoderArchitecture())
+    loss: LossSection = LossSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    model: ModelSection = ModelSection()
+    run: RunSection = RunSection()

@@ -1,0 +1,206 @@
+"""The training loop: global batches, each shared among the ranks, from any position to the end of its epoch."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from hrtemvae_hpc.distributed.guard import StopRequest, doing
+from hrtemvae_hpc.distributed.world import World
+from hrtemvae_hpc.errors import HrtemvaeError, InputError, Stopped
+from hrtemvae_hpc.model.network import VAE
+from hrtemvae_hpc.training.batches import Segments, augment, epoch_order, generator, share
+from hrtemvae_hpc.training.checkpoint import Position
+from hrtemvae_hpc.training.objective import beta_at, divergence, learning_rate_at, reconstruction_loss
+from hrtemvae_hpc.training.ranks import sum_over_ranks
+from hrtemvae_hpc.training.train_config import TrainConfig
+
+_LOOK_EVERY = 16  # steps after which the ranks tell each other of losses and signals
+_AT_ONCE = 512  # segments encoded together where nothing is learned
+_ADAM_EPSILON = 1e-7  # Keras' default, which the published training used
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Means over segments, in nats."""
+
+    reconstruction: float
+    divergence: float
+
+
+class Trainer:
+    """A network, its optimiser, and this rank's share of every batch."""
+
+    def __init__(self, world: World, config: TrainConfig, segments: Segments, vae: VAE, device: torch.device) -> None:
+        """``vae`` must hold the same weights on every rank."""
+        self.world = world
+        self.config = config
+        self.segments = segments
+        self.device = device
+        self.vae = vae.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        o = config.optimizer
+        self.optimizer = torch.optim.Adam(self.vae.parameters(), o.learning_rate, eps=_ADAM_EPSILON, fused=True)
+        self.steps_an_epoch = math.ceil(len(segments.training) / o.batch)
+        self._network: torch.nn.Module = self.vae
+        if world.size > 1:
+            self._network = DistributedDataParallel(self.vae, gradient_as_bucket_view=True)
+
+    def run_epoch(
+        self,
+        position: Position,
+        stop: StopRequest,
+        due: Callable[[], bool],
+        save: Callable[[], None],
+        told: Callable[[int], None],
+    ) -> Losses:
+        """Train from ``position`` to the end of its epoch, keeping ``position`` up to date; returns the epoch's losses.
+
+        ``save`` is called on rank 0 when ``due`` says so there, and before Stopped is raised on a signal to any rank.
+        ``told`` is given the segments shown in this epoch. Raises InputError, with ``position`` as it was last saved
+        on disk, when a loss is not finite.
+        """
+        self._network.train()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        o, epoch = self.config.optimizer, position.epoch
+        order = epoch_order(self.segments.training, o.seed, epoch)
+        began, spent = time.monotonic(), position.seconds
+        for step, (x, count) in enumerate(self._batches(order, position.step), position.step):
+            doing(f"training, epoch {epoch + 1}, step {step + 1}")
+            sums += self._step(x, count, epoch, step)
+            last = step + 1 == self.steps_an_epoch
+            if last or (step + 1) % _LOOK_EVERY == 0:
+                asked, wanted = self._exchange(sums, position, stop, due)
+                position.step, position.seconds = step + 1, spent + time.monotonic() - began
+                told(min((step + 1) * o.batch, len(order)))
+                if (asked or wanted) and not last:
+                    if self.world.is_root:
+                        save()
+                    if asked:
+                        where = f"epoch {epoch + 1} of {o.epochs}, step {step + 1}"
+                        self._end(Stopped(f"stopped in {where}; run the same command again to go on."))
+        return Losses(*(total / len(order) for total in position.sums))
+
+    def _exchange(
+        self, sums: Tensor, position: Position, stop: StopRequest, due: Callable[[], bool]
+    ) -> tuple[bool, bool]:
+        """Add ``sums`` of all ranks to the position; returns whether any was asked to stop, and whether to save."""
+        told = torch.tensor([bool(stop), self.world.is_root and due()], dtype=torch.float64, device=self.device)
+        together = sum_over_ranks(torch.cat([sums, told])).tolist()
+        sums.zero_()
+        if not all(map(math.isfinite, together)):
+            self._end(
+                InputError(
+                    f"the loss is not finite in epoch {position.epoch + 1}, after step {position.step}; lower "
+                    "optimizer.learning_rate or set optimizer.clip_gradients, and begin anew with --restart. The last "
+                    "checkpoint and the model of the best epoch are kept."
+                )
+            )
+        position.sums = [a + b for a, b in zip(position.sums, together[:2], strict=True)]
+        return together[2] > 0, together[3] > 0
+
+    def _end(self, error: HrtemvaeError) -> NoReturn:
+        """End every rank by ``error``, which all of them meet at once; rank 0 says it for all."""
+        if self.world.is_root:
+            raise error
+        self.world.leave(error.exit_code)
+
+    def _batches(self, order: np.ndarray, first_step: int) -> Iterator[tuple[Tensor, int]]:
+        """This rank's part of each batch from ``first_step`` on, and the size of the batch; loaded one ahead."""
+        batch = self.config.optimizer.batch
+        starts = range(first_step * batch, len(order), batch)
+
+        def load(start: int) -> tuple[Tensor, int]:
+            whole = order[start : start + batch]
+            x = self.segments.load(whole[share(len(whole), self.world.rank, self.world.size)])
+            return (x.pin_memory() if self.device.type == "cuda" else x), len(whole)
+
+        with ThreadPoolExecutor(1, "batches") as pool:
+            ahead = pool.submit(load, starts[0]) if starts else None
+            for following in [*starts[1:], None]:
+                if ahead is None:
+                    return
+                ready, ahead = ahead.result(), None if following is None else pool.submit(load, following)
+                yield ready
+
+    def _step(self, x: Tensor, count: int, epoch: int, step: int) -> Tensor:
+        """One step of the optimiser; returns the sums of both losses over this rank's part of ``count`` segments."""
+        o, loss = self.config.optimizer, self.config.loss
+        random = generator(self.device, o.seed, epoch, step)
+        part = share(count, self.world.rank, self.world.size)
+        x = augment(x.to(self.device, non_blocking=True), count, part, self.config.augmentation, random)
+        x = x.contiguous(memory_format=torch.channels_last)
+        noise = torch.randn(count, self.config.network.latents, generator=random, device=self.device)[part]
+        logits, mean, log_var = self._forward(self._network, x, noise)
+        reconstruction, kl = reconstruction_loss(logits, x), divergence(mean, log_var)
+        at = epoch * self.steps_an_epoch + step
+        beta = beta_at(at / self.steps_an_epoch, loss)
+        if o.schedule == "cosine":
+            rate = learning_rate_at(at, o.epochs * self.steps_an_epoch, o.learning_rate, o.rise)
+            self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.zero_grad()
+        # DistributedDataParallel averages gradients over ranks; the loss is a mean over the whole batch.
+        ((reconstruction + beta * kl) * (self.world.size / count)).backward()  # type: ignore[no-untyped-call]
+        if o.clip_gradients is not None:
+            torch.nn.utils.clip_grad_norm_(self.vae.parameters(), o.clip_gradients)
+        self.optimizer.step()
+        return torch.stack([reconstruction, kl]).detach().double()
+
+    def _forward(self, network: torch.nn.Module, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with self._arithmetic():
+            logits, mean, log_var = network(x, noise)
+        return logits.float(), mean.float(), log_var.float()
+
+    def _arithmetic(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.optimizer.precision == "bf16")
+
+    @torch.no_grad()
+    def validate(self) -> tuple[Losses, np.ndarray]:
+        """Losses over the validation segments as they are, decoded from the mean of their latents, of all ranks.
+
+        Also the variance [latents] of each latent's mean over them.
+        """
+        self.vae.eval()
+        latents, count = self.config.network.latents, len(self.segments.validation)
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        moments = torch.zeros(2, latents, dtype=torch.float64, device=self.device)
+        for x in self._own(self.segments.validation):
+            logits, mean, log_var = self._forward(self.vae, x, torch.zeros(len(x), latents, device=self.device))
+            sums += torch.stack([reconstruction_loss(logits, x), divergence(mean, log_var)]).double()
+            moments += _moments(mean)
+        losses = Losses(*(sum_over_ranks(sums) / count).tolist())
+        return losses, _variance(sum_over_ranks(moments), count)
+
+    @torch.no_grad()
+    def latent_variance(self) -> np.ndarray:
+        """Variance [latents] of each latent's mean over the training segments, float64, of all ranks."""
+        self.vae.eval()
+        latents = self.config.network.latents
+        moments = torch.zeros(2, latents, dtype=torch.float64, device=self.device)
+        for x in self._own(self.segments.training):
+            with self._arithmetic():
+                mean = self.vae.encoder(x)[0]
+            moments += _moments(mean)
+        return _variance(sum_over_ranks(moments), len(self.segments.training))
+
+    def _own(self, which: np.ndarray) -> Iterator[Tensor]:
+        own = which[share(len(which), self.world.rank, self.world.size)]
+        for start in range(0, len(own), _AT_ONCE):
+            x = self.segments.load(own[start : start + _AT_ONCE]).to(self.device)
+            yield x.contiguous(memory_format=torch.channels_last)
+
+
+def _moments(mean: Tensor) -> Tensor:
+    wide = mean.double()
+    return torch.stack([wide.sum(0), (wide**2).sum(0)])
+
+
+def _variance(moments: Tensor, count: int) -> np.ndarray:
+    first, second = moments / count
+    return np.asarray((second - first**2).cpu().numpy())

@@ -1,0 +1,70 @@
+"""Training as a job on two nodes in the image: the losses of one process outside it, also after a stop."""
+
+import csv
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import TRAIN, Queue, run
+
+SMALL = """
+network: {window: 16, channels: [4, 6], hidden: 16, latents: 4,
+          decoder: {base: 4, base_channels: 6, channels: [6, 4]}}
+optimizer: {epochs: EPOCHS, batch: 32, learning_rate: 0.002}
+"""
+
+
+def configure(folder: Path, epochs: int) -> tuple[str, ...]:
+    (folder / "small.yaml").write_text(SMALL.replace("EPOCHS", str(epochs)))
+    run("hrtemvae", "segments", "--simulated", 2000, "--window", 16, "-o", folder / "segments.h5")
+    return "small.yaml", "--segments", "segments.h5"
+
+
+def losses(path: Path) -> list[list[float]]:
+    with path.open() as file:
+        return [[float(v) for k, v in row.items() if k != "segments_per_second"] for row in csv.DictReader(file)]
+
+
+def assert_trained_alike(queue: Queue, arguments: tuple[str, ...]) -> None:
+    alone = queue.folder / "alone.safetensors"
+    run("hrtemvae", "train", queue.folder / arguments[0], "--segments", queue.folder / arguments[2], "-o", alone)
+    there = losses(queue.folder / "small.safetensors.training/losses.csv")
+    for one, other in zip(there, losses(queue.folder / "alone.safetensors.training/losses.csv"), strict=True):
+        assert one == pytest.approx(other, rel=2e-3, abs=1e-3)
+
+
+def test_two_nodes_train_as_one_process_does(queue: Queue) -> None:
+    arguments = configure(queue.folder, 2)
+    job = queue.submit("--nodes=2", TRAIN, *arguments)
+    queue.until_state(job, "COMPLETED")
+    log = queue.log(job)
+    assert "rank 1: " in log
+    assert "model: small.safetensors" in log
+    assert_trained_alike(queue, arguments)
+
+
+def test_a_stopped_training_goes_back_to_the_queue_and_on(queue: Queue) -> None:
+    arguments = configure(queue.folder, 25)
+    job = queue.submit("--nodes=2", TRAIN, *arguments)
+    table = queue.folder / "small.safetensors.training/losses.csv"
+    until = time.monotonic() + 120
+    while not table.exists() or len(table.read_text().splitlines()) < 3:
+        assert time.monotonic() < until, queue.log(job)
+        time.sleep(0.1)
+    run("scancel", "--signal=USR1", "--batch", job)
+    queue.go_on(job)
+    queue.until_state(job, "COMPLETED")
+    log = queue.log(job)
+    assert "back to the queue" in log
+    assert re.search(r"going on after \d+ epochs and \d+ steps", log)
+    assert_trained_alike(queue, arguments)
+
+
+def test_a_training_without_segments(queue: Queue) -> None:
+    (queue.folder / "small.yaml").write_text(SMALL.replace("EPOCHS", "1"))
+    job = queue.submit("--nodes=2", TRAIN, "small.yaml", "--segments", "none.h5")
+    queue.until_state(job, "FAILED")
+    assert queue.facts(job)["ExitCode"] == "2:0"
+    assert len(re.findall("^hrtemvae: .*none.h5", queue.log(job), re.MULTILINE)) == 1

@@ -1,0 +1,294 @@
+"""Training: the same for any number of ranks and after any end, and a model in use that only a better one replaces."""
+
+import csv
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from conftest import BIN, Outcome, assert_refused, command_line, environment
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import entr
+
+from hrtemvae_hpc.model.checkpoint import load_model
+from hrtemvae_hpc.training.batches import augment, epoch_order, generator, share
+from hrtemvae_hpc.training.objective import beta_at, divergence, entropy_floor, learning_rate_at
+from hrtemvae_hpc.training.train_config import AugmentationSection, LossSection
+
+TINY = """
+network: {window: 16, channels: [4, 6], hidden: 16, latents: 4,
+          decoder: {base: 4, base_channels: 6, channels: [6, 4]}}
+optimizer: {epochs: EPOCHS, batch: 24, learning_rate: 0.003}
+augmentation: {turn: true, flip: true, noise: 0.05, contrast: 0.2}
+"""
+
+
+def run(folder: Path, *arguments: object, ranks: int | None = None, launcher: Sequence[str] = ()) -> Outcome:
+    command = [*launcher, *command_line(arguments, ranks)] if not launcher else [*launcher, *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180,
+        check=False,
+    )  # fmt: skip
+    return Outcome(done.returncode, done.stdout + done.stderr)
+
+
+def simulate(path: Path, count: int, window: int = 16, seed: int = 0) -> Path:
+    outcome = run(path.parent, "segments", "--simulated", count, "--window", window, "--seed", seed, "-o", path)
+    assert outcome.code == 0, outcome.text
+    return path
+
+
+@pytest.fixture(scope="module")
+def segments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # 24 a batch leave a last batch of 1: less than one a rank.
+    return simulate(tmp_path_factory.mktemp("segments") / "segments.h5", 268)
+
+
+def configure(folder: Path, segments: Path, epochs: int = 3, extra: str = "") -> Path:
+    path = folder / "train.yaml"
+    path.write_text(TINY.replace("EPOCHS", str(epochs)) + f"data: {{segments: [{segments}]}}\n" + extra)
+    return path
+
+
+def losses(folder: Path, model: str = "train.safetensors") -> list[dict[str, str]]:
+    with (folder / f"{model}.training/losses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        del row["segments_per_second"]
+    return rows
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    model = load_model(path)
+    assert model.decoder is not None
+    return {**model.encoder.state_dict(), **{f"decoder.{k}": v for k, v in model.decoder.state_dict().items()}}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(segments: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    outcome = run(folder, "train", configure(folder, segments))
+    assert outcome.code == 0, outcome.text
+    return folder
+
+
+def assert_close(folder: Path, other: Path) -> None:
+    for one, two in zip(losses(folder), losses(other), strict=True):
+        for name in one:
+            assert float(one[name]) == pytest.approx(float(two[name]), rel=2e-4, abs=1e-4), name
+
+
+def test_a_training_leaves_a_model_losses_and_pictures(undisturbed: Path) -> None:
+    model = load_model(undisturbed / "train.safetensors")
+    assert model.architecture.latents == 4
+    assert model.trained_on.pixel_size_nm == pytest.approx(0.0145)
+    variance = np.array(model.provenance["variance_over_training"])[list(model.latent_order)]
+    assert (np.diff(variance) >= 0).all()
+    assert [int(row["epoch"]) for row in losses(undisturbed)] == [1, 2, 3]
+    left = {p.name for p in (undisturbed / "train.safetensors.training").iterdir()}
+    assert left == {"best.safetensors", "losses.csv", "losses.png", "reconstructions-0003.png"}
+
+
+def test_done_is_done(undisturbed: Path, segments: Path) -> None:
+    before = (undisturbed / "train.safetensors").stat().st_mtime_ns
+    outcome = run(undisturbed, "train", undisturbed / "train.yaml")
+    assert outcome.code == 0
+    assert "already is the model of this training" in outcome.text
+    assert (undisturbed / "train.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_the_number_of_ranks_changes_only_rounding(
+    undisturbed: Path, segments: Path, tmp_path: Path, ranks: int
+) -> None:
+    outcome = run(tmp_path, "train", configure(tmp_path, segments), ranks=ranks)
+    assert outcome.code == 0, outcome.text
+    assert_close(tmp_path, undisturbed)
+
+
+def test_torchrun(undisturbed: Path, segments: Path, tmp_path: Path) -> None:
+    launcher = [str(BIN / "torchrun"), "--nproc-per-node=2", "--no-python", "hrtemvae"]
+    outcome = run(tmp_path, "train", configure(tmp_path, segments), launcher=launcher)
+    assert outcome.code == 0, outcome.text
+    assert_close(tmp_path, undisturbed)
+
+
+class Training:
+    """A training under way."""
+
+    def __init__(self, folder: Path, ranks: int | None) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command_line(["train", "train.yaml"], ranks), cwd=folder, env=environment(), stdout=log, stderr=log
+            )
+
+    def wait_for(self, epochs: int) -> None:
+        until = time.monotonic() + 90
+        table = self.folder / "train.safetensors.training/losses.csv"
+        while not table.exists() or len(table.read_text().splitlines()) <= epochs:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < until, self.log.read_text()
+            time.sleep(0.005)
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that train: the youngest generation."""
+        found = [
+            p for p in psutil.Process(self.process.pid).children(recursive=True) if "hrtemvae" in " ".join(p.cmdline())
+        ]
+        return [p for p in found if not p.children()] or [psutil.Process(self.process.pid)]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[type[Training]]:
+    yield Training
+    for process in psutil.process_iter(["cwd"]):
+        if process.info["cwd"] == str(tmp_path) and process.pid != os.getpid():
+            process.kill()
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_killed_and_run_again_goes_on_to_the_bit(
+    start: type[Training], segments: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, ranks: int | None
+) -> None:
+    epochs = 40
+    reference = tmp_path_factory.mktemp("reference")
+    outcome = run(reference, "train", configure(reference, segments, epochs), ranks=ranks)
+    assert outcome.code == 0, outcome.text
+    configure(tmp_path, segments, epochs, "run: {checkpoint_every: 0.01}\n")
+    training = start(tmp_path, ranks)
+    training.wait_for(7)
+    training.workers()[-1].kill()
+    assert training.process.wait(30) == 4, training.log.read_text()
+    assert "killed by SIGKILL while training, epoch" in training.log.read_text()
+    assert not (tmp_path / "train.safetensors").exists()
+    outcome = run(tmp_path, "train", "train.yaml", ranks=ranks)
+    assert outcome.code == 0, outcome.text
+    assert "going on after" in outcome.text
+    assert losses(tmp_path) == losses(reference)
+    one, other = weights(tmp_path / "train.safetensors"), weights(reference / "train.safetensors")
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_a_signal_to_any_rank_stops_and_saves(
+    start: type[Training], segments: Path, tmp_path: Path, ranks: int | None
+) -> None:
+    configure(tmp_path, segments, 2000)
+    training = start(tmp_path, ranks)
+    training.wait_for(2)
+    training.workers()[-1].send_signal(signal.SIGTERM)
+    assert training.process.wait(30) == 3, training.log.read_text()
+    text = training.log.read_text()
+    assert text.count("run the same command again to go on") == 1, text
+    assert (tmp_path / "train.safetensors.training/checkpoint.safetensors").exists()
+
+
+def test_losses_that_are_not_finite_name_the_epoch_and_keep_the_last_good(segments: Path, tmp_path: Path) -> None:
+    path = configure(tmp_path, segments, 4)
+    path.write_text(path.read_text().replace("learning_rate: 0.003", "learning_rate: 1.0e+9"))
+    outcome = run(tmp_path, "train", path)
+    assert_refused(outcome, "not finite in epoch", "learning_rate")
+
+
+def test_a_retraining_that_learns_nothing_leaves_the_old_model(
+    undisturbed: Path, segments: Path, tmp_path: Path
+) -> None:
+    old = (undisturbed / "train.safetensors").read_bytes()
+    (tmp_path / "train.safetensors").write_bytes(old)
+    path = configure(tmp_path, segments, 1)
+    path.write_text(path.read_text().replace("learning_rate: 0.003", "learning_rate: 1.0e-9"))
+    assert_refused(run(tmp_path, "train", path), "learned nothing")
+    assert (tmp_path / "train.safetensors").read_bytes() == old
+
+
+def test_init_early_stopping_and_tensorboard(undisturbed: Path, segments: Path, tmp_path: Path) -> None:
+    path = configure(tmp_path, segments, 60, "run: {tensorboard: true}\nmodel: {name: fine, weights: fp16}\n")
+    path.write_text(path.read_text().replace("epochs: 60", "epochs: 60, early_stopping: 1").replace("0.003", "0.02"))
+    outcome = run(tmp_path, "train", path, "--init", undisturbed / "train.safetensors")
+    assert outcome.code == 0, outcome.text
+    rows = losses(tmp_path)
+    assert len(rows) < 60
+    assert float(rows[0]["reconstruction"]) < float(losses(undisturbed)[0]["reconstruction"])
+    model = load_model(tmp_path / "train.safetensors")
+    assert (model.name, model.provenance["initial_model_sha256"]) == (
+        "fine", load_model(undisturbed / "train.safetensors").sha256,
+    )  # fmt: skip
+    assert list((tmp_path / "train.safetensors.training/tensorboard").iterdir())
+
+
+def test_bad_input(undisturbed: Path, segments: Path, tmp_path: Path) -> None:
+    wide = simulate(tmp_path / "wide.h5", 40, window=24)
+    path = configure(tmp_path, segments)
+    assert_refused(run(tmp_path, "train", path, "--segments", wide), "wide.h5", "24 x 24")
+    assert_refused(run(tmp_path, "train", path, "--segments", tmp_path / "none.h5"), "none.h5", "no such")
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes(segments.read_bytes()[:-3000])
+    assert_refused(run(tmp_path, "train", path, "--segments", cut), "cut.h5")
+    single = tmp_path / "train.safetensors.training"
+    assert not single.exists()
+    (tmp_path / "train.safetensors.training").mkdir()
+    (tmp_path / "train.safetensors.training/checkpoint.safetensors").write_bytes(b"no checkpoint")
+    assert_refused(run(tmp_path, "train", path), "checkpoint.safetensors", "--restart")
+    path.write_text(path.read_text() + "optimiser: {}\n")
+    assert_refused(run(tmp_path, "train", path), "optimiser", "configs/train.yaml")
+
+
+@given(st.integers(1, 300), st.integers(1, 64), st.integers(1, 9), st.integers(0, 50))
+def test_each_segment_is_shown_once_an_epoch(count: int, batch: int, ranks: int, epoch: int) -> None:
+    order = epoch_order(np.arange(count), 3, epoch)
+    shown = []
+    for start in range(0, count, batch):
+        whole = order[start : start + batch]
+        for rank in range(ranks):
+            shown += whole[share(len(whole), rank, ranks)].tolist()
+    assert sorted(shown) == list(range(count))
+    assert shown == order.tolist()
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 1000))
+def test_augmentation_does_not_depend_on_the_ranks(batch: int, ranks: int, seed: int) -> None:
+    section = AugmentationSection(turn=True, flip=True, noise=0.1, contrast=0.5)
+    x = torch.rand(batch, 1, 8, 8)
+    cpu = torch.device("cpu")
+    whole = augment(x, batch, slice(0, batch), section, generator(cpu, seed))
+    parts = [share(batch, rank, ranks) for rank in range(ranks)]
+    together = torch.cat([augment(x[p], batch, p, section, generator(cpu, seed)) for p in parts])
+    assert torch.equal(whole, together)
+    assert whole.min() >= 0
+    assert whole.max() <= 1
+
+
+def test_divergence_and_floor_are_those_of_others() -> None:
+    torch.manual_seed(0)
+    mean, log_var = torch.randn(7, 5), torch.randn(7, 5)
+    normal = torch.distributions.Normal
+    expected = torch.distributions.kl_divergence(normal(mean, torch.exp(log_var / 2)), normal(torch.zeros(()), 1)).sum()
+    assert float(divergence(mean, log_var)) == pytest.approx(float(expected), rel=1e-5)
+    x = torch.rand(3, 1, 4, 4)
+    x[0, 0, 0, :2] = torch.tensor([0.0, 1.0])
+    assert float(entropy_floor(x)) == pytest.approx(float((entr(x.numpy()) + entr(1 - x.numpy())).sum()), rel=1e-5)
+
+
+def test_schedules() -> None:
+    loss = LossSection(beta=2.0, first=0.5, hold=1.0, warm_up=2.0)
+    assert [beta_at(e, loss) for e in (0, 1, 2, 3, 9)] == [0.5, 0.5, 1.25, 2.0, 2.0]
+    rates = [learning_rate_at(step, 100, 1e-3, 0.1) for step in range(100)]
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates.index(max(rates)) == 10
+    expected = torch.optim.lr_scheduler.CosineAnnealingLR
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1e-3)
+    schedule = expected(optimizer, 90)
+    for rate in rates[10:]:
+        assert rate == pytest.approx(schedule.get_last_lr()[0], abs=1e-9)
+        optimizer.step()
+        schedule.step()
