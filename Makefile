@@ -17,7 +17,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: demo test test-facility lint env format lock clean
+.PHONY: demo model test test-facility lint env format lock clean
 
 env: $(VENV)/.ready
 
@@ -55,6 +55,21 @@ demo: env
 test: lint
 	python -m pytest
 
+# The bundled model, from simulated segments and the micrographs in the folder MICROGRAPHS. Those of graphene have no
+# scale: it follows from the lattice of graphene, 0.213 nm; that of ai-stem is chosen so that its lattice fits.
+MICROGRAPHS ?= ../shared/data/micrographs
+SCALED := --pixel-size 0.0145 --low-pass --turns 6 --stride 24 --most 800
+model: env
+	mkdir -p model
+	hrtemvae segments --simulated 60000 --validation 0.03 -o model/simulated.h5
+	hrtemvae segments $(MICROGRAPHS)/16_STOimage_1.ser $(MICROGRAPHS)/example_Au_nanoparticle.emd \
+	  $(MICROGRAPHS)/Acquisition_18.emd $(SCALED) -o model/calibrated.h5
+	hrtemvae segments $(MICROGRAPHS)/ai-stem_tem.tif $(SCALED) --assume-pixel-size 0.029 -o model/stem.h5
+	hrtemvae segments $(MICROGRAPHS)/graphene_defect_raw.tif $(SCALED) --assume-pixel-size 0.0109 -o model/graphene.h5
+	hrtemvae segments $(MICROGRAPHS)/graphene_flower_raw.tif $(SCALED) --assume-pixel-size 0.0218 -o model/flower.h5
+	hrtemvae train configs/shipped.yaml -o model/lattices.safetensors
+	hrtemvae model evaluate model/lattices.safetensors --segments model/simulated.h5 -o model/lattices.html
+
 # On a cluster of two nodes that is made for it, as root on a machine that may be thrown away.
 test-facility: env
 	python -m pytest tests/facility
@@ -83,4 +98,4 @@ lock: env
 LOCK := --override $(VENV)/without-torch --no-emit-package torch --generate-hashes --no-header --no-annotate --quiet
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo model

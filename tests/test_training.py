@@ -25,7 +25,8 @@ from hrtemvae_hpc.training.train_config import AugmentationSection, LossSection
 TINY = """
 network: {window: 16, channels: [4, 6], hidden: 16, latents: 4,
           decoder: {base: 4, base_channels: 6, channels: [6, 4]}}
-optimizer: {epochs: EPOCHS, batch: 24, learning_rate: 0.003}
+optimizer: {epochs: EPOCHS, batch: 12, learning_rate: 0.01}
+loss: {beta: 0.01}
 augmentation: {turn: true, flip: true, noise: 0.05, contrast: 0.2}
 """
 
@@ -47,11 +48,11 @@ def simulate(path: Path, count: int, window: int = 16, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="module")
 def segments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # 24 a batch leave a last batch of 1: less than one a rank.
+    # 12 a batch leave a last batch of 1: less than one a rank.
     return simulate(tmp_path_factory.mktemp("segments") / "segments.h5", 268)
 
 
-def configure(folder: Path, segments: Path, epochs: int = 3, extra: str = "") -> Path:
+def configure(folder: Path, segments: Path, epochs: int = 4, extra: str = "") -> Path:
     path = folder / "train.yaml"
     path.write_text(TINY.replace("EPOCHS", str(epochs)) + f"data: {{segments: [{segments}]}}\n" + extra)
     return path
@@ -80,9 +81,9 @@ def undisturbed(segments: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def assert_close(folder: Path, other: Path) -> None:
-    for one, two in zip(losses(folder), losses(other), strict=True):
-        for name in one:
-            assert float(one[name]) == pytest.approx(float(two[name]), rel=2e-4, abs=1e-4), name
+    for epoch, (one, two) in enumerate(zip(losses(folder), losses(other), strict=True)):
+        for name in one:  # rounding grows from step to step
+            assert float(one[name]) == pytest.approx(float(two[name]), rel=1e-5 * 10**epoch, abs=1e-5), (epoch, name)
 
 
 def test_a_training_leaves_a_model_losses_and_pictures(undisturbed: Path) -> None:
@@ -91,9 +92,9 @@ def test_a_training_leaves_a_model_losses_and_pictures(undisturbed: Path) -> Non
     assert model.trained_on.pixel_size_nm == pytest.approx(0.0145)
     variance = np.array(model.provenance["variance_over_training"])[list(model.latent_order)]
     assert (np.diff(variance) >= 0).all()
-    assert [int(row["epoch"]) for row in losses(undisturbed)] == [1, 2, 3]
+    assert [int(row["epoch"]) for row in losses(undisturbed)] == [1, 2, 3, 4]
     left = {p.name for p in (undisturbed / "train.safetensors.training").iterdir()}
-    assert left == {"best.safetensors", "losses.csv", "losses.png", "reconstructions-0003.png"}
+    assert left == {"best.safetensors", "losses.csv", "losses.png", "reconstructions-0004.png"}
 
 
 def test_done_is_done(undisturbed: Path, segments: Path) -> None:
@@ -159,13 +160,13 @@ def start(tmp_path: Path) -> Iterator[type[Training]]:
 def test_killed_and_run_again_goes_on_to_the_bit(
     start: type[Training], segments: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, ranks: int | None
 ) -> None:
-    epochs = 40
+    epochs = 10
     reference = tmp_path_factory.mktemp("reference")
     outcome = run(reference, "train", configure(reference, segments, epochs), ranks=ranks)
     assert outcome.code == 0, outcome.text
     configure(tmp_path, segments, epochs, "run: {checkpoint_every: 0.01}\n")
     training = start(tmp_path, ranks)
-    training.wait_for(7)
+    training.wait_for(2)
     training.workers()[-1].kill()
     assert training.process.wait(30) == 4, training.log.read_text()
     assert "killed by SIGKILL while training, epoch" in training.log.read_text()
@@ -194,7 +195,7 @@ def test_a_signal_to_any_rank_stops_and_saves(
 
 def test_losses_that_are_not_finite_name_the_epoch_and_keep_the_last_good(segments: Path, tmp_path: Path) -> None:
     path = configure(tmp_path, segments, 4)
-    path.write_text(path.read_text().replace("learning_rate: 0.003", "learning_rate: 1.0e+9"))
+    path.write_text(path.read_text().replace("learning_rate: 0.01", "learning_rate: 1.0e+9"))
     outcome = run(tmp_path, "train", path)
     assert_refused(outcome, "not finite in epoch", "learning_rate")
 
@@ -205,14 +206,16 @@ def test_a_retraining_that_learns_nothing_leaves_the_old_model(
     old = (undisturbed / "train.safetensors").read_bytes()
     (tmp_path / "train.safetensors").write_bytes(old)
     path = configure(tmp_path, segments, 1)
-    path.write_text(path.read_text().replace("learning_rate: 0.003", "learning_rate: 1.0e-9"))
+    path.write_text(path.read_text().replace("learning_rate: 0.01", "learning_rate: 1.0e-9"))
     assert_refused(run(tmp_path, "train", path), "learned nothing")
     assert (tmp_path / "train.safetensors").read_bytes() == old
 
 
 def test_init_early_stopping_and_tensorboard(undisturbed: Path, segments: Path, tmp_path: Path) -> None:
     path = configure(tmp_path, segments, 60, "run: {tensorboard: true}\nmodel: {name: fine, weights: fp16}\n")
-    path.write_text(path.read_text().replace("epochs: 60", "epochs: 60, early_stopping: 1").replace("0.003", "0.02"))
+    path.write_text(
+        path.read_text().replace("epochs: 60", "epochs: 60, early_stopping: 1").replace("0.01}", "0.02}", 1)
+    )
     outcome = run(tmp_path, "train", path, "--init", undisturbed / "train.safetensors")
     assert outcome.code == 0, outcome.text
     rows = losses(tmp_path)

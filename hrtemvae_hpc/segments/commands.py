@@ -29,7 +29,7 @@ def add_segment_commands(
     command.add_argument("--pixel-size", type=float, metavar="NM", help="scale all micrographs to so many nm a pixel")
     command.add_argument("--assume-pixel-size", type=float, metavar="NM", help="nm a pixel of files that don't tell")
     command.add_argument("--turns", type=int, metavar="N", help="also cut each micrograph turned by N random angles")
-    command.add_argument("--threshold", type=float, help="fringe strength above which a segment is kept (20)")
+    command.add_argument("--threshold", type=float, help="fringe strength above which a segment is kept (40)")
     command.add_argument("--most", type=int, metavar="N", help="most segments of one file, for balance (1000)")
     command.add_argument("--seed", type=int, help="of the choice of segments and angles (0)")
     command.add_argument("--validation", type=float, default=0.1, metavar="SHARE", help="of the files (0.1)")

@@ -137,7 +137,8 @@ def _windows(pixels: Tensor, options: CutOptions) -> Iterator[tuple[Tensor, Tens
         chosen = windows[batch[:, 0] // stride, batch[:, 1] // stride]
         low, high = chosen.amin((1, 2), keepdim=True), chosen.amax((1, 2), keepdim=True)
         usable = ((high > low) & torch.isfinite(high) & torch.isfinite(low)).flatten()
-        yield ((chosen - low) / (high - low))[usable], batch[usable]
+        if usable.any():
+            yield ((chosen - low) / (high - low))[usable], batch[usable]
 
 
 def _quantized(segments: Tensor) -> np.ndarray:

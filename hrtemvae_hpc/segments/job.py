@@ -5,7 +5,6 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -127,17 +126,20 @@ def _assemble(outcomes: list[Outcome], options: CutOptions, share: float, output
     for outcome in left_out:
         say(f"left out: {outcome.reason}")
     used = [o for o in outcomes if not o.reason]
-    count = sum(len(_load(o.part).segments) for o in used)
-    if count == 0:
+    found = {o.path: len(_load(o.part).segments) for o in used}
+    if not any(found.values()):
         looked_at = sum(_load(o.part).looked_at for o in used)
         raise InputError(
             f"no segment with lattice fringes in {len(used)} usable of {len(outcomes)} files "
             f"({looked_at:,} segments looked at); check the files, or lower --threshold (now {options.threshold:g})."
         )
-    with_segments = [o.path for o in used if len(_load(o.part).segments)]
+    with_segments = [path for path, count in found.items() if count]
     held_out = _validation_files(with_segments, share, options.seed)
+    alone = share > 0 and len(with_segments) == 1
+    splits = {o.path: None if alone else o.path in held_out for o in used}
+    count = sum(int(_split(_load(o.part), splits[o.path], share, options)[0].sum()) for o in used)
     about = {"cut": options.model_dump(mode="json"), "validation": share, "left_out": [o.reason for o in left_out]}
-    sources = _sources(used, held_out, share, options)
+    sources = (_source(o, splits[o.path], share, options) for o in used)
     write_segments(output, options.window, sources, count, about)
     page = write_preview(output, ((o.path.name, _load(o.part)) for o in used), options, [o.reason for o in left_out])
     say(f"{count:,} segments of {len(with_segments)} files: {output}, shown in {page}")
@@ -152,26 +154,32 @@ def _validation_files(files: list[Path], share: float, seed: int) -> set[Path]:
     return set(order[: min(len(files) - 1, max(1, round(share * len(files))))])
 
 
-def _sources(used: list[Outcome], held_out: set[Path], share: float, options: CutOptions) -> Iterator[SourceSegments]:
-    for outcome in used:
-        cut = _load(outcome.part)
-        keep = np.ones(len(cut.segments), bool)
-        validation = np.full(len(keep), outcome.path in held_out)
-        if share > 0 and not held_out:
-            # One micrograph alone: its lower rows, and none that reach over the border.
-            border = round((1 - share) * cut.height)
-            upright = cut.turned == 0
-            validation = upright & (cut.place[:, 0] >= border)
-            keep = validation | upright & (cut.place[:, 0] + options.window <= border)
-        told: dict[str, Any] = {
-            "path": str(outcome.path.absolute()),
-            "sha256": file_sha256(outcome.path),
-            "looked_at": cut.looked_at,
-            "own_pixel_size_nm": _known(cut.pixel_size[0]),
-            "pixel_size_nm": _known(cut.pixel_size[1]),
-        }
-        columns = {n: getattr(cut, n)[keep] for n in ("strength", "period", "frame", "place", "turned")}
-        yield SourceSegments(outcome.path.name, told, cut.segments[keep], columns | {"validation": validation[keep]})
+def _split(cut: Cut, held_out: bool | None, share: float, options: CutOptions) -> tuple[np.ndarray, np.ndarray]:
+    """Which segments [n] of a cut stay, and which of those are for validation; ``held_out`` is None for one file alone.
+
+    Then its lower rows are for validation, and segments that reach over the border are left out.
+    """
+    if held_out is not None:
+        return np.ones(len(cut.segments), bool), np.full(len(cut.segments), held_out)
+    border = round((1 - share) * cut.height)
+    upright = cut.turned == 0
+    validation = upright & (cut.place[:, 0] >= border)
+    keep = validation | (upright & (cut.place[:, 0] + options.window <= border))
+    return keep, validation[keep]
+
+
+def _source(outcome: Outcome, held_out: bool | None, share: float, options: CutOptions) -> SourceSegments:
+    cut = _load(outcome.part)
+    keep, validation = _split(cut, held_out, share, options)
+    told: dict[str, Any] = {
+        "path": str(outcome.path.absolute()),
+        "sha256": file_sha256(outcome.path),
+        "looked_at": cut.looked_at,
+        "own_pixel_size_nm": _known(cut.pixel_size[0]),
+        "pixel_size_nm": _known(cut.pixel_size[1]),
+    }
+    columns = {n: getattr(cut, n)[keep] for n in ("strength", "period", "frame", "place", "turned")}
+    return SourceSegments(outcome.path.name, told, cut.segments[keep], columns | {"validation": validation})
 
 
 def _known(size: float) -> float | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 
 from hrtemvae_hpc.config import MovieSection
 from hrtemvae_hpc.errors import InputError
@@ -63,9 +64,10 @@ def read_micrographs(path: Path, frames: slice = slice(None)) -> Iterator[Microg
         return
     count = 0
     reasons = []
+    imagej_units = _imagej_units(path)
     for signal in _read_signals(path):
         try:
-            pixels, pixel_size = _image_of(signal)
+            pixels, pixel_size = _image_of(signal, imagej_units)
         except ValueError as error:
             reasons.append(str(error))
             continue
@@ -114,8 +116,22 @@ def _read_signals(path: Path) -> list[dict[str, Any]]:
     raise InputError(f"{path}: can't be read ({'; '.join(reasons)}).")
 
 
-def _image_of(signal: dict[str, Any]) -> tuple[np.ndarray, float | None]:
-    """Frames [n, rows, columns] of a signal and its pixel size in nm; ValueError where it is no image."""
+def _imagej_units(path: Path) -> str:
+    """The units of a TIFF file of ImageJ, of which the reader knows only "micron"; "" of another file."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return ""
+    try:
+        with tifffile.TiffFile(path) as file:
+            return str((file.imagej_metadata or {}).get("unit", ""))
+    except (OSError, ValueError):
+        return ""
+
+
+def _image_of(signal: dict[str, Any], units: str) -> tuple[np.ndarray, float | None]:
+    """Frames [n, rows, columns] of a signal and its pixel size in nm, in ``units`` where it names none.
+
+    Raises ValueError where it is no image.
+    """
     data = np.asarray(signal["data"])
     if data.dtype.kind not in "iufb":
         raise ValueError("complex" if data.dtype.kind == "c" else f"pixels of type {data.dtype}")
@@ -123,7 +139,7 @@ def _image_of(signal: dict[str, Any]) -> tuple[np.ndarray, float | None]:
         raise ValueError(f"{data.ndim} axes")
     frames = data.reshape(-1, *data.shape[-2:])
     axes = sorted(signal["axes"], key=lambda axis: int(axis.get("index_in_array") or 0))[-2:]
-    sizes = [convert(abs(float(a.get("scale", 0))), str(a.get("units") or ""), "nm") for a in axes]
+    sizes = [convert(abs(float(a.get("scale", 0))), str(a.get("units") or units), "nm") for a in axes]
     known = [size for size in sizes if size is not None]
     return frames, _square(*known) if len(known) == 2 else None
 

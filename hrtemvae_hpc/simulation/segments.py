@@ -9,8 +9,9 @@ from torch import Tensor
 _SCENES = (0.55, 0.22, 0.10, 0.09, 0.04)  # whole lattice, edge, boundary of two, overlap of two, no lattice
 _ONE_BEAM = 0.25  # the share of lattices that show fringes in one direction only
 # Latents of directions that are equally frequent are interchangeable, and a network mixes them: no latent would then
-# belong to a direction. So most lattices lie along the rows, within some degrees, and the beam across them is weaker.
+# belong to a direction. So most lattices lie along rows or columns, within some degrees, and more along rows.
 _ALIGNED = 0.75
+_ALONG_ROWS = 0.7
 _ALIGNED_DEGREES = 6.0
 _SHORTEST_SUM = 6.0  # pixels; sums of beams with shorter periods are not resolved
 PIXEL_SIZE_NM = 0.0145  # the scale at which the periods below are lattice spacings of 0.20 to 0.35 nm
@@ -90,7 +91,9 @@ def _lattice(y: Tensor, x: Tensor, size: int, draw: _Draw, simulation: Simulatio
     period = draw.logarithmic(low, high)
     other = (period * draw.logarithmic(0.7, 1.43)).clamp(low, high)
     aligned = draw.uniform(0, 1) < _ALIGNED
-    angle = torch.where(aligned, draw.normal(math.radians(_ALIGNED_DEGREES)), draw.uniform(0, 2 * math.pi))
+    along = torch.where(draw.uniform(0, 1) < _ALONG_ROWS, 0.0, math.pi / 2)
+    tilted = along + draw.normal(math.radians(_ALIGNED_DEGREES))
+    angle = torch.where(aligned, tilted, draw.uniform(0, 2 * math.pi))
     square = draw.uniform(0, 1) < 0.6
     between = math.pi / 2 + torch.where(square, draw.normal(math.radians(2)), draw.uniform(-0.7, 0.7))
     beams = [(torch.cos(a) / p, torch.sin(a) / p) for a, p in ((angle, period), (angle + between, other))]

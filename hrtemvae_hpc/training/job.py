@@ -213,7 +213,7 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
 
     try:
         while position.epoch < epochs and not _settled(position, config):
-            losses = trainer.run_epoch(position, stop, due, save, told)
+            losses, asked = trainer.run_epoch(position, stop, due, save, told)
             seconds = position.seconds
             validation, variance = trainer.validate()
             position.end_epoch(
@@ -230,6 +230,8 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
             world.on_root(lambda values=variance: end_epoch(values))  # type: ignore[misc]
             if progress and not progress.live:
                 say(f"epoch {position.epoch} of {epochs}: {_note(position.history)}")
+            if asked:
+                trainer.stop(position)
     finally:
         if progress:
             progress.close()

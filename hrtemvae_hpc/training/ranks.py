@@ -27,9 +27,9 @@ _PATIENCE = timedelta(minutes=5)  # for a rank that doesn't answer
 class TorchrunWorld(World):
     """The world of the ranks that torchrun started, without MPI."""
 
-    def __init__(self, stop: Callable[[], object]) -> None:
+    def __init__(self) -> None:
         dist.init_process_group(_backend(), timeout=_PATIENCE)
-        super().__init__(stop=stop)
+        super().__init__()
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.local_rank, self.local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
 
@@ -48,14 +48,15 @@ class TorchrunWorld(World):
     abort = leave
 
 
-def join_training(stop: Callable[[], bool]) -> World:
+def join_training(_: Callable[[], bool]) -> World:
     """The world this process was launched into, ready for `sum_over_ranks` and DistributedDataParallel.
 
-    Raises InputError when a launcher started several copies that don't know of each other.
+    Its ranks stop only where they agree to, after a step. Raises InputError when a launcher started several copies that
+    don't know of each other.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        return TorchrunWorld(stop)
-    world = join_world(stop)
+        return TorchrunWorld()
+    world = join_world()
     if world.size > 1:
         _meet(world)
     return world

@@ -59,12 +59,13 @@ class Trainer:
         due: Callable[[], bool],
         save: Callable[[], None],
         told: Callable[[int], None],
-    ) -> Losses:
-        """Train from ``position`` to the end of its epoch, keeping ``position`` up to date; returns the epoch's losses.
+    ) -> tuple[Losses, bool]:
+        """Train from ``position`` to the end of its epoch, keeping ``position`` up to date.
 
-        ``save`` is called on rank 0 when ``due`` says so there, and before Stopped is raised on a signal to any rank.
-        ``told`` is given the segments shown in this epoch. Raises InputError, with ``position`` as it was last saved
-        on disk, when a loss is not finite.
+        Returns the epoch's losses, and whether any rank was asked to stop at its end. ``save`` is called on rank 0 when
+        ``due`` says so there, and before Stopped ends all ranks on a signal to any. ``told`` is given the segments
+        shown in this epoch. Raises InputError, with ``position`` as it was last saved on disk, when a loss is not
+        finite.
         """
         self._network.train()
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
@@ -79,13 +80,13 @@ class Trainer:
                 asked, wanted = self._exchange(sums, position, stop, due)
                 position.step, position.seconds = step + 1, spent + time.monotonic() - began
                 told(min((step + 1) * o.batch, len(order)))
-                if (asked or wanted) and not last:
-                    if self.world.is_root:
-                        save()
-                    if asked:
-                        where = f"epoch {epoch + 1} of {o.epochs}, step {step + 1}"
-                        self._end(Stopped(f"stopped in {where}; run the same command again to go on."))
-        return Losses(*(total / len(order) for total in position.sums))
+                if last:
+                    break
+                if (asked or wanted) and self.world.is_root:
+                    save()
+                if asked:
+                    self.stop(position)
+        return Losses(*(total / len(order) for total in position.sums)), asked
 
     def _exchange(
         self, sums: Tensor, position: Position, stop: StopRequest, due: Callable[[], bool]
@@ -104,6 +105,11 @@ class Trainer:
             )
         position.sums = [a + b for a, b in zip(position.sums, together[:2], strict=True)]
         return together[2] > 0, together[3] > 0
+
+    def stop(self, position: Position) -> NoReturn:
+        """End every rank at a position that is saved."""
+        where = f"after {position.epoch} of {self.config.optimizer.epochs} epochs and {position.step} steps"
+        self._end(Stopped(f"stopped {where}; run the same command again to go on."))
 
     def _end(self, error: HrtemvaeError) -> NoReturn:
         """End every rank by ``error``, which all of them meet at once; rank 0 says it for all."""
