@@ -49,7 +49,7 @@ demo: env
 	hrtemvae simulate -o demo/movie.h5
 	mpirun -n 2 hrtemvae analyze demo/movie.h5 --config configs/demo.yaml -o demo/maps.h5 --restart
 	hrtemvae report demo/maps.h5 -o demo/report
-	python -m hrtemvae_hpc.simulation.verdict demo/movie.h5 demo/maps.h5
+	python -m hrtemvae_hpc.maps.verdict demo/maps.h5
 	@echo "movie demo/movie.h5, maps demo/maps.h5, page demo/report/report.html, a picture of each map in demo/report/"
 
 test: lint

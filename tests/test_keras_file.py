@@ -1,6 +1,7 @@
 """Import of networks saved by Keras itself, and of the oracle's."""
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "torch"
@@ -9,9 +10,12 @@ import keras
 import numpy as np
 import pytest
 import torch
+from conftest import assert_refused
 from keras import layers
 
-from hrtemvae_hpc.model.keras_import import import_keras
+from hrtemvae_hpc.model.architecture import Architecture
+from hrtemvae_hpc.model.checkpoint import load_model
+from hrtemvae_hpc.model.keras_import import import_decoder, import_keras
 
 
 def keras_encoder(window: int, channels: tuple[int, ...], kernel: int, norm: str, hidden: int, latents: int):
@@ -69,3 +73,40 @@ def test_import_equals_keras(tmp_path: Path, encoder: tuple, decoder: tuple) -> 
     z = random.normal(size=(5, encoder[-1])).astype(np.float32)
     windows = torch.sigmoid(model.decoder(torch.from_numpy(z)))[:, 0]
     np.testing.assert_allclose(windows, networks[1](z).detach().numpy()[..., 0], atol=1e-5)
+
+
+def test_published_saved_models_give_what_tensorflow_gave(shared: Path) -> None:
+    expected = np.load(shared / "published/cdse_encoder.expected.npz")
+    model = import_keras(shared / "published/cdse_encoder")
+    assert (model.architecture.window, model.architecture.kernel) == (32, 3)
+    assert model.architecture.normalization == "after_activation"
+    with torch.inference_mode():
+        mean, log_var = model.encoder(torch.from_numpy(expected["input"].transpose(0, 3, 1, 2)))
+    np.testing.assert_allclose(mean.numpy(), expected["z_mean"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(log_var.numpy(), expected["z_log_var"], rtol=0, atol=1e-5)
+
+    expected = np.load(shared / "published/pbs_decoder.expected.npz")
+    decoder = import_decoder(shared / "published/pbs_decoder", Architecture())
+    with torch.inference_mode():
+        decoded = torch.sigmoid(decoder(torch.from_numpy(expected["input"])))
+    np.testing.assert_allclose(decoded.numpy()[:, 0], expected["conv2d_transpose_39"][..., 0], rtol=0, atol=1e-5)
+
+
+def test_saved_models_on_the_command_line(hrtemvae, shared: Path, tmp_path: Path) -> None:
+    outcome = hrtemvae("model", "import-keras", shared / "published/cdse_encoder", "-o", "cdse.safetensors")
+    assert outcome.code == 0, outcome.text
+    assert load_model(tmp_path / "cdse.safetensors").architecture.window == 32
+    alone = hrtemvae("model", "import-keras", shared / "published/pbs_decoder", "-o", "d.safetensors")
+    assert_refused(alone, "pbs_decoder", "name its encoder first")
+    pair = [shared / "published/cdse_encoder", shared / "published/pbs_decoder"]
+    assert_refused(hrtemvae("model", "import-keras", *pair, "-o", "d.safetensors"), "pbs_decoder", "window of 32")
+
+
+@pytest.mark.parametrize("file", ["variables.index", "variables.data-00000-of-00001", "keras_metadata.pb"])
+def test_damaged_saved_models_are_refused(hrtemvae, shared: Path, tmp_path: Path, file: str) -> None:
+    shutil.copytree(shared / "published/cdse_encoder", tmp_path / "m", copy_function=shutil.copyfile)
+    for folder in (tmp_path / "m", tmp_path / "m/variables"):
+        folder.chmod(0o755)
+    path = next((tmp_path / "m").rglob(file))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert_refused(hrtemvae("model", "import-keras", "m", "-o", "m.safetensors"), "m: not a SavedModel folder")

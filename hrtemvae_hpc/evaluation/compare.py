@@ -12,10 +12,9 @@ from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.evaluation.movements import similarity
 from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.training.batches import Segments
+from hrtemvae_hpc.training.promotion import ACTIVE
 
 _MOST = 4096
-_AT_ONCE = 512
-_ACTIVE = 0.01
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def _means(model: Model, segments: Segments) -> np.ndarray:
     """Latents [n, latents] of at most 4,096 validation segments, in the model's order."""
     which = segments.validation[:: max(1, len(segments.validation) // _MOST)]
     with torch.inference_mode():
-        parts = [model.encoder(segments.load(which[i : i + _AT_ONCE]))[0] for i in range(0, len(which), _AT_ONCE)]
+        parts = [model.encoder(x)[0] for x in segments.batches(which)]
     return torch.cat(parts).numpy()[:, list(model.latent_order)]
 
 
@@ -49,7 +48,7 @@ def compare_models(one: Model, other: Model, segments: Segments) -> Basis:
             f"{other.architecture.window} pixels can't show the same segments."
         )
     a, b = _means(one, segments), _means(other, segments)
-    a, b = a[:, a.var(0) > _ACTIVE], b[:, b.var(0) > _ACTIVE]
+    a, b = a[:, a.var(0) > ACTIVE], b[:, b.var(0) > ACTIVE]
     if not a.shape[1] or not b.shape[1]:
         raise InputError(f"models {one.name} and {other.name}: no active latent to compare on these segments.")
     correlation = np.abs(np.corrcoef(a.T, b.T)[: a.shape[1], a.shape[1] :])
@@ -73,14 +72,14 @@ def _explained(a: np.ndarray, b: np.ndarray) -> float:
 def compare_segments(model: Model, one: Segments, other: Segments) -> Basis:
     """Whether two sets of segments, of two microscopes for example, vary in the same latents of one model."""
     a, b = _means(model, one).var(0), _means(model, other).var(0)
-    shared = (a > _ACTIVE) & (b > _ACTIVE)
+    shared = (a > ACTIVE) & (b > ACTIVE)
     return Basis(
         f"the latents of {model.name} on {one.files[0].path.name} and {other.files[0].path.name}",
         {
             "similarity of the spectra of variance": similarity(a, b),
             "rank correlation of the spectra": float(spearmanr(a, b).statistic),
             "share of active latents that are active in both": float(
-                shared.sum() / max(1, ((a > _ACTIVE) | (b > _ACTIVE)).sum())
+                shared.sum() / max(1, ((a > ACTIVE) | (b > ACTIVE)).sum())
             ),
         },
     )

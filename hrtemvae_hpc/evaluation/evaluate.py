@@ -14,7 +14,6 @@ from hrtemvae_hpc.training.batches import Segments
 from hrtemvae_hpc.training.objective import divergence, entropy_floor, reconstruction_loss
 from hrtemvae_hpc.training.promotion import ACTIVE
 
-_AT_ONCE = 512
 _EXAMPLES = 24
 
 
@@ -115,14 +114,12 @@ def reconstruct(model: Model, segments: Segments) -> Reconstruction:
     if model.decoder is None:
         raise InputError(f"model {model.name}: has no decoder, so that nothing can be reconstructed.")
     which = segments.validation
-    batches = [which[i : i + _AT_ONCE] for i in range(0, len(which), _AT_ONCE)]
-    average = torch.stack([segments.load(b).double().sum(0) for b in batches]).sum(0) / len(which)
+    average = torch.logit(segments.average(which), eps=1e-6)
     totals, means = np.zeros(4), []
-    for batch in batches:
-        x = segments.load(batch)
+    for x in segments.batches(which):
         mean, log_var = model.encoder(x)
-        flat = torch.logit(average.float(), eps=1e-6).expand_as(x)
-        losses = (reconstruction_loss(model.decoder(mean), x), entropy_floor(x), reconstruction_loss(flat, x))
+        flat = reconstruction_loss(average.expand_as(x), x)
+        losses = (reconstruction_loss(model.decoder(mean), x), entropy_floor(x), flat)
         totals += [float(loss) for loss in (*losses, divergence(mean, log_var))]
         means.append(mean)
     shown = segments.load(which[:: max(1, len(which) // _EXAMPLES)][:_EXAMPLES])

@@ -9,6 +9,7 @@ import tifffile
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.maps.figures import leading_maps, single_map, variance_curve
 from hrtemvae_hpc.maps.result import TITLES, Result, open_result
+from hrtemvae_hpc.maps.verdict import find_verdicts
 from hrtemvae_hpc.pages import inline, write_page
 from hrtemvae_hpc.statistics.over_time import MAPS
 
@@ -94,6 +95,7 @@ def _write_page(result: Result, page: Path) -> Path:
         units=result.units,
         invalid=int((result.valid_frames < len(result.process["frames"])).sum()),
         maps=inline(leading_maps(result, leading)) if leading else "",
+        verdicts=find_verdicts(result),
         curve=inline(variance_curve(result)),
     )
 

@@ -1,5 +1,7 @@
 """Networks of the published family, as Keras saved them, as models of this program."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,39 +24,48 @@ _IGNORED = {"InputLayer", "Flatten", "Dropout", "Dense", "Reshape", "Lambda", "S
 def import_keras(encoder_path: Path, decoder_path: Path | None = None) -> Model:
     """The model in a Keras encoder (and decoder) of the published family.
 
-    Its latents keep the network's own order. Raises InputError where a file is no .keras file or its layers are
-    not of this family.
+    Its latents keep the network's own order. Raises InputError where a file is neither a .keras file nor a SavedModel
+    folder, or its layers are not of this family.
     """
-    layers = read_layers(encoder_path)
-    try:
-        architecture, encoder_state = _encoder(layers)
-        decoder_state = None
-        if decoder_path is not None:
-            decoder_architecture, decoder_state = _decoder(read_layers(decoder_path))
-            architecture = Architecture.model_validate(
-                architecture.model_dump() | {"decoder": decoder_architecture.model_dump()}
-            )
+    with _of_the_family(encoder_path):
+        architecture, encoder_state = _encoder(read_layers(encoder_path))
         encoder = Encoder(architecture)
         fill(encoder, encoder_state)
-        decoder = None
-        if architecture.decoder is not None and decoder_state is not None:
-            decoder = Decoder(architecture, architecture.decoder)
-            fill(decoder, decoder_state)
-    except (ValueError, KeyError, IndexError, TypeError, RuntimeError, StopIteration, ValidationError) as error:
-        files = f"{encoder_path}" + (f" and {decoder_path}" if decoder_path else "")
-        raise InputError(
-            f"{files}: not a network of the published family ({' '.join(str(error).split())[:300]})."
-        ) from error
+    decoder = None
+    if decoder_path is not None:
+        decoder = import_decoder(decoder_path, architecture)
+        with _of_the_family(decoder_path):
+            encoder.architecture = Architecture.model_validate(
+                architecture.model_dump() | {"decoder": decoder.decoder.model_dump()}
+            )
     return Model(
         name=encoder_path.stem,
         encoder=encoder.eval().requires_grad_(False),
-        decoder=decoder.eval().requires_grad_(False) if decoder else None,
+        decoder=decoder,
         latent_order=tuple(range(architecture.latents)),
         provenance={
             "imported_from": [p.name for p in (encoder_path, decoder_path) if p],
             "latent_order": "the network's own; its variance over the training set is not known",
         },
     )
+
+
+def import_decoder(path: Path, encoder: Architecture) -> Decoder:
+    """The Keras decoder in ``path``, for latents of ``encoder``. Raises InputError like ``import_keras``."""
+    with _of_the_family(path):
+        architecture, state = _decoder(read_layers(path))
+        decoder = Decoder(encoder, architecture)
+        fill(decoder, state)
+    return decoder.eval().requires_grad_(False)
+
+
+@contextmanager
+def _of_the_family(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, IndexError, TypeError, RuntimeError, StopIteration, ValidationError) as error:
+        what = " ".join(str(error).split())[:300]
+        raise InputError(f"{path}: not a network of the published family ({what}).") from error
 
 
 def read_layers(path: Path) -> list[Layer]:
@@ -122,6 +133,8 @@ def _dense_state(prefix: str, layer: Layer) -> dict[str, torch.Tensor]:
 
 
 def _encoder(layers: list[Layer]) -> tuple[Architecture, dict[str, torch.Tensor]]:
+    if any(layer.class_name == "Conv2DTranspose" for layer in layers):
+        raise ValueError("it is a decoder; name its encoder first")
     convolutions, norms, when = _convolutions(layers, "Conv2D")
     dense = [layer for layer in layers if layer.class_name == "Dense"]
     if len(dense) != 3:

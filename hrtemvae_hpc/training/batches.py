@@ -4,7 +4,7 @@ Order, augmentation and sampling are drawn from the seed, the epoch and the step
 rank: they are the same for any number of ranks, and after a training went on from a checkpoint.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.segments.cut import LEVELS
 from hrtemvae_hpc.segments.segment_file import SegmentFile, open_segments
 from hrtemvae_hpc.training.train_config import AugmentationSection
+
+_AT_ONCE = 512
 
 
 class Segments:
@@ -55,6 +57,16 @@ class Segments:
             rows = np.flatnonzero(file_of == number)
             loaded[rows, 0] = self.files[number].segments[which[rows] - self._starts[number]]
         return torch.from_numpy(loaded / np.float32(LEVELS))
+
+    def batches(self, which: np.ndarray) -> Iterator[Tensor]:
+        """``which`` in batches for a network that only looks at them."""
+        for start in range(0, len(which), _AT_ONCE):
+            yield self.load(which[start : start + _AT_ONCE])
+
+    def average(self, which: np.ndarray) -> Tensor:
+        """The mean [1, window, window] of segments ``which``, float32."""
+        total = torch.stack([x.double().sum(0) for x in self.batches(which)]).sum(0)
+        return (total / len(which)).float()
 
     def periods(self) -> np.ndarray:
         """The period (pixels) of each training segment that has fringes."""

@@ -255,8 +255,7 @@ def _settled(position: Position, config: TrainConfig) -> bool:
 
 def _floor(segments: Segments) -> float:
     """Entropy of the validation segments, nats a segment: the least cross-entropy there can be."""
-    batches = np.array_split(segments.validation, -(-len(segments.validation) // 512))
-    return sum(float(entropy_floor(segments.load(b))) for b in batches) / len(segments.validation)
+    return sum(float(entropy_floor(x)) for x in segments.batches(segments.validation)) / len(segments.validation)
 
 
 @torch.no_grad()

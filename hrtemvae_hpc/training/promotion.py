@@ -19,7 +19,6 @@ from hrtemvae_hpc.training.objective import reconstruction_loss
 from hrtemvae_hpc.training.train_config import TrainConfig
 
 _PERIODS = (2.5, 97.5)  # percentiles of the periods of the training segments that a model is said to know
-_AT_ONCE = 512
 ACTIVE = 0.01  # variance of a latent's mean above which it is active: Burda et al., https://arxiv.org/abs/1509.00519
 
 
@@ -66,13 +65,11 @@ def prove(path: Path, segments: Segments) -> float:
     if model.decoder is None:
         raise InputError(f"{path}: has no decoder.")
     which = segments.validation
-    batches = [which[i : i + _AT_ONCE] for i in range(0, len(which), _AT_ONCE)]
-    average = torch.stack([segments.load(b).double().sum(0) for b in batches]).sum(0) / len(which)
+    average = torch.logit(segments.average(which), eps=1e-6)
     own = flat = 0.0
-    for batch in batches:
-        x = segments.load(batch)
+    for x in segments.batches(which):
         own += float(reconstruction_loss(model.decoder(model.encoder(x)[0]), x))
-        flat += float(reconstruction_loss(torch.logit(average.float(), eps=1e-6).expand_as(x), x))
+        flat += float(reconstruction_loss(average.expand_as(x), x))
     if not math.isfinite(own) or own >= flat:
         raise InputError(
             f"the trained network reconstructs validation segments with {own / len(which):.0f} nats a segment, no "

@@ -23,7 +23,6 @@ from hrtemvae_hpc.training.ranks import sum_over_ranks
 from hrtemvae_hpc.training.train_config import TrainConfig
 
 _LOOK_EVERY = 16  # steps after which the ranks tell each other of losses and signals
-_AT_ONCE = 512  # segments encoded together where nothing is learned
 _ADAM_EPSILON = 1e-7  # Keras' default, which the published training used
 
 
@@ -197,9 +196,8 @@ class Trainer:
 
     def _own(self, which: np.ndarray) -> Iterator[Tensor]:
         own = which[share(len(which), self.world.rank, self.world.size)]
-        for start in range(0, len(own), _AT_ONCE):
-            x = self.segments.load(own[start : start + _AT_ONCE]).to(self.device)
-            yield x.contiguous(memory_format=torch.channels_last)
+        for x in self.segments.batches(own):
+            yield x.to(self.device).contiguous(memory_format=torch.channels_last)
 
 
 def _moments(mean: Tensor) -> Tensor:

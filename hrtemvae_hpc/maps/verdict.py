@@ -1,0 +1,104 @@
+"""Holds the maps of a simulated movie against its truth: ``python -m hrtemvae_hpc.maps.verdict MAPS``."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import mannwhitneyu
+
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.maps.result import Result, open_result
+from hrtemvae_hpc.movie.resample import Resampler
+from hrtemvae_hpc.movie.write import read_truth
+
+_REGIONS = {
+    "rotating": "crystal that turns",
+    "growing": "edge that grows",
+    "shrinking": "edge that shrinks",
+}
+_FULL = 0.9  # share of a window's pixels in the crystal above which it counts as inside
+_EDGE = 0.5  # of the largest share that a window has of an edge, which is narrower than a window
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the maps of time-correlated variance tell the windows of one region from others.
+
+    An area under the ROC curve is the probability that a window inside is brighter than one outside: 0.5 by chance.
+    """
+
+    region: str
+    windows: int
+    together: float  # area under the ROC curve of all latents' sum, against still windows
+    latent: int  # the one that tells the region best from all windows outside
+    latent_still: float  # its area against still windows
+    latent_others: float  # and against all windows outside, of other regions too
+    times: float  # median of all latents' sum, times that of still windows
+
+    def __str__(self) -> str:
+        return (
+            f"{self.region}: {self.windows} windows; area under the ROC curve {self.together:.3f} of all latents "
+            f"against still windows, {self.latent_still:.3f} of z{self.latent} ({self.latent_others:.3f} against all "
+            f"outside); median {self.times:,.0f} times that of still windows"
+        )
+
+
+def roc_area(inside: np.ndarray, outside: np.ndarray) -> float:
+    """The probability that a value ``inside`` is larger than one ``outside``; ties count half, NaN are left out."""
+    inside, outside = inside[np.isfinite(inside)], outside[np.isfinite(outside)]
+    if not inside.size or not outside.size:
+        return float("nan")
+    return float(mannwhitneyu(inside, outside).statistic / (inside.size * outside.size))
+
+
+def find_verdicts(result: Result) -> list[Verdict]:
+    """The verdict on each region of a simulated movie; none where its truth is not at hand."""
+    try:
+        truth = read_truth(Path(result.process["movie"]))
+    except InputError:
+        return []
+    maps = np.stack([result.maps("time_correlated_variance", int(latent)) for latent in result.latent])
+    together = result.together
+    still = _share(truth["still"], result) == 1.0
+    verdicts = []
+    for name, what in _REGIONS.items():
+        share = _share(truth[name], result)
+        inside = share >= (_FULL if name == "rotating" else max(_EDGE * share.max(), 1e-9))
+        if not inside.any() or not still.any():
+            continue
+        # A window that holds some of the region belongs neither inside nor outside.
+        outside = share == 0
+        areas = [roc_area(m[inside], m[outside]) for m in maps]
+        best = int(np.nanargmax(areas)) if np.isfinite(areas).any() else 0
+        verdicts.append(
+            Verdict(
+                what,
+                int(inside.sum()),
+                roc_area(together[inside], together[still]),
+                best,
+                roc_area(maps[best][inside], maps[best][still]),
+                areas[best],
+                float(np.nanmedian(together[inside]) / np.nanmedian(together[still])),
+            )
+        )
+    return verdicts
+
+
+def _share(mask: np.ndarray, result: Result) -> np.ndarray:
+    """The share [rows, columns] of each window's pixels that lie in ``mask`` of the movie's frame."""
+    top, bottom, left, right = result.process["region"]
+    window, step = result.process["window"], result.process["step"]
+    region = mask[top:bottom, left:right].astype(np.float32)
+    if result.process["resampling"] != [1.0, 1.0]:
+        height, width = region.shape
+        resampler = Resampler(height, width, result.process["resampling"][0])
+        region = (resampler.whole(torch.from_numpy(region)) > 0.5).float().numpy()
+    windows = np.lib.stride_tricks.sliding_window_view(region, (window, window))[::step, ::step]
+    return np.asarray(windows.mean((2, 3)))
+
+
+if __name__ == "__main__":
+    with open_result(Path(sys.argv[1])) as opened:
+        print(*find_verdicts(opened), sep="\n")

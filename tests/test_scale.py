@@ -1,0 +1,105 @@
+"""Movies at another scale than the model's: warned of, and resampled where asked."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import MAPS, TINY, Outcome, assert_refused, assert_same_maps, drifting_pixels, random_model, read_maps
+
+from hrtemvae_hpc.model.checkpoint import TrainedOn, save_model
+from hrtemvae_hpc.movie.resample import Resampler
+from hrtemvae_hpc.movie.write import write_movie
+
+
+def calibrated(path: Path, pixels: np.ndarray, size_nm: float) -> Path:
+    write_movie(path, iter(pixels), pixels.shape, pixels.dtype, size_nm, 1.0, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scaled") / "model.safetensors"
+    save_model(dataclasses.replace(random_model(TINY), trained_on=TrainedOn(0.02, (10.0, 16.0))), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fringes of 7 pixels at 0.04 nm a pixel."""
+    return calibrated(tmp_path_factory.mktemp("fine") / "fine.h5", drifting_pixels(8, 70, 90), 0.04)
+
+
+def test_resampled_frames_give_the_maps_of_a_movie_at_that_scale(
+    hrtemvae: Callable[..., Outcome], fine: Path, model_path: Path, tmp_path: Path
+) -> None:
+    outcome = hrtemvae("analyze", fine, "--model", model_path, "--resample", "model", "-o", "maps.h5")
+    assert outcome.code == 0, outcome.text
+    assert "resampled to 140 x 180, 4 times the windows" in outcome.text
+    frames = torch.from_numpy(drifting_pixels(8, 70, 90).astype(np.float32))
+    larger = torch.stack([Resampler(70, 90, 2.0).whole(f) for f in frames]).numpy()
+    calibrated(tmp_path / "larger.h5", larger, 0.02)
+    assert hrtemvae("analyze", "larger.h5", "--model", model_path, "-o", "expected.h5").code == 0
+    found, expected = read_maps(tmp_path / "maps.h5"), read_maps(tmp_path / "expected.h5")
+    for name in ("mean", "variance"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=2e-3, atol=1e-6)
+    np.testing.assert_allclose(found["spearman"], expected["spearman"], atol=0.06)
+    with h5py.File(tmp_path / "maps.h5") as one, h5py.File(tmp_path / "expected.h5") as other:
+        for axis in ("y", "x"):  # a pixel's centre lies a quarter of a large pixel from that of a small one
+            own, small = (f[f"entry/{MAPS[0]}/{axis}"][...] for f in (one, other))
+            np.testing.assert_allclose(own, small - 0.25 * 0.04, atol=1e-9)
+
+
+def test_resampling_does_not_depend_on_ranks_and_tiles(
+    hrtemvae: Callable[..., Outcome], fine: Path, model_path: Path, tmp_path: Path
+) -> None:
+    options = ("--model", model_path, "--resample", "1.7", "--step", 4)
+    assert hrtemvae("analyze", fine, *options, "-o", "alone.h5").code == 0
+    outcome = hrtemvae("analyze", fine, *options, "-o", "ranks.h5", ranks=3)
+    assert outcome.code == 0, outcome.text
+    assert_same_maps(tmp_path / "alone.h5", tmp_path / "ranks.h5")
+
+
+def test_what_does_not_fit_is_warned_of(
+    hrtemvae: Callable[..., Outcome], fine: Path, model_path: Path, tmp_path: Path
+) -> None:
+    text = hrtemvae("plan", fine, "--model", model_path).text
+    assert "0.04 nm/pixel, the model was trained at 0.02" in text
+    assert "4 times the windows" in text
+    assert "warning" not in hrtemvae("plan", fine, "--model", model_path, "--resample", "model").text
+    far = calibrated(tmp_path / "far.h5", drifting_pixels(8, 128, 128), 0.02)
+    wide = tmp_path / "wide.safetensors"
+    larger = TINY.model_copy(update={"window": 32})
+    save_model(dataclasses.replace(random_model(larger), trained_on=TrainedOn(0.02, (10.0, 16.0))), wide)
+    text = hrtemvae("plan", far, "--model", wide).text
+    assert "lies outside what the model was trained on (10.0 to 16.0); --resample 1.8 would bring it inside" in text
+
+
+def test_bad_input(hrtemvae: Callable[..., Outcome], movie_path: Path, tiny_model_path: Path, model_path: Path) -> None:
+    assert_refused(hrtemvae("plan", movie_path, "--model", model_path, "--resample", "model"), "no pixel size")
+    assert_refused(hrtemvae("plan", movie_path, "--model", tiny_model_path, "--resample", "wide"), "--resample")
+    assert_refused(hrtemvae("plan", movie_path, "--model", tiny_model_path, "--resample", "0.1"), "--resample")
+
+
+def test_known_scale_and_unknown_model(hrtemvae: Callable[..., Outcome], fine: Path, tiny_model_path: Path) -> None:
+    refused = hrtemvae("plan", fine, "--model", tiny_model_path, "--resample", "model")
+    assert_refused(refused, "knows no pixel size")
+
+
+def test_frames_that_are_not_decoded_are_left_out_of_resampled_windows(
+    hrtemvae: Callable[..., Outcome], fine: Path, model_path: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.h5"
+    broken.write_bytes(fine.read_bytes())
+    with h5py.File(broken, "r") as file:
+        info = file["entry/data/data"].id.get_chunk_info(3)
+    with broken.open("r+b") as file:
+        file.seek(info.byte_offset)
+        file.write(b"\0" * info.size)
+    options = ("--model", model_path, "--resample", "2", "--on-bad-frame", "skip")
+    outcome = hrtemvae("analyze", broken, *options, "-o", "maps.h5")
+    assert outcome.code == 0, outcome.text
+    assert (read_maps(tmp_path / "maps.h5")["valid_frames"] == 7).all()
