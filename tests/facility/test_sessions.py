@@ -137,5 +137,6 @@ def test_the_page_for_facilities_word_by_word(queue: Queue, image: Path, checkou
     logs = "".join(path.read_text() for path in checkout.glob("hrtemvae-*.log"))
     assert "failed" not in logs
     assert (checkout / "movie.maps.h5").exists()
+    assert (checkout / "train.safetensors").exists()
     assert (checkout / "night.maps" / "session.html").exists()
     assert ANALYZE.name in (ROOT / "docs" / "facility.md").read_text()
