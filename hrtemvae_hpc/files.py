@@ -1,11 +1,14 @@
 """Files: written aside and complete when they appear, known by their content."""
 
+import errno
 import hashlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from hrtemvae_hpc.errors import InputError
 
 
 @contextmanager
@@ -41,3 +44,43 @@ def file_sha256(path: Path) -> str:
         while block := file.read(2**24):
             digest.update(block)
     return digest.hexdigest()
+
+
+def check_output(output: Path, what: str, inputs: Iterable[Path] = (), page: str = "") -> None:
+    """Raise InputError where ``output`` can't become ``what`` (a result, a model), or is one of the ``inputs``.
+
+    ``page`` is the suffix of another file that is written beside it.
+    """
+    try:
+        str(output.absolute()).encode()
+        same = [path for path in inputs if output.exists() and path.exists() and output.samefile(path)]
+    except UnicodeEncodeError as error:
+        raise InputError(f"{str(output)!a}: HDF5 can't write names that are not UTF-8; choose another.") from error
+    except OSError as error:
+        raise InputError(f"{output}: can't be written ({error.strerror}); choose another with -o.") from error
+    if same:
+        raise InputError(f"{output}: is one of the files to be read itself; choose another output with -o.")
+    if page and output.suffix == page:
+        raise InputError(f"{output}: would be overwritten by its own {page} file; choose another ending for {what}.")
+    if output.is_dir():
+        raise InputError(f"{output}: is a folder; name the file of {what} with -o.")
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder for {what}; make it, or choose another with -o.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder}: can't be written; choose another place with -o.")
+
+
+def reserve(path: Path, size: int) -> None:
+    """Take ``size`` bytes for ``path``, so that HDF5 does not meet a full disk in the middle of a file."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
+@contextmanager
+def hdf5_disk_errors() -> Iterator[None]:
+    """Have HDF5 raise OSError also where closing a file fails, on a full disk: by itself it raises RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(errno.EIO, f"HDF5 could not finish the file, is the disk full? ({error})") from error

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.files import check_output
 
 
 def add_model_commands(
@@ -50,9 +51,7 @@ def _import_keras(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.model.checkpoint import save_model
     from hrtemvae_hpc.model.keras_import import import_keras
 
-    for source in (options.encoder, options.decoder):
-        if source is not None and options.output.exists() and source.exists() and options.output.samefile(source):
-            raise InputError(f"{options.output}: is the file to be read; choose another output with -o.")
+    check_output(options.output, "the model", [p for p in (options.encoder, options.decoder) if p])
     model = import_keras(options.encoder, options.decoder)
     save_model(model, options.output)
     print(f"{options.output}: {model.architecture.latents} latents, window {model.architecture.window}")
@@ -65,17 +64,20 @@ def _evaluate(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, load_model
 
     path = options.model or DEFAULT_MODEL
+    page = options.output or Path(f"{path.stem}.html")
+    check_output(page, "the page", [path, *([options.segments] if options.segments else [])], ".json")
     if options.period is not None and not 4 <= options.period <= 120:
         raise InputError(f"--period {options.period:g}: choose between 4 and 120 pixels.")
     evaluation = evaluate(load_model(path), options.segments, options.period)
-    print(write_evaluation(evaluation, options.output or Path(f"{path.stem}.html")))
+    print(write_evaluation(evaluation, page))
     for response in evaluation.responses:
         latents = " ".join(f"z{i}" for i in response.leading)
         back = "" if response.movement.degrees else f", back to {response.return_error:.1%} of the range"
         print(f"{response.movement.name}: {latents} hold {response.explained:.0%} of the variance{back}")
     for one, other, overlap, similarity in evaluation.overlaps:
         print(f"{one} and {other}: overlap {overlap:.2f}, similarity {similarity:.2f}")
-    print(f"active latents: {evaluation.active} of {len(evaluation.variance)}")
+    count = evaluation.model.architecture.latents
+    print(f"active latents: {'unknown' if evaluation.active is None else evaluation.active} of {count}")
     if evaluation.reconstruction:
         r = evaluation.reconstruction
         print(f"reconstruction: {r.loss:.1f} nats a segment, floor {r.floor:.1f}, average segment {r.average:.1f}")
@@ -104,6 +106,7 @@ def _traverse(options: argparse.Namespace) -> int:
             raise InputError(f"--index {options.index}: there are {len(segments.validation)} validation segments.")
         window = segments.load(segments.validation[[options.index]])[0, 0].numpy()
     output = options.output or Path(f"{path.stem}.traversal.png")
+    check_output(output, "the picture", [path, *([options.segments] if options.segments else [])])
     picture = draw_traversal(model, window, latents)
     try:
         with replacing(output) as aside:
@@ -121,6 +124,7 @@ def _compare(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.model.checkpoint import load_model
     from hrtemvae_hpc.training.batches import Segments
 
+    check_output(options.output, "the page", [*options.models, *options.segments], ".json")
     models = [load_model(path) for path in options.models]
     basis: Basis | None
     data = [Segments([path], models[0].architecture.window) for path in options.segments]

@@ -95,10 +95,10 @@ def test_movies_that_can_not_be_analysed(hrtemvae, tmp_path: Path, tiny_model_pa
         (["--config", "none.yaml"], "none.yaml: the configuration can't be read"),
         (["--max-memory", "50MB"], "raise --max-memory to"),
         (["-o", "none/maps.h5"], "there is no such folder"),
-        (["-o", "movie.h5"], "is the movie itself"),
-        (["-o", "link.h5"], "is the movie itself"),
+        (["-o", "movie.h5"], "is one of the files to be read"),
+        (["-o", "link.h5"], "is one of the files to be read"),
         (["-o", "folder"], "is a folder"),
-        (["-o", "maps.html"], "its own page"),
+        (["-o", "maps.html"], "its own .html file"),
         (["-o", "n" * 300], "can't be written"),
     ],
 )

@@ -95,7 +95,7 @@ def test_response_is_that_of_a_plain_loop() -> None:
 
 
 def test_overlap_and_similarity() -> None:
-    assert overlap([1, 2], [2, 3, 4]) == 0.5
+    assert overlap([1, 2], [2, 3, 4]) == 0.25
     assert overlap([1], [2]) == 0
     assert similarity(np.array([1.0, 0.0]), np.array([0.0, 2.0])) == 0
     assert similarity(np.array([1.0, 2.0]), np.array([2.0, 4.0])) == pytest.approx(1)

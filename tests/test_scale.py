@@ -40,7 +40,7 @@ def test_resampled_frames_give_the_maps_of_a_movie_at_that_scale(
     assert outcome.code == 0, outcome.text
     assert "resampled to 140 x 180, 4 times the windows" in outcome.text
     frames = torch.from_numpy(drifting_pixels(8, 70, 90).astype(np.float32))
-    larger = torch.stack([Resampler(70, 90, 2.0).whole(f) for f in frames]).numpy()
+    larger = torch.stack([Resampler(70, 90, (140, 180)).whole(f) for f in frames]).numpy()
     calibrated(tmp_path / "larger.h5", larger, 0.02)
     assert hrtemvae("analyze", "larger.h5", "--model", model_path, "-o", "expected.h5").code == 0
     found, expected = read_maps(tmp_path / "maps.h5"), read_maps(tmp_path / "expected.h5")
@@ -67,7 +67,7 @@ def test_what_does_not_fit_is_warned_of(
     hrtemvae: Callable[..., Outcome], fine: Path, model_path: Path, tmp_path: Path
 ) -> None:
     text = hrtemvae("plan", fine, "--model", model_path).text
-    assert "0.04 nm/pixel, the model was trained at 0.02" in text
+    assert "the frames have 0.04 nm/pixel, the model was trained at 0.02" in text
     assert "4 times the windows" in text
     assert "warning" not in hrtemvae("plan", fine, "--model", model_path, "--resample", "model").text
     far = calibrated(tmp_path / "far.h5", drifting_pixels(8, 128, 128), 0.02)

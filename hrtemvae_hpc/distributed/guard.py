@@ -104,7 +104,8 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
 
 def rank_of_launcher() -> int:
     """This process's rank as its launcher tells it, known without MPI."""
-    for name in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"):
+    torchrun = ("RANK",) if "TORCHELASTIC_RUN_ID" in os.environ else ()
+    for name in (*torchrun, "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"):
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
     return 0

@@ -32,6 +32,7 @@ from hrtemvae_hpc.distributed.scale import make_resampler
 from hrtemvae_hpc.distributed.worker import Worker
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.files import check_output
 from hrtemvae_hpc.maps.result import ResultInfo, result_identity, write_result
 from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model
 from hrtemvae_hpc.movie.movie import Movie
@@ -148,27 +149,6 @@ def open_job(world: World, path: Path, config: AnalysisConfig) -> Iterator[Job]:
         yield Job(config, movie, model, grid, worker, resources)
 
 
-def _check_output(path: Path, output: Path) -> None:
-    try:
-        str(output.absolute()).encode()
-        same = output.exists() and path.exists() and output.samefile(path)
-    except UnicodeEncodeError as error:
-        raise InputError(f"{str(output)!a}: HDF5 can't write names that are not UTF-8; choose another.") from error
-    except OSError as error:
-        raise InputError(f"{output}: can't be written ({error.strerror}); choose another with -o.") from error
-    if same:
-        raise InputError(f"{output}: is the movie itself; choose another output with -o.")
-    if output.suffix == ".html":
-        raise InputError(f"{output}: would be overwritten by its own page; end the result's name in .h5.")
-    if output.is_dir():
-        raise InputError(f"{output}: is a folder; name the result file with -o.")
-    folder = output.absolute().parent
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder for the result; make it, or choose another with -o.")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{folder}: can't be written; choose another place with -o.")
-
-
 def plan_analysis(world: World, path: Path, config: AnalysisConfig) -> str:
     """The plan of an analysis, in words, on every rank."""
     world.on_root(lambda: _check_alone(path, config))
@@ -194,7 +174,7 @@ def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, rest
 
     def check() -> None:
         _check_alone(path, config)
-        _check_output(path, output)
+        check_output(output, "the result", [path], ".html")
 
     world.on_root(check)
     with open_job(world, path, config) as job:

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from hrtemvae_hpc.distributed.guard import StopRequest, rank_of_launcher, run_guarded
 from hrtemvae_hpc.distributed.world import World, join_world
-from hrtemvae_hpc.errors import HrtemvaeError, InputError, tell
+from hrtemvae_hpc.errors import HrtemvaeError, tell
 
 Join = Callable[[Callable[[], bool]], World]
 
@@ -18,7 +18,7 @@ def run_in_world(
     """Run ``job`` as this rank of the world that ``join`` finds; ``stop`` tells whether the rank was asked to stop."""
     try:
         world = join(stop)
-    except InputError as error:
+    except HrtemvaeError as error:
         if rank_of_launcher() == 0:  # which says it for all
             tell(error)
         os._exit(error.exit_code)

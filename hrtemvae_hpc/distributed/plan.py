@@ -73,11 +73,24 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
     """Bytes a rank needs beside its tile: a block on each of its threads."""
     frames = reader.movie.shape[0]
     windows = min(engine.block, grid.rows) * min(engine.block, grid.columns)
-    patch = 3 * 8 * frames * (grid.window + (engine.block - 1) * grid.step) ** 2 * (reader.resampler is not None)
-    block = patch + engine.working_bytes(frames) + over_time.working_bytes(frames, windows, engine.latents)
+    block = (
+        patch_bytes(reader, grid, engine.block)
+        + engine.working_bytes(frames)
+        + over_time.working_bytes(frames, windows, engine.latents)
+    )
     if engine.device.type == "cuda":
         block = 4 * frames * windows * engine.latents  # the rest is the device's memory
     return int(_MARGIN * threads * block)
+
+
+def patch_bytes(reader: TileReader, grid: WindowGrid, block: int) -> int:
+    """Bytes that resampling the pixels of one block of windows takes, in and out; 0 where frames are not."""
+    if reader.resampler is None:
+        return 0
+    rows, columns = grid.pixels(0, min(block, grid.rows)), grid.pixels(0, min(block, grid.columns))
+    sizes = [[s.stop - s.start for s in spans] for spans in ((rows, columns), reader.held(rows, columns))]
+    pixels: int = sizes[0][0] * sizes[0][1] + 3 * (sizes[1][0] + 4) * (sizes[1][1] + 4)
+    return 8 * reader.movie.shape[0] * pixels
 
 
 def tile_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, tile: Rectangle) -> int:

@@ -8,7 +8,7 @@ from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.fourier.fringes import FRINGE_THRESHOLD, find_fringes
 from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.movie.movie import Movie
-from hrtemvae_hpc.movie.resample import Resampler
+from hrtemvae_hpc.movie.resample import Resampler, scaled_shape
 from hrtemvae_hpc.movie.tiles import TilePixels
 
 _ALIKE = 0.02  # relative difference of scales that is not worth resampling
@@ -28,7 +28,13 @@ def make_resampler(movie: Movie, model: Model, config: AnalysisConfig) -> Resamp
     factor = _model_factor(movie, model) if wanted == "model" else wanted
     if abs(factor - 1) < _ALIKE:
         return None
-    return Resampler(movie.shape[1], movie.shape[2], factor)
+    height, width = movie.shape[1:]
+    try:
+        return Resampler(height, width, scaled_shape(height, width, factor))
+    except ValueError as error:
+        raise InputError(
+            f"{movie.where}: can't be resampled, {error}; check the pixel sizes of the movie and of model {model.name}."
+        ) from error
 
 
 def _model_factor(movie: Movie, model: Model) -> float:
@@ -47,21 +53,23 @@ def _pixel_size(movie: Movie) -> float | None:
 
 
 def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tuple[float, float]:
-    """Median period (pixels) of the lattice fringes in the first frame, as analysed, and the share of windows with any.
+    """Median period (pixels) of the lattice fringes in the first frame, and the share of its windows that hold any.
 
-    (NaN, 0) where the frame can't be decoded.
+    The frame is resampled, but not filtered. (NaN, 0) where it can't be decoded.
     """
-    rows, columns = (slice(0, n) for n in (resampler.shape if resampler else movie.shape[1:]))
+    rows, columns = resampler.shape if resampler else movie.shape[1:]
     try:
         frame = movie.read(slice(0, 1), slice(0, movie.shape[1]), slice(0, movie.shape[2]))
     except OSError:
         return np.nan, 0.0
-    patch = torch.from_numpy(TilePixels(frame, 0, 0, resampler, None).patch(rows, columns)[0].astype(np.float32))
-    windows = patch.unfold(0, window, window).unfold(1, window, window).reshape(-1, window, window)
-    windows = windows[:: -(-len(windows) // _LOOKED_AT)]
-    windows = windows[torch.isfinite(windows).all(2).all(1)]
-    if not len(windows):
+    tile = TilePixels(frame, 0, 0, resampler, None)
+    places = [(y, x) for y in range(0, rows - window + 1, window) for x in range(0, columns - window + 1, window)]
+    some = places[:: -(-len(places) // _LOOKED_AT)]
+    patches = (tile.patch(slice(y, y + window), slice(x, x + window))[0] for y, x in some)
+    finite = [torch.from_numpy(p.astype(np.float32)) for p in patches if np.isfinite(p).all()]
+    if not finite:
         return np.nan, 0.0
+    windows = torch.stack(finite)
     strength, period = find_fringes(windows)
     shown = strength > FRINGE_THRESHOLD
     return float(period[shown].median()) if shown.any() else np.nan, float(shown.float().mean())
@@ -82,13 +90,13 @@ def describe_scale(movie: Movie, model: Model, resampler: Resampler | None) -> t
         line += f"; resampled to {height} x {width}, {more:.3g} times the windows"
     warnings = []
     own = _pixel_size(movie)
-    if resampler is None and own and known.pixel_size_nm:
-        ratio = own / known.pixel_size_nm
-        if not 1 / _FAR <= ratio <= _FAR:
+    if own and known.pixel_size_nm:
+        analysed = own * movie.shape[1] / (resampler.shape[0] if resampler else movie.shape[1])
+        if not 1 / _FAR <= analysed / known.pixel_size_nm <= _FAR:
             warnings.append(
-                f"the movie has {own:.4g} nm/pixel, the model was trained at {known.pixel_size_nm:.4g}: its maps may "
-                f"mean little. --resample model brings the frames to the model's scale, at {ratio**2:.2g} times the "
-                "windows."
+                f"the frames have {analysed:.4g} nm/pixel, the model was trained at {known.pixel_size_nm:.4g}: its "
+                "maps may mean little. --resample model brings the frames to the model's scale, at "
+                f"{(own / known.pixel_size_nm) ** 2:.2g} times the windows of the movie as it is."
             )
     if known.periods and share > _FEW and not known.periods[0] / 1.1 <= period <= known.periods[1] * 1.1:
         factor = float(np.sqrt(known.periods[0] * known.periods[1])) / period

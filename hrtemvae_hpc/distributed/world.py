@@ -91,8 +91,8 @@ class World:
                 named = True
             time.sleep(0.002)
 
-    def on_root(self, function: Callable[[], T]) -> T:
-        """What ``function`` returns on rank 0, on every rank.
+    def on_root(self, function: Callable[[], T], patience: float = NAME_AFTER_S) -> T:
+        """What ``function`` returns on rank 0, on every rank; the others name rank 0 after ``patience`` seconds.
 
         Where it raises, rank 0 raises and the others leave without a word.
         """
@@ -102,7 +102,7 @@ class World:
                 value = function()
             except HrtemvaeError as raised:
                 error = raised
-        value, code = self.allgather((value, error.exit_code if error else None))[0]
+        value, code = self.allgather((value, error.exit_code if error else None), patience)[0]
         if error is not None:
             raise error
         if code is not None:

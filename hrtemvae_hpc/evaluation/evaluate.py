@@ -45,17 +45,20 @@ class Evaluation:
     reconstruction: Reconstruction | None
 
     @property
-    def variance(self) -> np.ndarray:
-        """Variance [latents] over the training set, in the model's order; over validation segments where not known."""
+    def variance(self) -> np.ndarray | None:
+        """Variance [latents] over the training set, in the model's order; over validation segments where not known.
+
+        None where neither is.
+        """
         told = self.model.provenance.get("variance_over_training")
         if told is not None:
             return np.asarray(told)[list(self.model.latent_order)]
-        return self.reconstruction.variance if self.reconstruction else np.full(len(self.model.latent_order), np.nan)
+        return self.reconstruction.variance if self.reconstruction else None
 
     @property
-    def active(self) -> int:
-        """Latents whose variance over the training set is above 0.01."""
-        return int((self.variance > ACTIVE).sum())
+    def active(self) -> int | None:
+        """Latents whose variance is above 0.01."""
+        return None if self.variance is None else int((self.variance > ACTIVE).sum())
 
     @property
     def overlaps(self) -> list[tuple[str, str, float, float]]:
@@ -74,7 +77,7 @@ class Evaluation:
             "sha256": self.model.sha256,
             "lattice_period_pixels": self.period,
             "active_latents": self.active,
-            "variance_over_training": self.variance.tolist(),
+            "variance": None if self.variance is None else self.variance.tolist(),
             "movements": {
                 m.movement.name: {
                     "leading_latents": m.leading,

@@ -14,13 +14,14 @@ _MAPS = 4
 
 
 def variance_curves(evaluations: list[Evaluation]) -> bytes:
-    """PNG: variance of each latent over the training set, in the model's order."""
+    """PNG: variance of each latent over the training set (or the validation segments), in the model's order."""
     figure = Figure((7.5, 2.8), DPI, layout="constrained")
     axes = figure.subplots()
     for e in evaluations:
-        axes.semilogy(np.maximum(e.variance, 1e-6), ".-", label=e.model.name)
+        if e.variance is not None:
+            axes.semilogy(np.maximum(e.variance, 1e-6), ".-", label=e.model.name)
     axes.axhline(ACTIVE, color="0.5", linestyle=":", label="active above")
-    axes.set(xlabel="latent variable", ylabel="variance over the training set")
+    axes.set(xlabel="latent variable", ylabel="variance over segments")
     axes.legend(fontsize=8)
     return png(figure)
 
@@ -72,8 +73,8 @@ def _series(axes: Axes, response: Response, shown: np.ndarray) -> None:
 
 def against_size(evaluations: list[Evaluation]) -> bytes:
     """PNG: reconstruction loss and active latents against the number of latents of each model."""
-    ordered = sorted(evaluations, key=lambda e: len(e.variance))
-    size = [len(e.variance) for e in ordered]
+    ordered = sorted(evaluations, key=lambda e: e.model.architecture.latents)
+    size = [e.model.architecture.latents for e in ordered]
     figure = Figure((8, 2.8), DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
     known = [(n, e.reconstruction) for n, e in zip(size, ordered, strict=True) if e.reconstruction]
@@ -81,6 +82,7 @@ def against_size(evaluations: list[Evaluation]) -> bytes:
     left.plot([n for n, _ in known], [r.floor for _, r in known], ":", color="0.5", label="its floor")
     left.set(xlabel="latent variables", ylabel="nats a segment")
     left.legend(fontsize=8)
-    right.plot(size, [e.active for e in ordered], ".-")
+    counted = [(n, e.active) for n, e in zip(size, ordered, strict=True) if e.active is not None]
+    right.plot([n for n, _ in counted], [a for _, a in counted], ".-")
     right.set(xlabel="latent variables", ylabel="active ones")
     return png(figure)

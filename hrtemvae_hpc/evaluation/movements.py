@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.checkpoint import Model
-from hrtemvae_hpc.simulation.movements import MOVEMENTS, PERIOD, Movement, frames, still_inside
+from hrtemvae_hpc.simulation.movements import MOVEMENTS, PATCH, PERIOD, Movement, frames, still_inside
 from hrtemvae_hpc.statistics.over_time import series_statistics
 from hrtemvae_hpc.windows.engine import Engine
 
@@ -47,15 +48,25 @@ class Response:
 
 
 def respond(model: Model, movement: Movement, period: float, step: int) -> Response:
-    """Encode the frames of ``movement``, windows ``step`` pixels apart, and follow the latents over them."""
+    """Encode the frames of ``movement``, windows ``step`` pixels apart, and follow the latents over them.
+
+    Raises InputError where the model's window is too large for the lattice.
+    """
     engine = Engine(model, torch.device("cpu"), "fp32", model.scaling, step)
     inside = still_inside(engine.window, step, period)
-    latents = []
+    if not inside.any():
+        raise InputError(
+            f"model {model.name}: no window of {engine.window} pixels stays inside the lattice, which is "
+            f"{PATCH[1] - PATCH[0]} pixels wide; choose a model with a smaller window."
+        )
+    latents, valid = [], []
     for frame in frames(movement, period):
         frame_range = np.array([[frame.min(), frame.max()]]) if model.scaling == "frame" else None
-        latents.append(engine.encode(frame[None], np.ones((1, 1), bool), frame_range)[0][0])
+        encoded, has_form = engine.encode(frame[None], np.ones((1, 1), bool), frame_range)
+        latents.append(encoded[0])
+        valid.append(has_form[0])
     z = torch.stack(latents)
-    variance = series_statistics(z, torch.ones(z.shape[:2], dtype=torch.bool)).variance
+    variance = series_statistics(z, torch.stack(valid)).variance
     return Response(
         movement,
         variance.T.reshape(-1, *inside.shape).float().numpy(),
@@ -78,8 +89,8 @@ def respond_to_all(model: Model, period: float) -> list[Response]:
 
 
 def overlap(one: list[int], other: list[int]) -> float:
-    """The share of the smaller of two sets of latents that the other holds too: 0 where they are disjoint."""
-    return len(set(one) & set(other)) / min(len(one), len(other))
+    """The share of two sets of latents that is in both (Jaccard's index): 0 where disjoint, 1 where the same."""
+    return len(set(one) & set(other)) / len(set(one) | set(other))
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> float:

@@ -64,7 +64,7 @@ def write_comparison(evaluations: list[Evaluation], names: list[str], basis: Bas
 
     Raises InputError where they can't be written.
     """
-    sizes = {len(e.variance) for e in evaluations}
+    sizes = {e.model.architecture.latents for e in evaluations}
     write_page(
         _HERE / "comparison.html.j2",
         page,

@@ -5,9 +5,7 @@ and last frame as ``preview``, and /entry/process (NXprocess). It appears under 
 """
 
 import contextlib
-import errno
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -18,7 +16,7 @@ import h5py
 import numpy as np
 
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.files import replacing
+from hrtemvae_hpc.files import hdf5_disk_errors, replacing, reserve
 from hrtemvae_hpc.statistics.over_time import MAPS
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 
@@ -61,26 +59,14 @@ def write_result(
     Raises OSError when the disk is full or fails; nothing is left behind then.
     """
     with replacing(path, folder) as aside:
-        _reserve(aside, info)
-        with _disk_errors(), h5py.File(aside, "w") as file:
+        reserve(aside, _size(info))
+        with hdf5_disk_errors(), h5py.File(aside, "w") as file:
             return _write(file, info, tiles)
 
 
-def _reserve(path: Path, info: ResultInfo) -> None:
-    """Find out whether the disk has room before HDF5 does, which can't end well in the middle of a file."""
+def _size(info: ResultInfo) -> int:
     grid, latents = info.grid, len(info.latent_source_index)
-    size = 4 * grid.rows * grid.columns * (len(MAPS) * latents + 1) + info.preview[0].nbytes + 2**18
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
-
-
-@contextlib.contextmanager
-def _disk_errors():  # type: ignore[no-untyped-def]
-    """HDF5 raises RuntimeError where closing a file fails: on a full disk."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise OSError(errno.EIO, f"HDF5 could not finish the file, is the disk full? ({error})") from error
+    return int(4 * grid.rows * grid.columns * (len(MAPS) * latents + 1) + info.preview[0].nbytes + 2**18)
 
 
 def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, FinishedTile]]) -> list[int]:
@@ -235,7 +221,7 @@ def open_result(path: Path):  # type: ignore[no-untyped-def]
                 preview["y"][...],
                 preview["x"][...],
                 (int(preview["frame"][0]), int(preview["frame"][1])),
-                {name: _plain(process[name]) for name in process},
+                {"resampling": [1.0, 1.0], **{name: _plain(process[name]) for name in process}},
             )
         except KeyError as error:
             raise InputError(f"{path}: an HDF5 file, but not a result of `hrtemvae analyze` ({error}).") from error

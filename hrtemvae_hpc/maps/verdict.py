@@ -93,7 +93,8 @@ def _share(mask: np.ndarray, result: Result) -> np.ndarray:
     region = mask[top:bottom, left:right].astype(np.float32)
     if result.process["resampling"] != [1.0, 1.0]:
         height, width = region.shape
-        resampler = Resampler(height, width, result.process["resampling"][0])
+        rows, columns = (round(n * f) for n, f in zip(region.shape, result.process["resampling"], strict=True))
+        resampler = Resampler(height, width, (rows, columns))
         region = (resampler.whole(torch.from_numpy(region)) > 0.5).float().numpy()
     windows = np.lib.stride_tricks.sliding_window_view(region, (window, window))[::step, ::step]
     return np.asarray(windows.mean((2, 3)))

@@ -1,4 +1,4 @@
-"""What HDF5 can do here: which compressions it reads, and whether a folder's file system bears its locks."""
+"""What HDF5 can do here and says of files: compressions, locks of a folder's file system, who wrote a file."""
 
 import os
 import socket
@@ -32,3 +32,12 @@ def bears_locks(folder: Path) -> bool:
         return False
     finally:
         path.unlink()
+
+
+def written_by(path: Path) -> str:
+    """The program that a file says it was written by, "" where it says nothing or can't be read."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return str(file.attrs.get("creator", ""))
+    except OSError:
+        return ""

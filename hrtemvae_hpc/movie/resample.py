@@ -4,16 +4,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+FACTORS = (0.05, 20.0)  # that frames may be scaled by
+
+
+def scaled_shape(height: int, width: int, factor: float) -> tuple[int, int]:
+    """Rows and columns of a frame that is scaled by ``factor``; raises ValueError outside ``FACTORS``."""
+    if not FACTORS[0] <= factor <= FACTORS[1]:
+        raise ValueError(f"a factor of {factor:.3g} lies outside {FACTORS[0]:g} to {FACTORS[1]:g}")
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
 
 class Resampler:
-    """Resamples frames of ``height`` x ``width`` pixels to ``factor`` times as many along each side.
+    """Resamples frames of ``height`` x ``width`` pixels to ``shape``.
 
     Cubic convolution (Keys, IEEE Trans. ASSP 29, 1153, 1981, a = -0.5), widened where it shrinks, so that nothing is
     aliased; its weights sum to 1 at the border too. This is the "bicubic" of PyTorch's and Pillow's resize.
     """
 
-    def __init__(self, height: int, width: int, factor: float) -> None:
-        self.shape = round(height * factor), round(width * factor)
+    def __init__(self, height: int, width: int, shape: tuple[int, int]) -> None:
+        self.shape = shape
         self._axes = tuple(_taps(old, new) for old, new in zip((height, width), self.shape, strict=True))
 
     def source(self, axis: int, span: slice) -> slice:

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from hrtemvae_hpc.distributed.guard import StopRequest
     from hrtemvae_hpc.distributed.world import World
 
-_SIMULATED_VALIDATION = 0.05
-
 
 def add_segment_commands(
     add: Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser],
@@ -60,6 +58,9 @@ def _segments(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise InputError(f"--frames: {error}.") from error
     if options.simulated is not None:
+        useless = sorted(given.keys() - {"window", "seed", "threshold"})
+        if useless:
+            raise InputError(f"--{useless[0].replace('_', '-')}: is for micrographs, not for simulated segments.")
         from hrtemvae_hpc.segments.simulate import simulate_segments
 
         return simulate_segments(options.output, options.simulated, cut, options.validation)

@@ -1,9 +1,10 @@
 """The segments of one file of micrographs: filtered, scaled, turned, cut, and told from background by fringes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,10 @@ from torch import Tensor
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.fourier.fringes import FRINGE_THRESHOLD, find_fringes
 from hrtemvae_hpc.movie.preprocess import clip_outliers, low_pass
-from hrtemvae_hpc.movie.resample import Resampler
+from hrtemvae_hpc.movie.resample import Resampler, scaled_shape
 from hrtemvae_hpc.segments.micrographs import Micrograph, read_micrographs
+from hrtemvae_hpc.segments.segment_file import LEVELS
 
-LEVELS = 65535  # segments are kept as uint16, 0..65535 for 0..1
 _EXAMPLES = 8  # dropped segments of each file that are kept to be looked at
 _BATCH = 2048
 
@@ -57,49 +58,72 @@ class Cut:
     looked_at: int
 
 
-def cut_file(path: Path, options: CutOptions) -> Cut:
+class _Pool:
+    """The ``most`` of all rows that are added, chosen at random, and no more of them in memory than needed."""
+
+    def __init__(self, most: int, random: np.random.Generator) -> None:
+        self._most = most
+        self._random = random
+        self._rows: list[tuple[np.ndarray, ...]] = []
+
+    def add(self, *columns: np.ndarray) -> None:
+        """Add rows, given by column; each is first told a random number, and the least numbers stay."""
+        self._rows.append((self._random.random(len(columns[0])), *columns))
+        if sum(len(rows[0]) for rows in self._rows) > 2 * self._most + _BATCH:
+            self._rows = [self._chosen()]
+
+    def _chosen(self) -> tuple[np.ndarray, ...]:
+        joined = tuple(np.concatenate(column) for column in zip(*self._rows, strict=True))
+        stay = np.sort(np.argsort(joined[0])[: self._most])
+        return tuple(column[stay] for column in joined)
+
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """The chosen rows, by column, in the order in which they were added."""
+        return self._chosen()[1:]
+
+
+def cut_file(path: Path, options: CutOptions, check: Callable[[], None] = lambda: None) -> Cut:
     """The segments of ``path`` with fringes, at most ``options.most`` of them, chosen at random.
 
-    Raises InputError where the file can't be read, has no pixel size though scaling asks for it, or is smaller than
-    a segment.
+    ``check`` is called between images and may raise. Raises InputError where the file can't be read, has no pixel
+    size though scaling asks for it, or holds no segment that can be scaled to 0..1.
     """
     random = np.random.default_rng([options.seed, *path.name.encode()])
-    images = list(read_micrographs(path, slice(*options.frames)))
-    if not images:
-        raise InputError(f"{path}: has no frame in the range that was asked for.")
-    quota = math.ceil(2 * options.most / len(images))
-    pieces, dropped, looked_at = [], [], 0
-    for image in images:
+    kept, dropped, looked_at = _Pool(options.most, random), _Pool(_EXAMPLES, random), 0
+    height, sizes = 0, (math.nan, math.nan)
+    for image in read_micrographs(path, slice(*options.frames)):
+        check()
         pixels, sizes = _scaled(image, path, options)
-        angles = [0.0, *random.uniform(0, 360, options.turns)]
-        for angle in angles:
-            turned = pixels if angle == 0 else _turned(pixels, angle)
-            for windows, places in _windows(turned, options):
+        height = len(pixels)
+        for angle in (0.0, *random.uniform(0, 360, options.turns)):
+            for windows, places in _windows(pixels if angle == 0 else _turned(pixels, angle), options):
                 strength, period = find_fringes(windows)
-                looked_at += len(windows)
                 keep = strength > options.threshold
-                index = torch.from_numpy(random.permutation(int(keep.sum()))[:quota])
-                told = (torch.full((len(index),), image.frame), torch.full((len(index),), angle))
-                chosen = (windows, strength, period, places)
-                pieces.append((*(values[keep][index] for values in chosen), *told))
-                dropped.append((windows[~keep][:_EXAMPLES], strength[~keep][:_EXAMPLES]))
-    if not pieces:
-        raise InputError(f"{path}: {len(images[0].pixels)} rows are smaller than a segment of {options.window} pixels.")
-    segments, strength, period, places, frames, turned_by = (torch.cat(p) for p in zip(*pieces, strict=True))
-    chosen_rows = torch.from_numpy(np.sort(random.permutation(len(segments))[: options.most]))
-    left, left_strength = (torch.cat(p) for p in zip(*dropped, strict=True))
-    examples = torch.from_numpy(random.permutation(len(left))[:_EXAMPLES])
+                looked_at += len(windows)
+                count = int(keep.sum())
+                kept.add(
+                    _quantized(windows[keep]),
+                    strength[keep].numpy(),
+                    period[keep].numpy(),
+                    np.full(count, image.frame, np.int32),
+                    places[keep].numpy().astype(np.int32),
+                    np.full(count, angle, np.float32),
+                )
+                dropped.add(_quantized(windows[~keep]), strength[~keep].numpy())
+    if looked_at == 0:
+        raise InputError(
+            f"{path}: holds no segment of {options.window} x {options.window} finite pixels that differ, in the frames "
+            "asked for; its images may be too small."
+        )
+    names = ("segments", "strength", "period", "frame", "place", "turned")
+    chosen: dict[str, Any] = dict(zip(names, kept.columns(), strict=True))
+    examples, their_strength = dropped.columns()
     return Cut(
-        segments=_quantized(segments[chosen_rows]),
-        strength=strength[chosen_rows].numpy(),
-        period=period[chosen_rows].numpy(),
-        frame=frames[chosen_rows].numpy().astype(np.int32),
-        place=places[chosen_rows].numpy().astype(np.int32),
-        turned=turned_by[chosen_rows].numpy().astype(np.float32),
-        dropped=_quantized(left[examples]),
-        dropped_strength=left_strength[examples].numpy(),
+        **chosen,
+        dropped=examples,
+        dropped_strength=their_strength,
         pixel_size=np.array(sizes),
-        height=pixels.shape[0],
+        height=height,
         looked_at=looked_at,
     )
 
@@ -117,12 +141,18 @@ def _scaled(image: Micrograph, path: Path, options: CutOptions) -> tuple[Tensor,
     if size is None:
         raise InputError(f"{path}: tells no pixel size; give it with --assume-pixel-size to scale it.")
     height, width = pixels.shape
-    return Resampler(height, width, size / options.pixel_size).whole(pixels), (size, options.pixel_size)
+    try:
+        shape = scaled_shape(height, width, size / options.pixel_size)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: can't be scaled from {size:.4g} to {options.pixel_size:.4g} nm a pixel, {error}."
+        ) from error
+    return Resampler(height, width, shape).whole(pixels), (size, options.pixel_size)
 
 
 def _turned(pixels: Tensor, angle: float) -> Tensor:
     """``pixels`` turned about their centre; what lay outside is NaN."""
-    return torch.from_numpy(ndimage.rotate(pixels.numpy(), angle, order=3, cval=np.nan, prefilter=False, reshape=True))
+    return torch.from_numpy(ndimage.rotate(pixels.numpy(), angle, order=3, cval=np.nan, reshape=True))
 
 
 def _windows(pixels: Tensor, options: CutOptions) -> Iterator[tuple[Tensor, Tensor]]:

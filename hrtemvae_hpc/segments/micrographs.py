@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import tifffile
 from hrtemvae_hpc.config import MovieSection
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.files import is_file
+from hrtemvae_hpc.movie import hdf5_check
 from hrtemvae_hpc.movie.calibration import convert
 from hrtemvae_hpc.movie.movie import Movie
 
 _HDF5 = {".h5", ".hdf5", ".nxs"}
+_SLAB_BYTES = 64 * 2**20
 _UNEQUAL = 0.01  # relative difference of the scales of rows and columns that still counts as square pixels
 
 
@@ -31,14 +34,17 @@ class Micrograph:
 def find_micrographs(paths: Sequence[Path]) -> list[Path]:
     """The files named by ``paths``, and all of a known format in folders among them, in the order of their names.
 
-    Raises InputError where a path doesn't exist or nothing is found.
+    Left out in folders are results and segments of this program. Raises InputError where a path doesn't exist or
+    nothing is found, or no reader of formats is installed.
     """
+    if find_spec("rsciio") is None:
+        raise InputError("rosettasciio, which reads micrographs, isn't installed; install the extra [training].")
     found: dict[Path, None] = {}
     known = _known_endings()
     for path in paths:
         if path.is_dir():
-            inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in known and is_file(p))
-            found |= dict.fromkeys(p for p in inside if not p.name.startswith("."))
+            inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in known and not p.name.startswith("."))
+            found |= dict.fromkeys(p for p in inside if is_file(p) and not _is_ours(p))
         elif is_file(path):
             found[path] = None
         else:
@@ -72,22 +78,27 @@ def read_micrographs(path: Path, frames: slice = slice(None)) -> Iterator[Microg
             reasons.append(str(error))
             continue
         for frame in range(*frames.indices(len(pixels))):
-            yield Micrograph(np.asarray(pixels[frame], np.float32), count + frame, pixel_size)
+            yield Micrograph(np.ascontiguousarray(pixels[frame], np.float32), count + frame, pixel_size)
         count += len(pixels)
     if count == 0:
         raise InputError(f"{path}: holds no image ({'; '.join(reasons) or 'it is empty'}).")
 
 
+def _is_ours(path: Path) -> bool:
+    return path.suffix.lower() in _HDF5 and hdf5_check.written_by(path) == "hrtemvae_hpc"
+
+
 def _read_movie(path: Path, frames: slice) -> Iterator[Micrograph]:
-    with Movie(path, MovieSection()) as movie:
-        count, height, width = movie.shape
+    with Movie(path, MovieSection(frames=(frames.start, frames.stop, frames.step))) as movie:
+        _, height, width = movie.shape
         pixel_size = _square(*movie.pixel_size_nm) if movie.pixel_size_nm else None
-        for frame in range(*frames.indices(count)):
+        for slab in movie.frames_a_slab(height * width * movie.dtype.itemsize, _SLAB_BYTES):
             try:
-                pixels = movie.read(slice(frame, frame + 1), slice(0, height), slice(0, width))[0]
+                pixels = movie.read(slab, slice(0, height), slice(0, width))
             except OSError as error:
-                raise InputError(f"{path}: frame {frame} can't be decoded.") from error
-            yield Micrograph(pixels.astype(np.float32), frame, pixel_size)
+                raise InputError(f"{path}: frames {slab.start} to {slab.stop - 1} can't be decoded.") from error
+            for image, frame in zip(pixels, movie.frame_indices[slab], strict=True):
+                yield Micrograph(image.astype(np.float32), int(frame), pixel_size)
 
 
 def _plugins() -> list[dict[str, Any]]:
@@ -139,6 +150,10 @@ def _image_of(signal: dict[str, Any], units: str) -> tuple[np.ndarray, float | N
         raise ValueError(f"{data.ndim} axes")
     frames = data.reshape(-1, *data.shape[-2:])
     axes = sorted(signal["axes"], key=lambda axis: int(axis.get("index_in_array") or 0))[-2:]
+    if any(axis.get("navigate") for axis in axes):
+        raise ValueError("a map of spectra")
+    if any("1/" in str(axis.get("units")) or "^-1" in str(axis.get("units")) for axis in axes):
+        raise ValueError("a diffraction pattern")
     sizes = [convert(abs(float(a.get("scale", 0))), str(a.get("units") or units), "nm") for a in axes]
     known = [size for size in sizes if size is not None]
     return frames, _square(*known) if len(known) == 2 else None

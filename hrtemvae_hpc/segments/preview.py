@@ -1,6 +1,5 @@
 """The page of a file of segments: what was kept, what was dropped, and by what threshold."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,35 +10,55 @@ from hrtemvae_hpc.segments.cut import Cut, CutOptions
 
 _SHOWN = 48
 _IN_ROW = 12
+_OF_A_FILE = 8
+_HELD = 8 * _SHOWN  # examples in memory
 
 
-def write_preview(output: Path, cuts: Iterable[tuple[str, Cut]], options: CutOptions, left_out: list[str]) -> Path:
-    """Draw the page of ``output`` beside it, from the name and segments of each file."""
-    rows, kept, dropped, strengths, dropped_strengths, periods = [], [], [], [], [], []
-    random = np.random.default_rng(0)
-    for name, cut in cuts:
+class Preview:
+    """Gathers what the page shows while segments are written."""
+
+    def __init__(self, options: CutOptions, left_out: list[str]) -> None:
+        self._options = options
+        self._left_out = left_out
+        self._random = np.random.default_rng(0)
+        self._rows: list[tuple[str, int, int, float, float, float]] = []
+        self._kept: list[tuple[np.ndarray, float]] = []
+        self._dropped: list[tuple[np.ndarray, float]] = []
+        self._strengths: list[np.ndarray] = []
+        self._dropped_strengths: list[np.ndarray] = []
+        self._periods: list[np.ndarray] = []
+
+    def add(self, name: str, cut: Cut, kept: int) -> None:
+        """Add the segments of one file, of which ``kept`` stay."""
         own, used = cut.pixel_size
-        rows.append(
-            (name, len(cut.segments), cut.looked_at, own, used, np.median(cut.period) if len(cut.period) else np.nan)
+        period = float(np.median(cut.period)) if len(cut.period) else np.nan
+        self._rows.append((name, kept, cut.looked_at, own, used, period))
+        chosen = self._random.permutation(len(cut.segments))[:_OF_A_FILE]
+        self._kept = self._some([*self._kept, *zip(cut.segments[chosen], cut.strength[chosen], strict=True)], _HELD)
+        self._dropped = self._some([*self._dropped, *zip(cut.dropped, cut.dropped_strength, strict=True)], _HELD)
+        self._strengths.append(cut.strength)
+        self._dropped_strengths.append(cut.dropped_strength)
+        self._periods.append(cut.period)
+
+    def _some(self, examples: list[tuple[np.ndarray, float]], most: int) -> list[tuple[np.ndarray, float]]:
+        return [examples[i] for i in self._random.permutation(len(examples))[:most]]
+
+    def write(self, output: Path) -> Path:
+        """Draw the page of ``output`` beside it, which is returned."""
+        return write_page(
+            Path(__file__).with_name("preview.html.j2"),
+            output.with_suffix(".html"),
+            name=output.name,
+            options=self._options,
+            rows=self._rows,
+            left_out=self._left_out,
+            count=sum(row[1] for row in self._rows),
+            histograms=inline(
+                _histograms(self._strengths, self._dropped_strengths, self._periods, self._options.threshold)
+            ),
+            kept=_gallery(self._some(self._kept, _SHOWN)),
+            dropped=_gallery(self._some(self._dropped, _SHOWN)),
         )
-        chosen = random.permutation(len(cut.segments))[:8]
-        kept += list(zip(cut.segments[chosen], cut.strength[chosen], strict=True))
-        dropped += list(zip(cut.dropped, cut.dropped_strength, strict=True))
-        strengths.append(cut.strength)
-        dropped_strengths.append(cut.dropped_strength)
-        periods.append(cut.period)
-    return write_page(
-        Path(__file__).with_name("preview.html.j2"),
-        output.with_suffix(".html"),
-        name=output.name,
-        options=options,
-        rows=rows,
-        left_out=left_out,
-        count=sum(row[1] for row in rows),
-        histograms=inline(_histograms(strengths, dropped_strengths, periods, options.threshold)),
-        kept=_gallery([kept[i] for i in random.permutation(len(kept))[:_SHOWN]]),
-        dropped=_gallery([dropped[i] for i in random.permutation(len(dropped))[:_SHOWN]]),
-    )
 
 
 def _gallery(examples: list[tuple[np.ndarray, float]]) -> str:

@@ -18,9 +18,10 @@ import numpy as np
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.files import is_file, replacing
+from hrtemvae_hpc.files import hdf5_disk_errors, is_file, replacing, reserve
 
 _FORMAT = 1
+LEVELS = 65535  # segments are kept as uint16, 0..65535 for 0..1
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class SegmentFile:
     sources: list[dict[str, Any]]
     options: dict[str, Any]
     pixel_size_nm: float | None
-    sha256: str  # of the pixels
+    sha256: str  # of the pixels and of what is known of each segment
 
     @property
     def window(self) -> int:
@@ -60,8 +61,10 @@ def write_segments(
     Raises RankFailed where the disk is full or fails.
     """
     try:
-        with replacing(path) as aside, h5py.File(aside, "w", libver="latest") as file:
-            _write(file, window, sources, count, about)
+        with replacing(path) as aside:
+            reserve(aside, 2 * count * window**2 + 2**20)
+            with hdf5_disk_errors(), h5py.File(aside, "w", libver="latest") as file:
+                _write(file, window, sources, count, about)
     except OSError as error:
         raise RankFailed(
             f"{path}: can't be written ({error.strerror or error}); make room and run it again."
@@ -83,10 +86,13 @@ def _write(file: h5py.File, window: int, sources: Iterable[SourceSegments], coun
             sizes.add(None if size is None else round(size, 6))
         start = stop
     for name in columns[0]:
-        file[name] = np.concatenate([c[name] for c in columns])
+        file[name] = values = np.concatenate([c[name] for c in columns])
+        digest.update(values.tobytes())
     file["sources"] = np.array([json.dumps(t) for t in told], h5py.string_dtype())
     only = next(iter(sizes)) if len(sizes) == 1 else None
+    digest.update(json.dumps([window, only]).encode())
     file.attrs.update(
+        creator="hrtemvae_hpc",
         format=_FORMAT,
         program=f"hrtemvae {__version__}",
         options=json.dumps(about),

@@ -10,9 +10,10 @@ import torch
 
 from hrtemvae_hpc.distributed.progress import Progress, say
 from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.files import check_output
 from hrtemvae_hpc.fourier.fringes import find_fringes
-from hrtemvae_hpc.segments.cut import LEVELS, CutOptions
-from hrtemvae_hpc.segments.segment_file import SourceSegments, write_segments
+from hrtemvae_hpc.segments.cut import CutOptions
+from hrtemvae_hpc.segments.segment_file import LEVELS, SourceSegments, write_segments
 from hrtemvae_hpc.simulation.segments import PIXEL_SIZE_NM, Simulation, random_segments
 
 _AT_ONCE = 1000
@@ -23,6 +24,7 @@ def simulate_segments(output: Path, count: int, options: CutOptions, validation:
 
     Of ``options``, window, pixel size and seed count. Raises InputError where there would be too few.
     """
+    check_output(output, "the segments")
     if count < 20:
         raise InputError(f"--simulated {count}: at least 20 segments are needed.")
     simulation = Simulation()
@@ -42,7 +44,7 @@ def simulate_segments(output: Path, count: int, options: CutOptions, validation:
                 "turned": np.zeros(n, np.float32),
                 "validation": np.arange(start, start + n) >= count - math.ceil(validation * count),
             }
-            told = {"pixel_size_nm": options.pixel_size or PIXEL_SIZE_NM, "looked_at": n}
+            told = {"pixel_size_nm": PIXEL_SIZE_NM, "looked_at": n}
             yield SourceSegments(
                 f"simulated {start}", told, (segments * LEVELS).round().numpy().astype(np.uint16), columns
             )

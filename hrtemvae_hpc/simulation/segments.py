@@ -30,8 +30,9 @@ def random_segments(count: int, size: int, simulation: Simulation, generator: to
     """``count`` segments [count, size, size], float32, each scaled to 0..1.
 
     Each shows one of: a lattice over the whole of it, a lattice that ends at an edge, two lattices that meet or
-    overlap, or none; of any orientation, phase and angle between its beams, with a contrast that varies with
-    thickness and defocus, on an amorphous film, under Poisson noise, some with a hot pixel.
+    overlap, or none; of any phase and angle between its beams, three quarters of them within some degrees of rows or
+    columns, the rest of any orientation; with a contrast that varies with thickness and defocus, on an amorphous film,
+    under Poisson noise, some with a hot pixel.
     """
     draw = _Draw(count, generator)
     axis = torch.arange(size, dtype=torch.float32) - (size - 1) / 2

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.segments.cut import LEVELS
-from hrtemvae_hpc.segments.segment_file import SegmentFile, open_segments
+from hrtemvae_hpc.segments.segment_file import LEVELS, SegmentFile, open_segments
 from hrtemvae_hpc.training.train_config import AugmentationSection
 
 _AT_ONCE = 512
@@ -37,11 +36,11 @@ class Segments:
         held_out = np.concatenate([f.validation for f in self.files])
         self.training = np.flatnonzero(~held_out)
         self.validation = np.flatnonzero(held_out)
-        if len(self.training) < 2 or not len(self.validation):
-            raise InputError(
-                f"{', '.join(str(p) for p in paths)}: {len(self.training)} segments for training and "
-                f"{len(self.validation)} for validation are too few; cut more micrographs."
-            )
+        where = ", ".join(str(p) for p in paths)
+        if not len(self.validation):
+            raise InputError(f"{where}: no segment is for validation; cut them with a larger --validation.")
+        if len(self.training) < 2:
+            raise InputError(f"{where}: {len(self.training)} segments to train on are too few; cut more micrographs.")
 
     @property
     def sha256(self) -> list[str]:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.files import replacing
 from hrtemvae_hpc.model.network import VAE
+from hrtemvae_hpc.training.train_config import LossSection
 
 _KEY = "hrtemvae_training"
 
@@ -31,10 +32,11 @@ class Position:
         self.history.append(entry)
         self.epoch, self.step, self.sums, self.seconds = self.epoch + 1, 0, [0.0, 0.0], 0.0
 
-    def best_epoch(self, beta: float) -> int:
-        """The epoch, counted from 1, with the least validation loss."""
-        losses = [h["validation_reconstruction"] + beta * h["validation_divergence"] for h in self.history]
-        return 1 + losses.index(min(losses)) if losses else 0
+    def best_epoch(self, loss: LossSection) -> int:
+        """The epoch, counted from 1, with the least validation loss; 0 before one was trained at the full beta."""
+        settled = [h for h in self.history if h["epoch"] > loss.hold + loss.warm_up]
+        losses = [h["validation_reconstruction"] + loss.beta * h["validation_divergence"] for h in settled]
+        return int(settled[losses.index(min(losses))]["epoch"]) if losses else 0
 
 
 def save_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam, position: Position) -> None:

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-import os
+import math
 import shutil
 import time
+import traceback
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,18 @@ import numpy as np
 import torch
 
 from hrtemvae_hpc import __version__
+from hrtemvae_hpc.distributed.claim import Claim
 from hrtemvae_hpc.distributed.guard import StopRequest
 from hrtemvae_hpc.distributed.progress import Progress, format_seconds, say
 from hrtemvae_hpc.distributed.resources import bind_device, compute_threads, device_name
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.files import check_output
 from hrtemvae_hpc.model.checkpoint import Model, load_model
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.training.batches import Segments, generator
 from hrtemvae_hpc.training.checkpoint import Position, load_checkpoint, save_checkpoint
-from hrtemvae_hpc.training.objective import entropy_floor, initialize
+from hrtemvae_hpc.training.objective import initialize
 from hrtemvae_hpc.training.pictures import TensorBoard, write_losses, write_reconstructions
 from hrtemvae_hpc.training.promotion import ACTIVE, as_model, prove, store
 from hrtemvae_hpc.training.train_config import TrainConfig
@@ -42,6 +46,8 @@ class Training:
         self.output = output
         self.folder = output.with_name(output.name + ".training")
         self.segments = Segments([Path(p) for p in config.data.segments], config.network.window)
+        if init is not None and self.folder.absolute() in init.absolute().parents:
+            raise InputError(f"{init}: lies in the folder of this training, which clears it; copy it elsewhere first.")
         self.initial = None if init is None else load_model(init)
         if self.initial and (self.initial.architecture != config.network or self.initial.decoder is None):
             raise InputError(f"{init}: its network is not that of the configuration; set network: to its values.")
@@ -50,8 +56,9 @@ class Training:
             raise InputError(
                 "run.tensorboard: TensorBoard isn't installed; install the extra [training], or set it to false."
             )
-        normalizes = any(isinstance(m, torch.nn.BatchNorm2d) for m in VAE(config.network).modules())
-        if normalizes and world.size > 1 and not torch.cuda.is_available():
+        decoder = config.network.decoder
+        norms = {config.network.normalization, decoder.normalization if decoder else "none"}
+        if norms != {"none"} and world.size > 1 and not torch.cuda.is_available():
             raise InputError("batch normalisation over several ranks needs GPUs; train this network on one rank.")
 
     def _key(self) -> str:
@@ -99,15 +106,6 @@ class Training:
         return torch.nn.SyncBatchNorm.convert_sync_batchnorm(vae)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def check_output(output: Path) -> None:
-    """Raise InputError where ``output`` can't become a model file."""
-    folder = output.absolute().parent
-    if output.is_dir():
-        raise InputError(f"{output}: is a folder; name the model file with -o.")
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(f"{folder}: is no folder that can be written; choose another place with -o.")
-
-
 def train(world: World, config: TrainConfig, output: Path, init: Path | None, restart: bool, stop: StopRequest) -> None:
     """Train a model as ``config`` asks for and write it to ``output`` once it has proved itself on validation segments.
 
@@ -117,7 +115,8 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
     began = time.monotonic()
 
     def check() -> None:
-        check_output(output)
+        inputs = [Path(p) for p in config.data.segments]
+        check_output(output, "the model", inputs if init is None else [*inputs, init])
         Training(world, config, output, init)
 
     world.on_root(check)
@@ -127,15 +126,19 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
         if world.is_root:
             say(f"{output} already is the model of this training; --restart would train it again.")
         return
-    device = bind_device(world)
-    torch.set_num_threads(compute_threads(world, device))
+    claim = Claim(training.folder)
+    world.on_root(lambda: _take_folder(training, claim, restart))
     try:
+        device = bind_device(world)
+        torch.set_num_threads(compute_threads(world, device))
         trainer = Trainer(world, config, training.segments, training.network(), device)
-        position = _begin(training, trainer, restart)
-        _announce(training, device, position)
-        _run_epochs(training, trainer, position, stop)
-        _finish(training, trainer, position, began)
+        with claim if world.is_root else nullcontext():
+            position = _begin(training, trainer)
+            _announce(training, device, position)
+            _run_epochs(training, trainer, position, stop, claim)
+            _finish(training, trainer, position, began)
     except (RuntimeError, OSError) as error:  # of a device, of the ranks' connections, of the disk
+        traceback.print_exc()
         what = " ".join(str(error).split())[:300]
         raise RankFailed(
             f"rank {world.rank} on {world.host} failed: {what} The last checkpoint is kept: run the same command again "
@@ -143,23 +146,26 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
         ) from error
 
 
-def _begin(training: Training, trainer: Trainer, restart: bool) -> Position:
-    """Make the folder of a training, and go where its checkpoint is, if there is one."""
-    checkpoint = training.folder / CHECKPOINT
+def _take_folder(training: Training, claim: Claim, restart: bool) -> None:
+    """Make the folder of a training this run's, without what an earlier one left there, but for its checkpoint."""
+    claim.check()
+    if restart or not (training.folder / CHECKPOINT).exists():
+        shutil.rmtree(training.folder, ignore_errors=True)
+    training.folder.mkdir(exist_ok=True)
+    claim.take()
 
-    def prepare() -> bool:
-        if restart:
-            shutil.rmtree(training.folder, ignore_errors=True)
-        training.folder.mkdir(exist_ok=True)
-        return checkpoint.exists()
+
+def _begin(training: Training, trainer: Trainer) -> Position:
+    """Where the checkpoint is, if there is one, on every rank; only rank 0 needs to see it."""
 
     def load() -> Position:
-        return load_checkpoint(checkpoint, training.key, trainer.vae, trainer.optimizer)
+        path = training.folder / CHECKPOINT
+        return load_checkpoint(path, training.key, trainer.vae, trainer.optimizer) if path.exists() else Position()
 
-    if not training.world.on_root(prepare):
-        return Position()
     position = training.world.on_root(load)
-    return position if training.world.is_root else load()
+    if position.epoch or position.step:
+        trainer.share_state()
+    return position
 
 
 def _announce(training: Training, device: torch.device, position: Position) -> None:
@@ -177,7 +183,7 @@ def _announce(training: Training, device: torch.device, position: Position) -> N
         say(f"going on after {position.epoch} epochs and {position.step} steps.")
 
 
-def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: StopRequest) -> None:
+def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: StopRequest, claim: Claim) -> None:
     """All epochs that are left."""
     world, config, folder = training.world, training.config, training.folder
     count, epochs = len(training.segments.training), config.optimizer.epochs
@@ -185,7 +191,7 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
     if world.is_root:
         done = position.epoch * count + position.step * config.optimizer.batch
         progress = Progress(epochs * count, "segment", epochs, "epoch", done, position.epoch)
-    floor = world.on_root(lambda: _floor(training.segments))
+    floor = trainer.entropy_floor()
     board = TensorBoard(folder) if config.run.tensorboard and world.is_root else None
     saved = time.monotonic()
 
@@ -200,6 +206,7 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
     def told(shown: int) -> None:
         if progress:
             progress.update(position.epoch * count + shown, position.epoch, _note(position.history))
+            claim.tell((position.epoch * count + shown) / (epochs * count))
 
     def end_epoch(variance: np.ndarray) -> None:
         write_losses(folder, position.history, floor)
@@ -207,7 +214,7 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
             board.write(position.history[-1])
         if position.epoch % config.run.reconstructions_every == 0 or position.epoch == epochs:
             _draw(training, trainer, folder / f"reconstructions-{position.epoch:04d}.png")
-        if position.best_epoch(config.loss.beta) == position.epoch:
+        if position.best_epoch(config.loss) == position.epoch:
             store(_model(training, trainer, variance, position), folder / BEST, "fp32")
         save()
 
@@ -227,7 +234,7 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
                     "segments_per_second": round(count / seconds, 1),
                 }
             )
-            world.on_root(lambda values=variance: end_epoch(values))  # type: ignore[misc]
+            world.on_root(lambda values=variance: end_epoch(values), patience=math.inf)  # type: ignore[misc]
             if progress and not progress.live:
                 say(f"epoch {position.epoch} of {epochs}: {_note(position.history)}")
             if asked:
@@ -249,13 +256,8 @@ def _note(history: list[dict[str, Any]]) -> str:
 
 def _settled(position: Position, config: TrainConfig) -> bool:
     """Whether as many epochs as early stopping allows brought no better validation loss."""
-    patience = config.optimizer.early_stopping
-    return patience is not None and position.epoch - position.best_epoch(config.loss.beta) >= patience
-
-
-def _floor(segments: Segments) -> float:
-    """Entropy of the validation segments, nats a segment: the least cross-entropy there can be."""
-    return sum(float(entropy_floor(x)) for x in segments.batches(segments.validation)) / len(segments.validation)
+    patience, best = config.optimizer.early_stopping, position.best_epoch(config.loss)
+    return patience is not None and best > 0 and position.epoch - best >= patience
 
 
 @torch.no_grad()
@@ -284,7 +286,7 @@ def _finish(training: Training, trainer: Trainer, position: Position, began: flo
         trainer.vae.encoder.load_state_dict(best.encoder.state_dict())
         if best.decoder is not None:
             trainer.vae.decoder.load_state_dict(best.decoder.state_dict())
-    variance = trainer.latent_variance()
+    variance, floor = trainer.latent_variance(), trainer.entropy_floor()
 
     def promote() -> None:
         candidate = folder / "candidate.safetensors"
@@ -293,9 +295,9 @@ def _finish(training: Training, trainer: Trainer, position: Position, began: flo
         candidate.replace(training.output)
         (folder / CHECKPOINT).unlink(missing_ok=True)
         say(
-            f"model: {training.output}, cross-entropy of validation segments {loss:.1f} (its floor is "
-            f"{_floor(training.segments):.1f}), {int((variance > ACTIVE).sum())} of {len(variance)} latents active "
+            f"model: {training.output}, cross-entropy of validation segments {loss:.1f} (its floor is {floor:.1f}), "
+            f"{int((variance > ACTIVE).sum())} of {len(variance)} latents active "
             f"({format_seconds(time.monotonic() - began)})"
         )
 
-    training.world.on_root(promote)
+    training.world.on_root(promote, patience=math.inf)

@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from hrtemvae_hpc.distributed.world import NAME_AFTER_S, World, join_world
+from hrtemvae_hpc.errors import InputError, RankFailed
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(minutes=5)  # for a rank that doesn't answer
+_PATIENCE = timedelta(minutes=30)  # for a rank that doesn't answer
 
 
 class TorchrunWorld(World):
@@ -54,11 +55,20 @@ def join_training(_: Callable[[], bool]) -> World:
     Its ranks stop only where they agree to, after a step. Raises InputError when a launcher started several copies that
     don't know of each other.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return TorchrunWorld()
-    world = join_world()
-    if world.size > 1:
-        _meet(world)
+    try:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            world: World = TorchrunWorld()
+        else:
+            world = join_world()
+            if world.size > 1:
+                _meet(world)
+    except (RuntimeError, OSError) as error:
+        what = " ".join(str(error).split())[:300]
+        raise RankFailed(f"the ranks can't meet on {socket.gethostname()}: {what}") from error
+    if torch.cuda.is_available() and world.local_size > torch.cuda.device_count():
+        raise InputError(
+            f"{world.local_size} ranks share {torch.cuda.device_count()} GPUs of {world.host}; start one rank a GPU."
+        )
     return world
 
 
@@ -94,7 +104,8 @@ def _own_address() -> tuple[str, str]:
             probe.connect(("192.0.2.1", 9))  # of the range for documentation; nothing is sent
             address = str(probe.getsockname()[0])
         except OSError:
-            address = socket.gethostbyname(socket.gethostname())
-    found = ((name, a.address) for name, addresses in psutil.net_if_addrs().items() for a in addresses)
-    interface = next((name for name, own in found if own == address), "")
-    return address, "" if ipaddress.ip_address(address).is_loopback else interface
+            address = ""
+    every = ((name, a) for name, addresses in psutil.net_if_addrs().items() for a in addresses)
+    found = [(a.address, name) for name, a in every if a.family == socket.AF_INET]
+    usable = [(own, name) for own, name in found if not ipaddress.ip_address(own).is_loopback]
+    return next((f for f in usable if f[0] == address), usable[0] if usable else ("127.0.0.1", ""))

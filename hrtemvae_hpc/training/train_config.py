@@ -1,8 +1,8 @@
 """The configuration of a training. The defaults are the article's values."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hrtemvae_hpc.config import Section
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture
@@ -65,6 +65,19 @@ class RunSection(Section):
     tensorboard: bool = Field(False, description="also write TensorBoard's files")
 
 
+def _with_decoder(value: Any) -> Any:
+    """The decoder's defaults where a network is described without its decoder."""
+    return {"decoder": {}, **value} if isinstance(value, dict) else value
+
+
+def _trainable(network: Architecture) -> Architecture:
+    if network.decoder is None:
+        raise ValueError("a training needs a decoder")
+    if network.decoder.kernel < 2:
+        raise ValueError("the decoder's kernel must have 2 pixels or more to double an image")
+    return network
+
+
 class TrainConfig(Section):
     """Everything that decides a training but the segments themselves."""
 
@@ -72,8 +85,16 @@ class TrainConfig(Section):
 
     data: DataSection = DataSection()
     augmentation: AugmentationSection = AugmentationSection()
-    network: Architecture = Architecture(decoder=DecoderArchitecture())
+    network: Annotated[Architecture, BeforeValidator(_with_decoder), AfterValidator(_trainable)] = Architecture(
+        decoder=DecoderArchitecture()
+    )
     loss: LossSection = LossSection()
     optimizer: OptimizerSection = OptimizerSection()
     model: ModelSection = ModelSection()
     run: RunSection = RunSection()
+
+    @model_validator(mode="after")
+    def _beta_gets_there(self) -> "TrainConfig":
+        if self.loss.hold + self.loss.warm_up >= self.optimizer.epochs:
+            raise ValueError("loss.hold and loss.warm_up leave no epoch at the full beta; train for more epochs")
+        return self

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,7 +19,7 @@ from hrtemvae_hpc.errors import HrtemvaeError, InputError, Stopped
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.training.batches import Segments, augment, epoch_order, generator, share
 from hrtemvae_hpc.training.checkpoint import Position
-from hrtemvae_hpc.training.objective import beta_at, divergence, learning_rate_at, reconstruction_loss
+from hrtemvae_hpc.training.objective import beta_at, divergence, entropy_floor, learning_rate_at, reconstruction_loss
 from hrtemvae_hpc.training.ranks import sum_over_ranks
 from hrtemvae_hpc.training.train_config import TrainConfig
 
@@ -47,6 +48,9 @@ class Trainer:
         o = config.optimizer
         self.optimizer = torch.optim.Adam(self.vae.parameters(), o.learning_rate, eps=_ADAM_EPSILON, fused=True)
         self.steps_an_epoch = math.ceil(len(segments.training) / o.batch)
+        if device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
         self._network: torch.nn.Module = self.vae
         if world.size > 1:
             self._network = DistributedDataParallel(self.vae, gradient_as_bucket_view=True)
@@ -81,8 +85,8 @@ class Trainer:
                 told(min((step + 1) * o.batch, len(order)))
                 if last:
                     break
-                if (asked or wanted) and self.world.is_root:
-                    save()
+                if asked or wanted:
+                    self.world.on_root(save, patience=math.inf)
                 if asked:
                     self.stop(position)
         return Losses(*(total / len(order) for total in position.sums)), asked
@@ -92,14 +96,15 @@ class Trainer:
     ) -> tuple[bool, bool]:
         """Add ``sums`` of all ranks to the position; returns whether any was asked to stop, and whether to save."""
         told = torch.tensor([bool(stop), self.world.is_root and due()], dtype=torch.float64, device=self.device)
-        together = sum_over_ranks(torch.cat([sums, told])).tolist()
+        weights = torch.stack([p.detach().sum() for p in self.vae.parameters()]).sum().double()
+        together = sum_over_ranks(torch.cat([sums, told, weights[None]])).tolist()
         sums.zero_()
         if not all(map(math.isfinite, together)):
             self._end(
                 InputError(
-                    f"the loss is not finite in epoch {position.epoch + 1}, after step {position.step}; lower "
-                    "optimizer.learning_rate or set optimizer.clip_gradients, and begin anew with --restart. The last "
-                    "checkpoint and the model of the best epoch are kept."
+                    f"losses or weights are not finite in epoch {position.epoch + 1}, after step {position.step}; "
+                    "lower optimizer.learning_rate or set optimizer.clip_gradients, and begin anew with --restart. "
+                    "The last checkpoint and the model of the best epoch are kept."
                 )
             )
         position.sums = [a + b for a, b in zip(position.sums, together[:2], strict=True)]
@@ -166,6 +171,21 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.optimizer.precision == "bf16")
 
     @torch.no_grad()
+    def share_state(self) -> None:
+        """Give all ranks the network and the optimiser's state of rank 0."""
+        if self.world.size == 1:
+            return
+        for value in self.vae.state_dict().values():
+            dist.broadcast(value, 0)
+        for parameter in self.vae.parameters():
+            state = self.optimizer.state[parameter]
+            if not self.world.is_root:
+                state["step"] = torch.zeros((), device=parameter.device)
+                state |= {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            for name in ("step", "exp_avg", "exp_avg_sq"):
+                dist.broadcast(state[name], 0)
+
+    @torch.no_grad()
     def validate(self) -> tuple[Losses, np.ndarray]:
         """Losses over the validation segments as they are, decoded from the mean of their latents, of all ranks.
 
@@ -193,6 +213,13 @@ class Trainer:
                 mean = self.vae.encoder(x)[0]
             moments += _moments(mean)
         return _variance(sum_over_ranks(moments), len(self.segments.training))
+
+    def entropy_floor(self) -> float:
+        """Entropy of the validation segments, nats a segment: the least cross-entropy there can be. By all ranks."""
+        floor = torch.zeros(1, dtype=torch.float64, device=self.device)
+        for x in self._own(self.segments.validation):
+            floor += entropy_floor(x).double()
+        return float(sum_over_ranks(floor)) / len(self.segments.validation)
 
     def _own(self, which: np.ndarray) -> Iterator[Tensor]:
         own = which[share(len(which), self.world.rank, self.world.size)]
