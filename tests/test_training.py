@@ -25,9 +25,9 @@ from hrtemvae_hpc.training.train_config import AugmentationSection, LossSection
 TINY = """
 network: {window: 16, channels: [4, 6], hidden: 16, latents: 4,
           decoder: {base: 4, base_channels: 6, channels: [6, 4]}}
-optimizer: {epochs: EPOCHS, batch: 12, learning_rate: 0.01}
-loss: {beta: 0.01}
-augmentation: {turn: true, flip: true, noise: 0.05, contrast: 0.2}
+optimizer: {epochs: EPOCHS, batch: 12, learning_rate: 0.01, seed: 2}
+loss: {beta: 0.0001}
+augmentation: {turn: true, flip: true, noise: 0.03, contrast: 0.1}
 """
 
 
@@ -205,8 +205,8 @@ def test_a_retraining_that_learns_nothing_leaves_the_old_model(
 ) -> None:
     old = (undisturbed / "train.safetensors").read_bytes()
     (tmp_path / "train.safetensors").write_bytes(old)
-    path = configure(tmp_path, segments, 1)
-    path.write_text(path.read_text().replace("learning_rate: 0.01", "learning_rate: 1.0e-9"))
+    path = configure(tmp_path, segments, 3)
+    path.write_text(path.read_text().replace("beta: 0.0001", "beta: 1000.0"))
     assert_refused(run(tmp_path, "train", path), "learned nothing")
     assert (tmp_path / "train.safetensors").read_bytes() == old
 
@@ -214,7 +214,9 @@ def test_a_retraining_that_learns_nothing_leaves_the_old_model(
 def test_init_early_stopping_and_tensorboard(undisturbed: Path, segments: Path, tmp_path: Path) -> None:
     path = configure(tmp_path, segments, 60, "run: {tensorboard: true}\nmodel: {name: fine, weights: fp16}\n")
     path.write_text(
-        path.read_text().replace("epochs: 60", "epochs: 60, early_stopping: 1").replace("0.01}", "0.02}", 1)
+        path.read_text()
+        .replace("epochs: 60", "epochs: 60, early_stopping: 1")
+        .replace("learning_rate: 0.01", "learning_rate: 0.003")
     )
     outcome = run(tmp_path, "train", path, "--init", undisturbed / "train.safetensors")
     assert outcome.code == 0, outcome.text

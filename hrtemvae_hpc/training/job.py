@@ -291,7 +291,7 @@ def _finish(training: Training, trainer: Trainer, position: Position, began: flo
     def promote() -> None:
         candidate = folder / "candidate.safetensors"
         store(_model(training, trainer, variance, position), candidate, config.model.weights)
-        loss = prove(candidate, training.segments)
+        loss = prove(candidate, training.segments, int((variance > ACTIVE).sum()))
         candidate.replace(training.output)
         (folder / CHECKPOINT).unlink(missing_ok=True)
         say(

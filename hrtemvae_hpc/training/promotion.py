@@ -1,6 +1,5 @@
 """From a trained network to the model in use: it is written aside, read again, proved, and only then renamed."""
 
-import math
 import shlex
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from hrtemvae_hpc.training.objective import reconstruction_loss
 from hrtemvae_hpc.training.train_config import TrainConfig
 
 _PERIODS = (2.5, 97.5)  # percentiles of the periods of the training segments that a model is said to know
+_ENOUGH = 20_000  # training segments that make an average
 ACTIVE = 0.01  # variance of a latent's mean above which it is active: Burda et al., https://arxiv.org/abs/1509.00519
 
 
@@ -56,24 +56,25 @@ def store(model: Model, path: Path, weights: str) -> None:
 
 
 @torch.inference_mode()
-def prove(path: Path, segments: Segments) -> float:
-    """The reconstruction loss (nats a segment) of the model in ``path`` on the validation segments.
+def prove(path: Path, segments: Segments, active: int) -> float:
+    """The reconstruction loss (nats a segment) of the model in ``path``, of ``active`` latents, on validation segments.
 
-    Raises InputError unless it is finite and less than that of answering the average segment to all.
+    Raises InputError unless a latent is active and the loss is finite and less than that of answering the average
+    training segment to all.
     """
     model = load_model(path)
     if model.decoder is None:
         raise InputError(f"{path}: has no decoder.")
     which = segments.validation
-    average = torch.logit(segments.average(which), eps=1e-6)
+    average = torch.logit(segments.average(segments.training[:: 1 + len(segments.training) // _ENOUGH]), eps=1e-6)
     own = flat = 0.0
     for x in segments.batches(which):
-        own += float(reconstruction_loss(model.decoder(model.encoder(x)[0]), x))
-        flat += float(reconstruction_loss(average.expand_as(x), x))
-    if not math.isfinite(own) or own >= flat:
+        own += float(reconstruction_loss(model.decoder(model.encoder(x)[0]), x)) / len(which)
+        flat += float(reconstruction_loss(average.expand_as(x), x)) / len(which)
+    if active == 0 or not own < flat:
         raise InputError(
-            f"the trained network reconstructs validation segments with {own / len(which):.0f} nats a segment, no "
-            f"better than the average segment ({flat / len(which):.0f}): it has learned nothing and is not taken into "
-            f"use; train for more epochs, or lower loss.beta. It stays at {path}."
+            f"the trained network has learned nothing ({active} latents active, {own:.1f} nats a validation segment, "
+            f"the average segment {flat:.1f}) and is not taken into use; train for more epochs, or lower loss.beta. It "
+            f"stays at {path}."
         )
-    return own / len(which)
+    return own
