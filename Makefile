@@ -52,8 +52,9 @@ demo: env
 	python -m hrtemvae_hpc.maps.verdict demo/maps.h5
 	@echo "movie demo/movie.h5, maps demo/maps.h5, page demo/report/report.html, a picture of each map in demo/report/"
 
+# Two files of tests at a time.
 test: lint
-	python -m pytest
+	python -m pytest -n 2 --dist loadfile
 
 # The bundled model, from simulated segments and the micrographs in the folder MICROGRAPHS. Those of graphene have no
 # scale: it follows from the lattice of graphene, 0.213 nm; that of ai-stem is chosen so that its lattice fits.

@@ -12,13 +12,16 @@ from conftest import Outcome, assert_refused, random_model
 
 from hrtemvae_hpc.evaluation.movements import overlap, respond, similarity
 from hrtemvae_hpc.evaluation.traversal import RANGE, traverse
+from hrtemvae_hpc.maps.result import open_result
+from hrtemvae_hpc.maps.verdict import find_verdicts, roc_area
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture
 from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model, save_model
 from hrtemvae_hpc.model.network import Decoder, Encoder
 from hrtemvae_hpc.simulation.movements import MOVEMENTS, PERIOD, SIZE, frames, still_inside
 
-LEADING_AT_MOST = {m.name: 20 for m in MOVEMENTS}
-OVERLAP_AT_MOST = 0.35
+# Of 64 latents, how many hold more than half of the variance of each movement, and how much these sets overlap.
+LEADING_AT_MOST = {"translation along y": 5, "translation along x": 3, "rotation by 90 degrees": 18}
+OVERLAP_AT_MOST = 0.3
 SMALL = Architecture(
     window=16,
     channels=(4, 6),
@@ -145,6 +148,29 @@ def test_bad_input(hrtemvae: Callable[..., Outcome], models: list[Path], tmp_pat
     assert_refused(hrtemvae("model", "compare", models[0]), "two models")
 
 
+def test_the_bundled_model_shows_what_happens_in_the_demonstration(
+    hrtemvae: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    assert hrtemvae("simulate", "-o", "movie.h5", "--frames", 16).code == 0
+    words = ("--step", 16, "--clip-outliers", "--precision", "bf16", "-o", "maps.h5")
+    outcome = hrtemvae("analyze", "movie.h5", *words, threads=2)
+    assert outcome.code == 0, outcome.text
+    with open_result(tmp_path / "maps.h5") as result:
+        verdicts = find_verdicts(result)
+    assert [v.region for v in verdicts] == ["crystal that turns", "edge that grows", "edge that shrinks"]
+    for verdict in verdicts:
+        assert verdict.together > 0.98
+        assert verdict.latent_still > 0.95
+        assert verdict.latent_others > 0.8
+        assert f"<td>{verdict.together:.3f}</td>" in (tmp_path / "maps.html").read_text()
+
+
+def test_area_under_the_roc_curve() -> None:
+    inside, outside = np.array([3.0, 1.0, 2.0, np.nan]), np.array([2.0, 0.0])
+    # Of six pairs, 3 > 2, 3 > 0, 1 > 0, 2 > 0, and 2 against 2 counts half.
+    assert roc_area(inside, outside) == pytest.approx(4.5 / 6)
+
+
 @pytest.mark.timeout(300)
 def test_the_bundled_model_has_understood(hrtemvae: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = hrtemvae("model", "evaluate", "-o", "page.html", threads=2)
@@ -152,7 +178,6 @@ def test_the_bundled_model_has_understood(hrtemvae: Callable[..., Outcome], tmp_
     numbers = json.loads((tmp_path / "page.json").read_text())
     assert numbers["active_latents"] >= 30
     for name, movement in numbers["movements"].items():
-        assert movement["explained"] > 0.5
         assert len(movement["leading_latents"]) <= LEADING_AT_MOST[name]
         if movement["return_error"] is not None:
             assert movement["return_error"] < 0.02

@@ -243,6 +243,12 @@ def test_bad_input(undisturbed: Path, segments: Path, tmp_path: Path) -> None:
     (tmp_path / "train.safetensors.training").mkdir()
     (tmp_path / "train.safetensors.training/checkpoint.safetensors").write_bytes(b"no checkpoint")
     assert_refused(run(tmp_path, "train", path), "checkpoint.safetensors", "--restart")
+    plain = tmp_path / "plain.yaml"
+    plain.write_text("network: {latents: 3, decoder: null}\n")
+    assert_refused(run(tmp_path, "train", plain, "--segments", segments), "network", "needs a decoder")
+    plain.write_text("network: {latents: 3}\n")  # with the decoder's defaults, so that only the window is wrong
+    assert_refused(run(tmp_path, "train", plain, "--segments", segments, "--latents", 5), "16 x 16")
+    assert_refused(run(tmp_path, "train", path, "-o", segments), "one of the files to be read")
     path.write_text(path.read_text() + "optimiser: {}\n")
     assert_refused(run(tmp_path, "train", path), "optimiser", "configs/train.yaml")
 
@@ -297,3 +303,16 @@ def test_schedules() -> None:
         assert rate == pytest.approx(schedule.get_last_lr()[0], abs=1e-9)
         optimizer.step()
         schedule.step()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_on_a_gpu_a_seed_decides_the_model(segments: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    trained = []
+    for _ in range(2):
+        folder = tmp_path_factory.mktemp("gpu")
+        outcome = run(folder, "train", configure(folder, segments))
+        assert outcome.code == 0, outcome.text
+        assert load_model(folder / "train.safetensors").provenance["device"].startswith("cuda")
+        trained.append(losses(folder))
+    assert trained[0] == trained[1]

@@ -12,6 +12,7 @@ from hrtemvae_hpc.statistics.over_time import series_statistics
 from hrtemvae_hpc.windows.engine import Engine
 
 _HALF = 0.5
+_STEP = 16  # pixels between windows
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def lattice_period(model: Model) -> float:
 
 
 def respond_to_all(model: Model, period: float) -> list[Response]:
-    """The responses to all three movements, windows a quarter of their size apart."""
-    return [respond(model, movement, period, model.architecture.window // 4) for movement in MOVEMENTS]
+    """The responses to all three movements, windows 16 pixels apart."""
+    return [respond(model, movement, period, _STEP) for movement in MOVEMENTS]
 
 
 def overlap(one: list[int], other: list[int]) -> float:

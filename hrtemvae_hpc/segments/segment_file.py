@@ -63,7 +63,7 @@ def write_segments(
     try:
         with replacing(path) as aside:
             reserve(aside, 2 * count * window**2 + 2**20)
-            with hdf5_disk_errors(), h5py.File(aside, "w", libver="latest") as file:
+            with hdf5_disk_errors(), h5py.File(aside, "w") as file:
                 _write(file, window, sources, count, about)
     except OSError as error:
         raise RankFailed(
