@@ -103,10 +103,12 @@ def test_model_file_keeps_everything(tmp_path: Path, normalization: str) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_bundled_weights_are_the_published_architecture_and_tell_their_limits() -> None:
+def test_bundled_weights_are_the_published_architecture_and_tell_their_scale() -> None:
     model = load_model(DEFAULT_MODEL)
     assert model.architecture == Architecture(decoder=DecoderArchitecture())
-    assert "Provisional" in model.provenance["limits"]
+    assert model.trained_on.pixel_size_nm == pytest.approx(0.0145)
+    assert model.trained_on.periods is not None
+    assert model.trained_on.periods[0] < 14.5 < 23.5 < model.trained_on.periods[1] + 1
     variance = np.array(model.provenance["variance_over_training"])
     assert (np.diff(variance[list(model.latent_order)]) >= 0).all()
     assert DEFAULT_MODEL.stat().st_size < 20e6

@@ -54,8 +54,8 @@ class World:
         files = (line.split(maxsplit=5)[-1] for line in lines if "/libmpi" in line)
         return MPI.Get_library_version().splitlines()[0].split(",")[0].strip(), next(files, "")
 
-    def allgather(self, value: T, patience: float = NAME_AFTER_S) -> list[T]:
-        """Each rank's ``value``, by rank; a rank that is missing after ``patience`` seconds is named.
+    def allgather(self, value: T, patience: float | None = None) -> list[T]:
+        """Each rank's ``value``, by rank; a rank that is missing after ``patience`` seconds (a minute) is named.
 
         Raises Stopped when a signal comes while waiting.
         """
@@ -80,8 +80,9 @@ class World:
     def _has_message(self, rank: int) -> bool:
         return self.comm is not None and self.comm.iprobe(rank, _TAG)
 
-    def _wait(self, done: Callable[[], bool], ranks: set[int], patience: float) -> None:
+    def _wait(self, done: Callable[[], bool], ranks: set[int], patience: float | None) -> None:
         began, named = time.monotonic(), False
+        patience = NAME_AFTER_S if patience is None else patience
         while not done():
             if self._stop():
                 raise Stopped("stopped while ranks waited for each other; run the same command again.")
@@ -91,7 +92,7 @@ class World:
                 named = True
             time.sleep(0.002)
 
-    def on_root(self, function: Callable[[], T], patience: float = NAME_AFTER_S) -> T:
+    def on_root(self, function: Callable[[], T], patience: float | None = None) -> T:
         """What ``function`` returns on rank 0, on every rank; the others name rank 0 after ``patience`` seconds.
 
         Where it raises, rank 0 raises and the others leave without a word.

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from hrtemvae_hpc.distributed.world import NAME_AFTER_S, World, join_world
+from hrtemvae_hpc.distributed.world import World, join_world
 from hrtemvae_hpc.errors import InputError, RankFailed
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class TorchrunWorld(World):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.local_rank, self.local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
 
-    def allgather(self, value: T, patience: float = NAME_AFTER_S) -> list[T]:
+    def allgather(self, value: T, patience: float | None = None) -> list[T]:
         """Each rank's ``value``, by rank."""
         values: list[T | None] = [None] * dist.get_world_size()
         dist.all_gather_object(values, value)
