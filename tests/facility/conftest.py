@@ -99,8 +99,8 @@ class Queue:
 
     def log(self, job: str) -> str:
         """The log for people."""
-        path = self.folder / f"hrtemvae-{job}.log"
-        return path.read_text() if path.exists() else ""
+        logs = (self.folder / f"{name}-{job}.log" for name in ("hrtemvae", "hrtemvae-train"))
+        return "".join(path.read_text() for path in logs if path.exists())
 
     def until(self, condition: Callable[[], object], seconds: float, what: str) -> None:
         """Wait for a condition."""

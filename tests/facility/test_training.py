@@ -12,41 +12,41 @@ from .conftest import TRAIN, Queue, run
 SMALL = """
 network: {window: 16, channels: [4, 6], hidden: 16, latents: 4,
           decoder: {base: 4, base_channels: 6, channels: [6, 4]}}
-optimizer: {epochs: EPOCHS, batch: 32, learning_rate: 0.002}
+optimizer: {epochs: EPOCHS, batch: 12, learning_rate: 0.01, seed: 2}
+loss: {beta: 0.0001}
 """
 
 
-def configure(folder: Path, epochs: int) -> tuple[str, ...]:
+def configure(folder: Path, epochs: int, segments: int) -> tuple[str, ...]:
     (folder / "small.yaml").write_text(SMALL.replace("EPOCHS", str(epochs)))
-    run("hrtemvae", "segments", "--simulated", 2000, "--window", 16, "-o", folder / "segments.h5")
+    run("hrtemvae", "segments", "--simulated", segments, "--window", 16, "-o", folder / "segments.h5")
     return "small.yaml", "--segments", "segments.h5"
 
 
-def losses(path: Path) -> list[list[float]]:
-    with path.open() as file:
+def losses(model: Path) -> list[list[float]]:
+    with model.with_name(model.name + ".training").joinpath("losses.csv").open() as file:
         return [[float(v) for k, v in row.items() if k != "segments_per_second"] for row in csv.DictReader(file)]
 
 
-def assert_trained_alike(queue: Queue, arguments: tuple[str, ...]) -> None:
-    alone = queue.folder / "alone.safetensors"
-    run("hrtemvae", "train", queue.folder / arguments[0], "--segments", queue.folder / arguments[2], "-o", alone)
-    there = losses(queue.folder / "small.safetensors.training/losses.csv")
-    for one, other in zip(there, losses(queue.folder / "alone.safetensors.training/losses.csv"), strict=True):
-        assert one == pytest.approx(other, rel=2e-3, abs=1e-3)
-
-
 def test_two_nodes_train_as_one_process_does(queue: Queue) -> None:
-    arguments = configure(queue.folder, 2)
+    arguments = configure(queue.folder, 4, 268)
     job = queue.submit("--nodes=2", TRAIN, *arguments)
     queue.until_state(job, "COMPLETED")
     log = queue.log(job)
     assert "rank 1: " in log
     assert "model: small.safetensors" in log
-    assert_trained_alike(queue, arguments)
+    alone = queue.folder / "alone.safetensors"
+    run("hrtemvae", "train", queue.folder / arguments[0], "--segments", queue.folder / arguments[2], "-o", alone)
+    there = losses(queue.folder / "small.safetensors")
+    assert there[0] == pytest.approx(losses(alone)[0], rel=1e-3, abs=1e-4)
+    # Rounding grows from step to step, most while lattices begin to be drawn.
+    assert [row[1] for row in there] == pytest.approx([row[1] for row in losses(alone)], rel=1e-2)
 
 
-def test_a_stopped_training_goes_back_to_the_queue_and_on(queue: Queue) -> None:
-    arguments = configure(queue.folder, 25)
+def test_a_stopped_training_goes_back_to_the_queue_and_on_to_the_bit(queue: Queue) -> None:
+    arguments = configure(queue.folder, 20, 2000)
+    undisturbed = queue.submit("--nodes=2", TRAIN, *arguments, "-o", "undisturbed.safetensors")
+    queue.until_state(undisturbed, "COMPLETED")
     job = queue.submit("--nodes=2", TRAIN, *arguments)
     table = queue.folder / "small.safetensors.training/losses.csv"
     until = time.monotonic() + 120
@@ -59,7 +59,7 @@ def test_a_stopped_training_goes_back_to_the_queue_and_on(queue: Queue) -> None:
     log = queue.log(job)
     assert "back to the queue" in log
     assert re.search(r"going on after \d+ epochs and \d+ steps", log)
-    assert_trained_alike(queue, arguments)
+    assert losses(queue.folder / "small.safetensors") == losses(queue.folder / "undisturbed.safetensors")
 
 
 def test_a_training_without_segments(queue: Queue) -> None:
