@@ -1,5 +1,7 @@
 """What a rank may use: its device, processors and memory."""
 
+import contextlib
+import ctypes
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ import torch
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.files import file_sha256
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 FREE_SHARE = 0.8  # of a node's free memory, when --max-memory doesn't say
 
 
@@ -111,3 +114,15 @@ def image_in_use() -> dict[str, str | None]:
         return {"image": path, "image_sha256": file_sha256(Path(path))}
     except OSError:
         return {"image": path, "image_sha256": None}
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep memory that it frees, for the next block of its size.
+
+    glibc gives blocks of some megabytes back to the system and asks for them anew: in a training, where every step
+    takes the same blocks, a quarter of the time goes into that. Does nothing where the C library isn't glibc.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL("libc.so.6")
+        library.mallopt(_M_MMAP_THRESHOLD, 2**30)
+        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -24,10 +24,10 @@ def _same_transposed_convolution(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
 
 def _activate(x: Tensor, normalize: nn.Module | None, when: Normalization) -> Tensor:
     if normalize is None:
-        return F.relu(x)
+        return F.relu(x, inplace=True)
     if when == "before_activation":
-        return F.relu(normalize(x))
-    return normalize(F.relu(x))  # type: ignore[no-any-return]
+        return F.relu(normalize(x), inplace=True)
+    return normalize(F.relu(x, inplace=True))  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
             x = _same_convolution(conv, x)  # type: ignore[arg-type]
             x = _activate(x, self.norm[layer] if self.norm else None, a.normalization)
         # The published networks flatten in (row, column, channel) order.
-        return F.relu(self.dense(x.permute(0, 2, 3, 1).flatten(1)))
+        return F.relu(self.dense(x.permute(0, 2, 3, 1).flatten(1)), inplace=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = self.hidden(x)
@@ -76,7 +76,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         d = self.decoder
-        x = F.relu(self.dense(z)).view(-1, d.base, d.base, d.base_channels).permute(0, 3, 1, 2)
+        x = F.relu(self.dense(z), inplace=True).view(-1, d.base, d.base, d.base_channels).permute(0, 3, 1, 2)
         for layer, conv in enumerate(self.conv):
             x = _same_transposed_convolution(conv, x)  # type: ignore[arg-type]
             if layer < len(d.channels):

@@ -18,7 +18,7 @@ from hrtemvae_hpc import __version__
 from hrtemvae_hpc.distributed.claim import Claim
 from hrtemvae_hpc.distributed.guard import StopRequest
 from hrtemvae_hpc.distributed.progress import Progress, format_seconds, say
-from hrtemvae_hpc.distributed.resources import bind_device, compute_threads, device_name
+from hrtemvae_hpc.distributed.resources import bind_device, compute_threads, device_name, keep_freed_memory
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.files import check_output
@@ -131,6 +131,7 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
     try:
         device = bind_device(world)
         torch.set_num_threads(compute_threads(world, device))
+        keep_freed_memory()
         trainer = Trainer(world, config, training.segments, training.network(), device)
         with claim if world.is_root else nullcontext():
             position = _begin(training, trainer)
