@@ -139,7 +139,8 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
             _run_epochs(training, trainer, position, stop, claim)
             _finish(training, trainer, position, began)
     except (RuntimeError, OSError) as error:  # of a device, of the ranks' connections, of the disk
-        traceback.print_exc()
+        if isinstance(error, RuntimeError):
+            traceback.print_exc()
         what = " ".join(str(error).split())[:300]
         raise RankFailed(
             f"rank {world.rank} on {world.host} failed: {what} The last checkpoint is kept: run the same command again "
