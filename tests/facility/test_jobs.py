@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import psutil
 import pytest
 from conftest import Outcome, assert_refused, assert_same_maps
 
@@ -54,11 +55,12 @@ def asked_by_term(job: str, _: Queue) -> None:
 
 
 def a_rank_killed(_: str, __: Queue) -> None:
-    os.kill(max(ranks("1")), 9)
+    processes = ranks("1")
+    os.kill(next(p for p in processes if psutil.Process(p).ppid() in processes), 9)
 
 
 def ranks(number: str) -> list[int]:
-    """The processes of a rank: its guardian, and the rank itself, which is the younger one."""
+    """The processes of a rank: its guardian, and the rank itself, which is the guardian's child."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
