@@ -126,6 +126,21 @@ def hrtemvae(tmp_path: Path) -> Callable[..., Outcome]:
     return run
 
 
+def on_a_small_disk(disk: Path, size: str, script: str) -> str:
+    """Run ``script`` with a disk of ``size`` mounted at ``disk``, for it alone; all it printed. It must end with 0."""
+    disk.mkdir()
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
+         f"mount -t tmpfs -o size={size} tmpfs {disk} || exit 77\n{script}"],
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    if "unshare: " in done.stdout or done.returncode == 77:
+        unavailable("this machine lets nobody mount a small disk of their own", done.stdout)
+    assert done.returncode == 0, done.stdout
+    assert "Traceback" not in done.stdout
+    return done.stdout
+
+
 def read_maps(path: Path) -> dict[str, np.ndarray]:
     with h5py.File(path, "r") as file:
         maps = {name: file[f"entry/{name}/data"][...] for name in MAPS}

@@ -13,7 +13,14 @@ from pathlib import Path
 import h5py
 import psutil
 import pytest
-from conftest import assert_refused, assert_same_maps, command_line, drifting_pixels, environment, unavailable
+from conftest import (
+    assert_refused,
+    assert_same_maps,
+    command_line,
+    drifting_pixels,
+    environment,
+    on_a_small_disk,
+)
 
 LONG = ("--step", 1)
 
@@ -264,28 +271,19 @@ main({[str(c) for c in command]!r})
 
 def test_full_disk(tmp_path: Path, long_movie: Path, tiny_model_path: Path, undisturbed: Path) -> None:
     disk = tmp_path / "disk"
-    disk.mkdir()
     analyze = " ".join(
         ["hrtemvae", "analyze", str(long_movie), "--model", str(tiny_model_path), "--step 1", "-o", f"{disk}/maps.h5"]
     )
     script = f"""
-mount -t tmpfs -o size=1500k tmpfs {disk} || exit 77
 {analyze}; code=$?
 ls -A {disk} {disk}/maps.h5.parts
 [ $code = 4 ] || exit 1
 mount -o remount,size=60m {disk}
 {analyze} && cp {disk}/maps.h5 {tmp_path}/maps.h5
 """
-    done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
-        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200, check=False,
-    )  # fmt: skip
-    if "unshare: " in done.stdout or done.returncode == 77:
-        unavailable("this machine lets nobody mount a small disk of their own", done.stdout)
-    assert done.returncode == 0, done.stdout
-    assert "can't be saved (No space left on device); finished tiles are kept" in done.stdout
-    assert "Traceback" not in done.stdout
-    assert "going on: " in done.stdout
+    told = on_a_small_disk(disk, "1500k", script)
+    assert "can't be saved (No space left on device); finished tiles are kept" in told
+    assert "going on: " in told
     assert_same_maps(tmp_path / "maps.h5", undisturbed)
 
 
