@@ -77,6 +77,14 @@ def test_a_damaged_claim_does_not_block(tmp_path: Path) -> None:
     Claim(tmp_path).take()
 
 
+def test_a_run_killed_in_its_turn_does_not_block(tmp_path: Path) -> None:
+    turn = tmp_path / ".run.json.turn"
+    turn.touch()
+    os.utime(turn, (time.time() - 60,) * 2)
+    Claim(tmp_path).take()
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
 def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from hrtemvae_hpc.distributed.claim import Claim\n"

@@ -4,7 +4,8 @@ import json
 import os
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.files import replacing
 
 _NAME = "run.json"
+_TURN = ".run.json.turn"
+_TURN_LOST_AFTER_S = 30.0
 _EVERY_S = 10.0
-_TRIES = 5
 _LOST_AFTER_S = 120.0
 
 
@@ -55,7 +57,7 @@ def run_at_work(folder: Path, name: str = _NAME) -> Run | None:
     """
     path = folder / name
     try:
-        run = Run(**json.loads(_read(path)))
+        run = Run(**json.loads(path.read_text()))
         age = _now(folder) - path.stat().st_mtime
     except (OSError, ValueError, TypeError):
         return None
@@ -65,15 +67,6 @@ def run_at_work(folder: Path, name: str = _NAME) -> Run | None:
             return run if psutil.Process(run.pid).create_time() == run.started else None
         return None
     return run if age < _LOST_AFTER_S and not (run.job and run.job == me.job) else None
-
-
-def _read(path: Path) -> str:
-    """The text of a file that may just be about to be written."""
-    for _ in range(20):
-        if text := path.read_text():
-            return text
-        time.sleep(0.05)
-    return ""
 
 
 def _now(folder: Path) -> float:
@@ -107,32 +100,29 @@ class Claim:
 
     def take(self) -> None:
         """Claim the folder, which exists. Raises InputError where another run was faster."""
-        self.check()
-        for _ in range(_TRIES):
-            with suppress(FileExistsError, FileNotFoundError):
-                self._write_new()
-                self._told = time.monotonic()
-                return
-            self._set_aside()
+        with self._turn():
             self.check()
-        raise InputError(f"{self._path}: other runs want this result too; try again.")
+            with replacing(self._path) as aside:
+                aside.write_text(json.dumps(asdict(this_run())))
+        self._told = time.monotonic()
 
-    def _set_aside(self) -> None:
-        """Remove a claim that is lost, unless another run has just replaced it."""
-        lost = self._path.with_name(f".{self._path.name}.{socket.gethostname()}.{os.getpid()}")
-        with suppress(FileNotFoundError):  # another run was faster
-            self._path.replace(lost)
-            if run_at_work(self._folder, lost.name):
-                lost.replace(self._path)
-            lost.unlink(missing_ok=True)
-
-    def _write_new(self) -> None:
-        text = json.dumps(asdict(this_run())).encode()
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One run at a time looks at a claim and replaces it; a file's creation is atomic on network drives too."""
+        turn = self._folder / _TURN
+        while True:
+            try:
+                turn.touch(exist_ok=False)
+                break
+            except FileExistsError:
+                with suppress(FileNotFoundError):  # a turn lasts milliseconds, unless its run was killed in it
+                    if _now(self._folder) - turn.stat().st_mtime > _TURN_LOST_AFTER_S:
+                        turn.unlink()
+                time.sleep(0.05)
         try:
-            os.write(file, text)
+            yield
         finally:
-            os.close(file)
+            turn.unlink(missing_ok=True)
 
     def tell(self, share: float) -> None:
         """A sign of life, now and then, with the ``share`` of the windows that are done."""
