@@ -18,7 +18,9 @@ def _same_transposed_convolution(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     # It crops what the forward one would have padded; `padding` crops both sides alike.
     size = x.shape[-1] * conv.stride[0]
     before, _ = same_padding(size, conv.kernel_size[0], conv.stride[0])
-    y = F.conv_transpose2d(x, conv.weight, conv.bias, conv.stride, padding=before)
+    y = F.conv_transpose2d(x, conv.weight, None, conv.stride, padding=before)
+    # The gradient of a bias inside the convolution takes a CPU longer than all else of its backward pass.
+    y = y.add_(conv.bias.to(y.dtype)[:, None, None])
     return y if y.shape[-1] == size else y[..., :size, :size]
 
 
