@@ -18,6 +18,7 @@ from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture, s
 from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model, save_model
 from hrtemvae_hpc.model.keras_import import import_keras
 from hrtemvae_hpc.model.network import Decoder, Encoder
+from hrtemvae_hpc.model.transposed import transposed_convolution
 
 
 @given(size=st.integers(1, 200), kernel=st.integers(1, 9), stride=st.integers(1, 5))
@@ -28,6 +29,28 @@ def test_same_padding_is_the_least_that_gives_every_output(size: int, kernel: in
     assert after - before in (0, 1)
     if before + after > 0:
         assert (size + before + after - 1 - kernel) // stride + 1 < outputs
+
+
+@given(
+    kernel=st.integers(2, 7),
+    stride=st.integers(1, 2),
+    size=st.integers(1, 17),
+    outputs=st.integers(1, 3),
+)
+def test_transposed_convolution_and_its_gradients(kernel: int, stride: int, size: int, outputs: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    x, weight, bias = (
+        torch.randn(*shape, generator=random, dtype=torch.float64, requires_grad=True)
+        for shape in ((2, 3, size, size), (3, outputs, kernel, kernel), (outputs,))
+    )
+    crop, _ = same_padding(size * stride, kernel, stride)
+    own = transposed_convolution(x, weight, bias, stride, crop)
+    whole = torch.nn.functional.conv_transpose2d(x, weight, bias, stride)
+    torchs = whole[..., crop : crop + size * stride, crop : crop + size * stride]
+    torch.testing.assert_close(own, torchs)
+    gradient = torch.randn(own.shape, generator=random, dtype=torch.float64)
+    gradients = (torch.autograd.grad(y, (x, weight, bias), gradient) for y in (own, torchs))
+    torch.testing.assert_close(*gradients)
 
 
 def plain_encoder(encoder: Encoder, window: np.ndarray) -> np.ndarray:

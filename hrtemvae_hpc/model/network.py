@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture, Normalization, same_padding
+from hrtemvae_hpc.model.transposed import transposed_convolution
 
 
 def _same_convolution(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -15,13 +16,9 @@ def _same_convolution(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _same_transposed_convolution(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    # It crops what the forward one would have padded; `padding` crops both sides alike.
-    size = x.shape[-1] * conv.stride[0]
-    before, _ = same_padding(size, conv.kernel_size[0], conv.stride[0])
-    y = F.conv_transpose2d(x, conv.weight, None, conv.stride, padding=before)
-    # The gradient of a bias inside the convolution takes a CPU longer than all else of its backward pass.
-    y = y.add_(conv.bias.to(y.dtype)[:, None, None])
-    return y if y.shape[-1] == size else y[..., :size, :size]
+    # It crops what the forward one would have padded.
+    crop, _ = same_padding(x.shape[-1] * conv.stride[0], conv.kernel_size[0], conv.stride[0])
+    return transposed_convolution(x, conv.weight, conv.bias, conv.stride[0], crop)  # type: ignore[arg-type]
 
 
 def _activate(x: Tensor, normalize: nn.Module | None, when: Normalization) -> Tensor:

@@ -9,9 +9,9 @@ from torch import Tensor
 _SCENES = (0.55, 0.22, 0.10, 0.09, 0.04)  # whole lattice, edge, boundary of two, overlap of two, no lattice
 _ONE_BEAM = 0.25  # the share of lattices that show fringes in one direction only
 # Latents of directions that are equally frequent are interchangeable, and a network mixes them: no latent would then
-# belong to a direction. So most lattices lie along rows or columns, within some degrees, and more along rows.
+# belong to a direction. So most lattices lie along rows or columns, within some degrees, most of those along rows.
 _ALIGNED = 0.75
-_ALONG_ROWS = 0.7
+_ALONG_ROWS = 0.9
 _ALIGNED_DEGREES = 6.0
 _SHORTEST_SUM = 6.0  # pixels; sums of beams with shorter periods are not resolved
 PIXEL_SIZE_NM = 0.0145  # the scale at which the periods below are lattice spacings of 0.20 to 0.35 nm

@@ -17,7 +17,7 @@ from hrtemvae_hpc.training.batches import Segments
 from hrtemvae_hpc.training.objective import reconstruction_loss
 from hrtemvae_hpc.training.train_config import TrainConfig
 
-_PERIODS = (2.5, 97.5)  # percentiles of the periods of the training segments that a model is said to know
+_PERIODS = (5, 95)  # percentiles of the periods of the training segments that a model is said to know
 _ENOUGH = 20_000  # training segments that make an average
 ACTIVE = 0.01  # variance of a latent's mean above which it is active: Burda et al., https://arxiv.org/abs/1509.00519
 
