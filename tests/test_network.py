@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, Outcome, assert_refused, random_model
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from scipy import signal
@@ -31,6 +31,7 @@ def test_same_padding_is_the_least_that_gives_every_output(size: int, kernel: in
         assert (size + before + after - 1 - kernel) // stride + 1 < outputs
 
 
+@settings(deadline=None)
 @given(
     kernel=st.integers(2, 7),
     stride=st.integers(1, 2),
