@@ -76,7 +76,6 @@ def _plan(options: argparse.Namespace) -> int:
 def _analyze(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.distributed.job import analyze
     from hrtemvae_hpc.distributed.launch import run_guarded_in_world
-    from hrtemvae_hpc.maps.report import write_result_page
 
     output = options.output or Path(f"{options.movie.stem}.maps.h5")
 
@@ -84,6 +83,8 @@ def _analyze(options: argparse.Namespace) -> int:
         config = world.on_root(lambda: configuration(options))
         if not analyze(world, options.movie, config, output, options.restart, stop):
             return
+        from hrtemvae_hpc.maps.report import write_result_page  # draws, which takes a second to load
+
         try:
             print(f"report: {write_result_page(output, output.with_suffix('.html'))}", file=sys.stderr)
         except InputError as error:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import mannwhitneyu
 
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.maps.result import Result, open_result
@@ -47,6 +46,8 @@ class Verdict:
 
 def roc_area(inside: np.ndarray, outside: np.ndarray) -> float:
     """The probability that a value ``inside`` is larger than one ``outside``; ties count half, NaN are left out."""
+    from scipy.stats import mannwhitneyu  # takes half a second to load, and only simulated movies need it
+
     inside, outside = inside[np.isfinite(inside)], outside[np.isfinite(outside)]
     if not inside.size or not outside.size:
         return float("nan")
