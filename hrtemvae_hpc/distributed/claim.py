@@ -49,13 +49,13 @@ def _processes() -> str:
     return os.readlink("/proc/self/ns/pid")
 
 
-def run_at_work(folder: Path, name: str = _NAME) -> Run | None:
+def run_at_work(folder: Path) -> Run | None:
     """The run at work in a folder of parts, None where there is none or it is lost.
 
     A process of this host is looked up; one of another host counts as lost after two minutes without a sign of life,
     or at once if it belonged to the Slurm job that asks: Slurm starts a job again only after its end.
     """
-    path = folder / name
+    path = folder / _NAME
     try:
         run = Run(**json.loads(path.read_text()))
         age = _now(folder) - path.stat().st_mtime
