@@ -6,6 +6,7 @@ a CPU takes longer for it than for all else of the backward pass. And an image o
 """
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -51,9 +52,16 @@ class _TransposedConvolution(torch.autograd.Function):
 def _one_channel(x: Tensor, weight: Tensor, bias: Tensor, crop: int) -> Tensor:
     """The transposed convolution of stride 1 to one channel: a convolution with the mirrored kernel, block by block."""
     kernel, block = weight.shape[-1], math.gcd(_BLOCK, x.shape[-1])
-    # Pixel d of a block sees the kernel d pixels further down or right.
-    shifted = torch.stack([torch.eye(kernel, block + kernel - 1).roll(d, 1) for d in range(block)]).to(weight)
-    blocks = torch.einsum("aki,blj,ckl->abcij", shifted, shifted, weight[:, 0].flip(1, 2)).flatten(0, 1)
-    blocks = blocks.contiguous(memory_format=torch.channels_last)
+    seen = block + kernel - 1
+    blocks = weight[:, 0].flatten(1) @ _placed(kernel, block, weight.dtype, weight.device)
+    blocks = blocks.view(-1, seen, seen, block**2).permute(3, 0, 1, 2).contiguous(memory_format=torch.channels_last)
     y = F.conv2d(x, blocks, bias.expand(block**2), block, kernel - 1 - crop)
     return F.pixel_shuffle(y, block)
+
+
+@cache
+def _placed(kernel: int, block: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Where a mirrored kernel lies for each pixel of a block: 0 or 1 [kernel**2, seen**2 * block**2]."""
+    # Pixel d of a block sees the kernel d pixels further down or right.
+    along = torch.stack([torch.eye(kernel, block + kernel - 1).roll(d, 1) for d in range(block)]).flip(1)
+    return torch.einsum("aki,blj->klijab", along, along).flatten(2).flatten(0, 1).to(device, dtype)
