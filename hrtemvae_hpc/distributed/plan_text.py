@@ -90,7 +90,10 @@ def _advice(
             f"{len(ranks)} ranks share {plan.tiling.count} tiles: the movie is too small for so many; start fewer."
         )
     if all(r.device_type == "cpu" for r in ranks) and encode > 600:
-        advice.append("no rank has a GPU; --precision bf16 is faster on processors with AMX, at less precise maps.")
+        advice.append(
+            "no rank has a GPU; --precision bf16 is faster on processors with bfloat16 instructions, at less precise "
+            "maps."
+        )
     kinds = {r.device_type for r in ranks}
     if len(kinds) > 1:
         advice.append(
