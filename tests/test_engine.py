@@ -1,5 +1,7 @@
 """The engine against a plain loop over windows."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,8 @@ from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.architecture import Architecture
 from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.windows.engine import Engine
+from hrtemvae_hpc.windows.plain import PlainFirstLayer
+from hrtemvae_hpc.windows.shared import SharedFirstLayer
 
 CPU = torch.device("cpu")
 
@@ -44,18 +48,25 @@ def plain_latents(model: Model, pixels: np.ndarray, step: int) -> tuple[np.ndarr
     return np.array(z).reshape(*shape, model.architecture.latents), np.array(valid).reshape(shape)
 
 
-@settings(max_examples=12)
+@settings(max_examples=20, deadline=None)
 @given(
     window=st.integers(9, 20),
-    kernel=st.integers(2, 5),
+    kernel=st.integers(1, 6),
+    stride=st.integers(1, 3),
     step=st.integers(1, 9),
     extra=st.tuples(st.integers(0, 11), st.integers(0, 11)),
     normalization=st.sampled_from(["none", "before_activation", "after_activation"]),
     dtype=st.sampled_from(["u1", "i2", "u2", "i4", "f2", "f4", "f8"]),
 )
-def test_agrees_with_a_plain_loop(window, kernel, step, extra, normalization, dtype) -> None:
+def test_agrees_with_a_plain_loop(window, kernel, stride, step, extra, normalization, dtype) -> None:
     architecture = Architecture(
-        window=window, channels=(2, 3), kernel=kernel, hidden=7, latents=3, normalization=normalization
+        window=window,
+        channels=(2, 3),
+        kernel=kernel,
+        stride=stride,
+        hidden=7,
+        latents=3,
+        normalization=normalization,
     )
     model = random_model(architecture)
     shape = (2, window + extra[0], window + extra[1])
@@ -64,6 +75,46 @@ def test_agrees_with_a_plain_loop(window, kernel, step, extra, normalization, dt
     expected, expected_valid = plain_latents(model, pixels, step)
     np.testing.assert_array_equal(valid, expected_valid)
     np.testing.assert_allclose(z, expected, atol=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    window=st.integers(4, 40),
+    kernel=st.integers(1, 7),
+    stride=st.integers(1, 4),
+    step=st.integers(1, 12),
+    extra=st.tuples(st.integers(0, 30), st.integers(0, 30)),
+    channels=st.integers(1, 33),
+    normalization=st.sampled_from(["none", "before_activation", "after_activation"]),
+    level=st.sampled_from([0.0, 1e2, 1e5]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_the_shared_first_layer_is_the_plain_one(
+    window, kernel, stride, step, extra, channels, normalization, level, dtype
+) -> None:
+    architecture = Architecture(
+        window=window, channels=(channels,), kernel=kernel, stride=stride, normalization=normalization
+    )
+    encoder = random_model(architecture).encoder
+    random = torch.Generator().manual_seed(0)
+    frames = torch.rand(3, window + extra[0], window + extra[1], generator=random)
+    frames[1] += level  # far from what would be 0 in the frame
+    cut = frames.unfold(1, window, step).unfold(2, window, step).flatten(3).flatten(1, 2)
+    low, high = cut.amin(2), cut.amax(2)
+    plain = torch.cat(list(PlainFirstLayer(encoder, step).windows(frames, low, high)))
+    layer = SharedFirstLayer(encoder, PlainFirstLayer(copy.deepcopy(encoder).to(dtype), step))
+    shared = torch.cat([activations.clone() for activations in layer.windows(frames, low, high)])
+    assert shared.dtype == dtype
+    tolerance = 5e-5 if dtype == torch.float32 else plain.abs().max() / 128
+    torch.testing.assert_close(shared.float(), plain, rtol=0, atol=float(tolerance))
+
+
+def test_a_faint_window_beside_a_dark_pixel(tiny_model: Model) -> None:
+    pixels = np.random.default_rng(0).integers(60_000, 60_020, (2, 16, 40)).astype("u2")
+    pixels[:, 3, 39] = 0
+    z, _ = make_engine(tiny_model).encode(pixels, np.ones((2, 1), bool))
+    expected, _ = plain_latents(tiny_model, pixels, 8)
+    np.testing.assert_allclose(z, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

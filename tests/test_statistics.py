@@ -5,11 +5,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from hrtemvae_hpc.statistics.over_time import MAPS, series_statistics
+from hrtemvae_hpc.statistics.over_time import MAPS, _moments_on_device, series_statistics
 
 
 def reference(z: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
@@ -36,8 +36,13 @@ def assert_agrees(z: np.ndarray, valid: np.ndarray) -> None:
     for name in MAPS:
         np.testing.assert_allclose(getattr(got, name), expected[name], rtol=2e-6, atol=1e-7, err_msg=name)
     np.testing.assert_array_equal(got.valid_frames, valid.sum(0))
+    enough = valid.sum(0) >= 3
+    on_device = _moments_on_device(torch.from_numpy(z), torch.from_numpy(valid))
+    for name, values in zip(MAPS, on_device, strict=False):
+        np.testing.assert_allclose(values[enough], expected[name][enough], rtol=2e-6, atol=1e-7, err_msg=name)
 
 
+@settings(deadline=None)
 @given(
     frames=st.integers(1, 40),
     windows=st.integers(1, 4),

@@ -42,12 +42,16 @@ class Encoder(nn.Module):
         self.mean = nn.Linear(a.hidden, a.latents)
         self.log_var = nn.Linear(a.hidden, a.latents)
 
-    def hidden(self, x: Tensor) -> Tensor:
-        """The activations [n, hidden] that both latent layers read."""
-        a = self.architecture
-        for layer, conv in enumerate(self.conv):
+    def layers(self, x: Tensor, first: int, stop: int) -> Tensor:
+        """Convolutions ``first:stop`` with their activations; ``x`` is what the one before returned."""
+        for layer, conv in list(enumerate(self.conv))[first:stop]:
             x = _same_convolution(conv, x)  # type: ignore[arg-type]
-            x = _activate(x, self.norm[layer] if self.norm else None, a.normalization)
+            x = _activate(x, self.norm[layer] if self.norm else None, self.architecture.normalization)
+        return x
+
+    def hidden(self, x: Tensor, first: int = 0) -> Tensor:
+        """The activations [n, hidden] that both latent layers read, from the input of convolution ``first`` on."""
+        x = self.layers(x, first, len(self.conv))
         # The published networks flatten in (row, column, channel) order.
         return F.relu(self.dense(x.permute(0, 2, 3, 1).flatten(1)), inplace=True)
 

@@ -6,12 +6,16 @@ where they tie, against the ranks of the time (Spearman 1904; scipy.stats.spearm
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from hrtemvae_hpc.compiled import compiled
 
 MINIMUM_FRAMES = 3
 MAPS = ("mean", "variance", "spearman", "time_correlated_variance")
 _ELEMENTS_AT_ONCE = 2**22
+_LAST = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -39,32 +43,98 @@ def series_statistics(z: Tensor, valid: Tensor) -> SeriesStatistics:
     """
     frames, windows, latents = z.shape
     step = max(1, _ELEMENTS_AT_ONCE // (frames * latents))
-    parts = [_statistics(z[:, i : i + step].double(), valid[:, i : i + step]) for i in range(0, windows, step)]
-    return SeriesStatistics(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
-
-
-def _statistics(z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    moments = _moments_on_cpu if z.device.type == "cpu" else _moments_on_device
+    parts = [moments(z[:, i : i + step], valid[:, i : i + step]) for i in range(0, windows, step)]
+    mean, variance, rho = (torch.cat(maps) for maps in zip(*parts, strict=True))
     count = valid.sum(0)
-    n = count.double()[:, None]
-    here = valid[..., None]
-    mean = torch.where(here, z, 0).sum(0) / n
-    variance = torch.where(here, (z - mean) ** 2, 0).sum(0) / n
-    rho = spearman_with_time(z, valid)
     enough = (count >= MINIMUM_FRAMES)[:, None]
-    maps = [torch.where(enough, m, torch.nan).float() for m in (mean, variance, rho, (rho * variance) ** 2)]
-    return maps[0], maps[1], maps[2], maps[3], count.int()
+    correlated = (rho * variance) ** 2
+    mean, variance, rho, correlated = (
+        torch.where(enough, m, torch.nan).float() for m in (mean, variance, rho, correlated)
+    )
+    return SeriesStatistics(mean, variance, rho, correlated, count.int())
 
 
-def spearman_with_time(z: Tensor, valid: Tensor) -> Tensor:
+def _moments_on_cpu(z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variance and rho [windows, latents] float64, series by series."""
+    series = z.flatten(1).T.contiguous().view(*z.shape[1:], len(z)).numpy()
+    here = valid.T.contiguous().numpy()
+    keys = np.empty(series.shape, np.int64)
+    _fill_keys(series, here, keys)
+    keys.sort(axis=2)
+    maps = [np.empty(series.shape[:2]) for _ in range(3)]
+    _fill_moments(series, here, keys, *maps)
+    mean, variance, rho = map(torch.from_numpy, maps)
+    return mean, variance, rho
+
+
+@compiled(fastmath=set())
+def _fill_keys(series, valid, keys):  # type: ignore[no-untyped-def]
+    """Whole numbers that sort like the values, with the frame in their lower half; frames left out come last."""
+    windows, latents, frames = series.shape
+    values = np.empty(frames, np.float32)
+    bits = values.view(np.int32)
+    for w in range(windows):
+        for k in range(latents):
+            for t in range(frames):
+                values[t] = series[w, k, t] + np.float32(0)  # -0 becomes 0
+            for t in range(frames):
+                ordered = np.int64(bits[t] ^ ((bits[t] >> 31) & 0x7FFFFFFF))
+                keys[w, k, t] = (ordered << 32) | t if valid[w, t] else _LAST
+
+
+@compiled(fastmath=set())
+def _fill_moments(series, valid, keys, mean, variance, rho):  # type: ignore[no-untyped-def]
+    windows, latents, frames = series.shape
+    time = np.empty(frames, np.int64)
+    for w in range(windows):
+        count = 0
+        for t in range(frames):
+            time[t] = count
+            count += valid[w, t]
+        n = np.float64(count)
+        time_squares = n * (n * n - 1) / 3
+        for k in range(latents):
+            total, squares = 0.0, 0.0
+            for t in range(frames):
+                if valid[w, t]:
+                    total += series[w, k, t]
+            mean[w, k] = total / n
+            for t in range(frames):
+                if valid[w, t]:
+                    squares += (series[w, k, t] - mean[w, k]) ** 2
+            variance[w, k] = squares / n
+            products, rank_squares, i = 0, 0, 0
+            while i < count:
+                value, stop = keys[w, k, i] >> 32, i + 1
+                while stop < count and keys[w, k, stop] >> 32 == value:
+                    stop += 1
+                # Twice the centred ranks are whole numbers: sums of their products are exact.
+                rank = i + stop - count
+                for j in range(i, stop):
+                    products += rank * (2 * time[keys[w, k, j] & 0xFFFFFFFF] - (count - 1))
+                rank_squares += (stop - i) * rank * rank
+                i = stop
+            rho[w, k] = products / np.sqrt(rank_squares * time_squares)
+
+
+def _moments_on_device(z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same in tensors' operations."""
+    n = valid.sum(0).double()[:, None]
+    here, wide = valid[..., None], z.double()
+    mean = torch.where(here, wide, 0).sum(0) / n
+    variance = torch.where(here, (wide - mean) ** 2, 0).sum(0) / n
+    return mean, variance, _spearman_with_time(wide, valid)
+
+
+def _spearman_with_time(z: Tensor, valid: Tensor) -> Tensor:
     """Spearman's rho [windows, latents] of ``z`` [frames, windows, latents] with the order of its valid frames."""
     frames = len(z)
     count = valid.sum(0)
-    # Frames that are left out sort behind all others.
     values, by_value = torch.sort(torch.where(valid[..., None], z, torch.inf), dim=0, stable=True)
     rank = _doubled_average_ranks(values) - (count - 1)[:, None]
     time = 2 * (valid.cumsum(0) - 1) - (count - 1)
     time = time[..., None].expand_as(z).gather(0, by_value)
-    # Twice the centred ranks are whole numbers: sums of their products are exact in float64.
     counted = (torch.arange(frames, device=z.device)[:, None] < count)[..., None]
     rank = torch.where(counted, rank, 0).double()
     time = torch.where(counted, time, 0).double()

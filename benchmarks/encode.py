@@ -1,0 +1,142 @@
+"""Encodes a movie in memory in the plain way and in ours, each in a process of its own, and prints the ratios.
+
+    python benchmarks/encode.py [--frames 16] [--size 640] [--rounds 3]
+
+The plain way is batched PyTorch with nothing shared between windows: unfold, scale each window, batches of 512,
+channels last, all cores in each operation. Ours is the engine of `hrtemvae analyze`, one block on each core. The floor
+is the time that the matrix products which can't be shared (all layers but the first) would take at the rate of large
+products by oneDNN, all cores.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from hrtemvae_hpc.distributed.resources import keep_freed_memory
+from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model
+from hrtemvae_hpc.model.network import Encoder
+from hrtemvae_hpc.windows.engine import Engine
+from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+STEP = 8
+WAYS = {
+    "plain": "plain PyTorch",
+    "window": "ours",
+    "frame": "ours, one scale for a frame",
+    "floor": "floor: products that can't be shared",
+}
+
+
+def plain_way(encoder: Encoder, movie: np.ndarray, window: int, dtype: torch.dtype) -> None:
+    with torch.inference_mode():
+        for frame in movie:
+            pixels = torch.from_numpy(frame.astype(np.float32))
+            windows = pixels.unfold(0, window, STEP).unfold(1, window, STEP).reshape(-1, 1, window, window)
+            for batch in windows.split(512):
+                low, high = batch.amin((2, 3), keepdim=True), batch.amax((2, 3), keepdim=True)
+                scaled = ((batch - low) / (high - low)).to(dtype).contiguous(memory_format=torch.channels_last)
+                encoder.mean(encoder.hidden(scaled)).float()
+
+
+def our_way(engine: Engine, movie: np.ndarray, pool: ThreadPoolExecutor) -> None:
+    grid = WindowGrid(*movie.shape[1:], engine.window, STEP)
+    tiling = Tiling(grid, engine.block, grid.rows, grid.columns)
+    readable = np.ones((len(movie), 1), bool)
+    frame_range = np.stack([movie.min((1, 2)), movie.max((1, 2))], 1).astype(np.float64)
+
+    def encode(rows: slice, columns: slice) -> None:
+        engine.encode(movie[:, rows, columns], readable, frame_range if engine.scaling == "frame" else None)
+
+    jobs = [
+        pool.submit(encode, grid.pixels(block.row0, block.row1), grid.pixels(block.column0, block.column1))
+        for block in tiling.blocks(tiling.tiles[0])
+    ]
+    for job in jobs:
+        job.result()
+
+
+def product_rate(dtype: torch.dtype) -> float:
+    """Floating point operations a second of a product of two matrices 2048 x 2048, all cores."""
+    a, b = torch.randn(2, 2048, 2048).to(dtype)
+    product = torch.ops.mkldnn._linear_pointwise
+    return 2 * 2048**3 / min(seconds(lambda: product(a, b, None, "none", [], "")) for _ in range(20))
+
+
+def operations(model: Model) -> float:
+    """Floating point operations of a window in all layers but the first."""
+    a = model.architecture
+    convolutions = sum(
+        a.sizes[layer + 1] ** 2 * a.kernel**2 * a.channels[layer - 1] * a.channels[layer]
+        for layer in range(1, len(a.channels))
+    )
+    return 2.0 * (convolutions + a.hidden * (a.sizes[-1] ** 2 * a.channels[-1] + a.latents))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def measure(way: str, precision: str, frames: int, size: int) -> float:
+    """Windows a second."""
+    model, dtype = load_model(DEFAULT_MODEL), DTYPES[precision]
+    if way == "floor":
+        return product_rate(dtype) / operations(model)
+    movie = np.random.default_rng(0).poisson(100, (frames, size, size)).astype(np.uint16)
+    if way == "plain":
+        encoder = model.encoder.to(dtype).to(memory_format=torch.channels_last)
+
+        def work(movie: np.ndarray) -> None:
+            plain_way(encoder, movie, model.architecture.window, dtype)
+    else:
+        keep_freed_memory()
+        engine = Engine(model, torch.device("cpu"), precision, way, STEP)
+        pool = ThreadPoolExecutor(torch.get_num_threads(), initializer=lambda: torch.set_num_threads(1))
+
+        def work(movie: np.ndarray) -> None:
+            our_way(engine, movie, pool)
+
+    work(movie[:, :128, :128])
+    grid = WindowGrid(size, size, model.architecture.window, STEP)
+    return frames * grid.rows * grid.columns / seconds(lambda: work(movie))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--size", type=int, default=640)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--measure", nargs=2, metavar=("WAY", "PRECISION"), help="one way only, for the table's use")
+    options = parser.parse_args()
+    size = ["--frames", str(options.frames), "--size", str(options.size)]
+    if options.measure:
+        print(measure(*options.measure, options.frames, options.size))
+        return
+    rates: dict[tuple[str, str], list[float]] = {(way, precision): [] for precision in DTYPES for way in WAYS}
+    for _ in range(options.rounds):
+        for way, precision in rates:
+            words = [sys.executable, __file__, "--measure", way, precision, *size]
+            rates[way, precision].append(float(subprocess.run(words, check=True, capture_output=True).stdout))
+    print(
+        f"{torch.get_num_threads()} cores, {options.frames} frames of {options.size} x {options.size}, median of ",
+        end="",
+    )
+    print(f"{options.rounds} rounds\n\n| way | windows/s | times plain PyTorch in fp32 | share of the floor |")
+    print("|---|---|---|---|")
+    for (way, precision), own in rates.items():
+        ratio = statistics.median(a / b for a, b in zip(own, rates["plain", "fp32"], strict=True))
+        share = statistics.median(a / b for a, b in zip(own, rates["floor", precision], strict=True))
+        print(f"| {WAYS[way]}, {precision} | {statistics.median(own):,.0f} | {ratio:.2f} | {share:.0%} |")
+
+
+if __name__ == "__main__":
+    main()
