@@ -204,7 +204,8 @@ main(["analyze", {str(long_movie)!r}, "--model", {str(tiny_model_path)!r}, "--st
     )  # fmt: skip
     assert done.returncode == 4, done.stderr
     assert re.search(
-        r"hrtemvae: rank 1 on \S+ failed in tile \d+ \(window rows [^)]*\): ArithmeticError: the device is on fire",
+        r"hrtemvae: rank 1 on \S+ failed while working on tile \d+ \(window rows [^)]*\): ArithmeticError: the"
+        r" device is on fire",
         done.stderr,
     )
     assert not (tmp_path / "maps.h5").exists()

@@ -1,16 +1,14 @@
-"""Handing out tiles: rank 0's loop, which also works, and the loop of the other ranks."""
+"""Handing out regions to stage and tiles: rank 0's loop, which also works, and the loop of the other ranks."""
 
 import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from hrtemvae_hpc.distributed.guard import StopRequest
 from hrtemvae_hpc.distributed.messages import (
-    NO_TILE,
     Kind,
-    Order,
     Outbox,
     Report,
     receive_order,
@@ -20,7 +18,7 @@ from hrtemvae_hpc.distributed.messages import (
 from hrtemvae_hpc.distributed.parts import Parts
 from hrtemvae_hpc.distributed.progress import Progress, say
 from hrtemvae_hpc.distributed.resources import RankResources
-from hrtemvae_hpc.distributed.worker import STAGES, Finished, Worker
+from hrtemvae_hpc.distributed.worker import STAGES, Finished, Order, Task, Worker, describe
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, Stopped
 from hrtemvae_hpc.windows.grid import Tiling
@@ -34,7 +32,7 @@ class RankRecord:
     """What rank 0 knows of a rank."""
 
     resources: RankResources
-    tile: int = NO_TILE
+    order: Order | None = None
     ready: bool = False
     windows: int = 0
     activity: int = 0
@@ -74,6 +72,9 @@ class Coordinator:
         self.resumed = {i for i, tile in enumerate(tiles) if parts.load(tile) is not None}
         self._pending = deque(i for i in range(len(tiles)) if i not in self.resumed)
         self._unfinished = set(self._pending)
+        regions = range(len(worker.regions) if worker.stage and self._pending else 0)
+        self._unstaged = {r.host: deque(regions) for r in ranks}  # every node stages the movie for itself
+        self._staging = Counter[str]()
         self._already = sum(tiles[i].windows for i in self.resumed) * frames
         self._progress = Progress(
             sum(t.windows for t in tiles) * frames, "window", len(tiles), "tile", self._already, len(self.resumed)
@@ -149,24 +150,39 @@ class Coordinator:
         return finished is not None
 
     def _finish(self, record: RankRecord, finished: Finished) -> None:
-        self.parts.save(self.tiling.tiles[finished.index], finished.maps)
-        self._unfinished.discard(finished.index)
-        record.tiles += 1
+        index = finished.order.first
+        if finished.maps is None:
+            self._staging[record.resources.host] -= 1
+        else:
+            self.parts.save(self.tiling.tiles[index], finished.maps)
+            self._unfinished.discard(index)
+            record.tiles += 1
         record.decoded_bytes += finished.decoded_bytes
         for stage, seconds in finished.seconds.items():
             record.seconds[stage] += seconds
-        record.tile, record.ready = NO_TILE, True
+        record.order, record.ready = None, True
 
     def _hand_out(self) -> None:
         for record in self.records:
-            if not record.ready or not self._pending:
+            order = self._next_order(record.resources) if record.ready else None
+            if order is None:
                 continue
-            record.tile, record.ready = self._pending.popleft(), False
+            record.order, record.ready = order, False
             self._alive(record)
             if record.resources.rank == 0:
-                self.worker.start(record.tile, self.tiling)
+                self.worker.start(order, self.tiling)
             elif self.world.comm is not None:
-                send_order(self.world.comm, record.resources.rank, Order(record.tile))
+                send_order(self.world.comm, record.resources.rank, order)
+
+    def _next_order(self, rank: RankResources) -> Order | None:
+        """What a rank does next: tiles come when its node has staged the movie."""
+        if unstaged := self._unstaged[rank.host]:
+            regions = [unstaged.popleft() for _ in range(min(rank.threads, len(unstaged)))]
+            self._staging[rank.host] += 1
+            return Order(Task.REGIONS, regions[0], len(regions))
+        if self._staging[rank.host] or not self._pending:
+            return None
+        return Order(Task.TILE, self._pending.popleft())
 
     def _alive(self, record: RankRecord) -> None:
         record.heard = time.monotonic()
@@ -177,18 +193,18 @@ class Coordinator:
     def _watch(self) -> None:
         for record in self.records:
             silence = time.monotonic() - record.heard
-            if record.tile != NO_TILE and silence > self.silent_after and not record.named_silent:
+            if record.order and silence > self.silent_after and not record.named_silent:
                 record.named_silent = True
                 say(
-                    f"{record} (process {record.resources.pid}) has been silent for {silence:.0f} s in tile "
-                    f"{record.tile} ({self.tiling.tiles[record.tile]}); its disk or device may hang. Stop the job and "
-                    "run the same command again: only the missing tiles are computed."
+                    f"{record} (process {record.resources.pid}) has been silent for {silence:.0f} s while "
+                    f"{describe(record.order, self.tiling)}; its disk or device may hang. Stop the job and run the "
+                    "same command again: only the missing tiles are computed."
                 )
 
     def _end(self, code: int) -> None:
         if self.world.comm is not None:
             for rank in range(1, self.world.size):
-                send_order(self.world.comm, rank, Order(NO_TILE, code))
+                send_order(self.world.comm, rank, Order(Task.END, code))
 
 
 def serve(
@@ -203,11 +219,11 @@ def serve(
     while True:
         order = receive_order(comm)
         if order is not None:
-            if order.tile == NO_TILE:
+            if order.task is Task.END:
                 worker.abandon(_PATIENCE_S)
-                return order.code
-            record.tile = order.tile
-            worker.start(order.tile, tiling)
+                return order.first
+            record.order = order
+            worker.start(order, tiling)
         try:
             finished = worker.poll()
         except Exception as error:  # noqa: BLE001  told to rank 0, which ends the job
@@ -215,7 +231,8 @@ def serve(
             outbox.post(Report(world.rank, Kind.FAILED, worker.windows, code=raised.exit_code, text=str(raised)))
             finished = None
         if finished is not None:
-            outbox.post(Report(world.rank, Kind.FINISHED, worker.windows, finished=finished))
+            kind = Kind.STAGED if finished.maps is None else Kind.FINISHED
+            outbox.post(Report(world.rank, kind, worker.windows, finished=finished))
         if stop and not told:
             outbox.post(Report(world.rank, Kind.SIGNALLED, worker.windows, text=stop.name))
             told = True
@@ -233,9 +250,9 @@ def failure(error: Exception, record: RankRecord, tiling: Tiling) -> HrtemvaeErr
     if not isinstance(error, RankFailed):
         traceback.print_exception(error)
     what = str(error) if isinstance(error, RankFailed) else f"{type(error).__name__}: {error}"
-    where = f"tile {record.tile} ({tiling.tiles[record.tile]})"
+    where = describe(record.order, tiling) if record.order else "waiting for an order"
     return RankFailed(
-        f"{record} failed in {where}: {what} Finished tiles are saved: run the same command again to go on."
+        f"{record} failed while {where}: {what} Finished tiles are saved: run the same command again to go on."
     )
 
 

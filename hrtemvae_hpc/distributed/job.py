@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from hrtemvae_hpc.distributed.resources import (
     process_bytes,
 )
 from hrtemvae_hpc.distributed.scale import make_resampler
+from hrtemvae_hpc.distributed.stage import MEMORY, free_bytes, open_stage, scratch
 from hrtemvae_hpc.distributed.worker import Worker
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed
@@ -143,6 +144,8 @@ def open_job(world: World, path: Path, config: AnalysisConfig) -> Iterator[Job]:
             threads,
             process_bytes(),
             node_free_bytes(),
+            free_bytes(MEMORY),
+            free_bytes(scratch()),
             encode_rate,
             decode_rate,
         )
@@ -188,12 +191,16 @@ def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, rest
             if world.is_root:
                 say(f"{output} already holds this analysis; --restart would compute it again.")
             return False
-        if not world.is_root:
-            silent_after = config.run.silent_after
-            code = serve(world, job.worker, plan.tiling, RankRecord(job.resources), stop, silent_after)
-            world.leave(code)
-        say(describe_plan(job.worker.reader, job.model, config, plan, ranks))
-        with claim:
+        if world.is_root:
+            say(describe_plan(job.worker.reader, job.model, config, plan, ranks))
+        with claim if world.is_root else nullcontext():
+            if plan.source != "movie":
+                folder = MEMORY if plan.source == "memory" else scratch()
+                job.worker.stage = open_stage(world, job.worker.reader, folder)
+            if not world.is_root:
+                silent_after = config.run.silent_after
+                code = serve(world, job.worker, plan.tiling, RankRecord(job.resources), stop, silent_after)
+                world.leave(code)
             coordinator = Coordinator(world, job.worker, plan.tiling, parts, ranks, config.run.silent_after, claim.tell)
             bad = _compute(job, plan, coordinator, parts, output, began, stop)
         if not config.run.keep_parts:

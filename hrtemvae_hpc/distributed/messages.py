@@ -1,7 +1,7 @@
 """What ranks say to each other while they work, as typed buffers.
 
 A rank sends rank 0 a header, followed by the maps of a finished tile or the text of an error. Rank 0 answers
-with orders: a tile, or the end.
+with orders: regions of the movie to stage, a tile, or the end.
 """
 
 import time
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hrtemvae_hpc.distributed.parts import TileMaps
-from hrtemvae_hpc.distributed.worker import STAGES, Finished
+from hrtemvae_hpc.distributed.worker import STAGES, Finished, Order, Task
 from hrtemvae_hpc.statistics.over_time import MAPS
 from hrtemvae_hpc.windows.grid import Tiling
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mpi4py.MPI import Comm, Request
 
 _HEADER, _BODY, _ORDER = 1, 2, 3
-NO_TILE = -1
 _BEAT_S = 0.5
 
 
@@ -32,6 +31,7 @@ class Kind(IntEnum):
     FINISHED = 2
     FAILED = 3
     SIGNALLED = 4
+    STAGED = 5
 
 
 @dataclass
@@ -62,16 +62,15 @@ class Outbox:
         """Begin to send ``report``."""
         done = report.finished
         body = report.text.encode()
-        header = np.zeros(8, np.float64)  # whole numbers up to 2^53 are exact
-        header[:5] = report.kind, report.windows, report.code, len(body), NO_TILE
-        header[7] = report.activity
-        buffers = []
+        header = np.zeros(9, np.float64)  # whole numbers up to 2^53 are exact
+        header[:5] = report.kind, report.windows, report.code, len(body), report.activity
+        buffers = [np.frombuffer(body, np.uint8)] if body else []
         if done is not None:
-            header[4:7] = done.index, done.decoded_bytes, len(done.maps.bad_frames)
-            seconds = np.array([done.seconds[s] for s in STAGES])
-            buffers = [seconds, done.maps.maps, done.maps.valid_frames, done.maps.bad_frames]
-        elif body:
-            buffers = [np.frombuffer(body, np.uint8)]
+            header[5:8] = done.order.first, done.order.count, done.decoded_bytes
+            buffers = [np.array([done.seconds[s] for s in STAGES])]
+            if done.maps is not None:
+                header[8] = len(done.maps.bad_frames)
+                buffers += [done.maps.maps, done.maps.valid_frames, done.maps.bad_frames]
         self._pending.append((self._comm.Issend(header, 0, _HEADER), header))
         self._pending += [(self._comm.Issend(buffer, 0, _BODY), buffer) for buffer in buffers]
         self._sent = time.monotonic()
@@ -95,21 +94,24 @@ def receive_report(comm: "Comm", tiling: Tiling, latents: int) -> Report | None:
     if not comm.Iprobe(MPI.ANY_SOURCE, _HEADER, status):
         return None
     source = status.Get_source()
-    header = np.empty(8, np.float64)
+    header = np.empty(9, np.float64)
     comm.Recv(header, source, _HEADER)
-    kind, windows, code, length, index, decoded, bad, activity = (int(v) for v in header)
+    kind, windows, code, length, activity, first, count, decoded, bad = (int(v) for v in header)
     report = Report(source, Kind(kind), windows, activity, code)
-    if index != NO_TILE:
-        rows, columns = tiling.tiles[index].shape
-        seconds = np.empty(len(STAGES))
-        maps = TileMaps(
-            np.empty((len(MAPS), latents, rows, columns), np.float32),
-            np.empty((rows, columns), np.int32),
-            np.empty(bad, np.int64),
-        )
-        for buffer in (seconds, maps.maps, maps.valid_frames, maps.bad_frames):
-            comm.Recv(buffer, source, _BODY)
-        report.finished = Finished(index, maps, dict(zip(STAGES, seconds.tolist(), strict=True)), decoded)
+    if report.kind in (Kind.STAGED, Kind.FINISHED):
+        seconds, maps = np.empty(len(STAGES)), None
+        comm.Recv(seconds, source, _BODY)
+        if report.kind is Kind.FINISHED:
+            rows, columns = tiling.tiles[first].shape
+            maps = TileMaps(
+                np.empty((len(MAPS), latents, rows, columns), np.float32),
+                np.empty((rows, columns), np.int32),
+                np.empty(bad, np.int64),
+            )
+            for buffer in (maps.maps, maps.valid_frames, maps.bad_frames):
+                comm.Recv(buffer, source, _BODY)
+        order = Order(Task.REGIONS if maps is None else Task.TILE, first, count)
+        report.finished = Finished(order, dict(zip(STAGES, seconds.tolist(), strict=True)), decoded, maps)
     elif length:
         text = np.empty(length, np.uint8)
         comm.Recv(text, source, _BODY)
@@ -117,23 +119,16 @@ def receive_report(comm: "Comm", tiling: Tiling, latents: int) -> Report | None:
     return report
 
 
-@dataclass(frozen=True)
-class Order:
-    """A tile to compute, or (with NO_TILE) the end with an exit code."""
-
-    tile: int
-    code: int = 0
-
-
 def send_order(comm: "Comm", rank: int, order: Order) -> None:
     """Send ``order`` to ``rank``."""
-    comm.Send(np.array([order.tile, order.code], np.int64), rank, _ORDER)
+    comm.Send(np.array([order.task, order.first, order.count], np.int64), rank, _ORDER)
 
 
 def receive_order(comm: "Comm") -> Order | None:
     """Rank 0's next order, None where there is none yet."""
     if not comm.Iprobe(0, _ORDER):
         return None
-    buffer = np.empty(2, np.int64)
+    buffer = np.empty(3, np.int64)
     comm.Recv(buffer, 0, _ORDER)
-    return Order(*(int(v) for v in buffer))
+    task, first, count = (int(v) for v in buffer)
+    return Order(Task(task), first, count)

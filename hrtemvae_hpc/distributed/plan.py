@@ -1,8 +1,10 @@
-"""Deciding the tiles: what fits the memory of every rank and costs the least time."""
+"""Deciding the tiles, and where the movie is staged: what fits the memory of every rank and costs the least time."""
 
+import mmap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from hrtemvae_hpc.distributed.resources import FREE_SHARE, RankResources
 from hrtemvae_hpc.errors import InputError
@@ -16,10 +18,16 @@ from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 _ENCODE_S = {"cpu": 3e-4, "cuda": 3e-6}  # a window
 _DECODE_S = {False: 5e-10, True: 3e-9}  # a byte, plain or compressed
 _FILTER_S = 1.5e-8  # a byte of a whole frame
+_STAGE_S = {"movie": 0.0, "memory": 4e-10, "scratch": 4e-9}  # a byte, written and read
 _TILE_S = 0.02  # messages and the part file
 _INTERRUPTED = 0.1  # the chance that a run is interrupted, and half a tile lost
 _LONGEST_TILE_S = 300.0
+_ONCE = 1.05  # read amplification up to which reading tiles counts as reading once
 _MARGIN = 1.15  # allocators keep more than was asked for
+
+
+# What tiles are read from: the movie itself, or the movie staged in each node's memory or on its scratch.
+Source = Literal["movie", "memory", "scratch"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,8 @@ class Plan:
     """How a movie is cut, and what that needs. Bytes are for one rank."""
 
     tiling: Tiling
+    source: Source
+    stage_bytes: int  # of a node
     frames: int
     tile_bytes: int
     working_bytes: int
@@ -93,25 +103,37 @@ def patch_bytes(reader: TileReader, grid: WindowGrid, block: int) -> int:
     return 8 * reader.movie.shape[0] * pixels
 
 
-def tile_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, tile: Rectangle) -> int:
-    """Bytes of a tile's pixels and maps, and to read it."""
-    rows, columns = grid.pixels(tile.row0, tile.row1), grid.pixels(tile.column0, tile.column1)
-    held_rows, held_columns = reader.held(rows, columns)
-    pixels = (held_rows.stop - held_rows.start) * (held_columns.stop - held_columns.start) * reader.movie.shape[0]
+def tile_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, tile: Rectangle, source: Source) -> int:
+    """Bytes of a tile's maps, of its pixels unless they are in the node's memory, and to read them from the movie."""
     # The finished maps are held, sent and written at the same time.
     maps = 3 * 4 * (len(over_time.MAPS) * engine.latents + 1) * tile.windows
-    return int(_MARGIN * (pixels * reader.dtype.itemsize + maps + reader.working_bytes(rows, columns)))
+    if source == "memory":
+        return int(_MARGIN * maps)
+    rows, columns = grid.pixels(tile.row0, tile.row1), grid.pixels(tile.column0, tile.column1)
+    held_rows, held_columns = reader.held(rows, columns)
+    frames, item = reader.movie.shape[0], reader.dtype.itemsize
+    line = (held_columns.stop - held_columns.start) * item
+    lines = (held_rows.stop - held_rows.start) * frames
+    if source == "scratch":
+        return int(_MARGIN * (lines * min(line + 2 * mmap.PAGESIZE, reader.movie.shape[2] * item) + maps))
+    return int(_MARGIN * (lines * line + maps + reader.working_bytes(rows, columns)))
+
+
+def stage_bytes(reader: TileReader) -> int:
+    """Bytes of the staged movie."""
+    frames, rows, columns = reader.movie.shape
+    return frames * rows * columns * reader.dtype.itemsize
 
 
 def decoded_bytes(reader: TileReader, tiling: Tiling) -> int:
-    """Bytes that reading every tile decodes: a product, because tiles and chunks both form grids."""
+    """Bytes that reading every tile from the movie decodes: a product, because tiles and chunks both form grids."""
     grid, movie = tiling.grid, reader.movie
     everything = slice(0, 1)  # of the other axis, which doesn't count
     rows = [reader.spans(grid.pixels(*span), everything)[0] for span in tiling.row_spans]
     columns = [reader.spans(everything, grid.pixels(*span))[1] for span in tiling.column_spans]
     decoded_rows = sum(movie.decoded_extent(1, span) for span in rows)
     decoded_columns = sum(movie.decoded_extent(2, span) for span in columns)
-    return movie.decoded_extent(0, everything) * decoded_rows * decoded_columns * int(movie.dtype.itemsize)
+    return movie.decoded_extent(0, slice(None)) * decoded_rows * decoded_columns * int(movie.dtype.itemsize)
 
 
 def make_plan(
@@ -128,12 +150,27 @@ def make_plan(
     """
     limits = memory_limits(ranks, max_memory)
     working = {r.rank: working_bytes(engine, reader, grid, r.threads) for r in ranks}
-    room = min(limits[r.rank] - r.used - working[r.rank] for r in ranks)
+    once, staged = decoded_bytes(reader, Tiling(grid, engine.block, grid.rows, grid.columns)), stage_bytes(reader)
+    hosts = Counter(r.host for r in ranks)
+    filling = int(_MARGIN * max(r.threads for r in ranks) * reader.filling_bytes())
+
+    def room(source: Source) -> int:
+        """Bytes that every rank has for a tile."""
+        if source == "movie":
+            return min(limits[r.rank] - r.used - working[r.rank] for r in ranks)
+        if staged > min(r.stage_memory if source == "memory" else r.stage_scratch for r in ranks):
+            return -1
+        share = {host: staged // count if source == "memory" else 0 for host, count in hosts.items()}
+        return min(limits[r.rank] - r.used - max(filling, working[r.rank]) - share[r.host] for r in ranks)
+
     candidates = [known] if known else _candidates(grid, engine.block)
-    fitting = [t for t in candidates if tile_bytes(engine, reader, grid, t.largest) <= room]
-    if not fitting:
+    ways: dict[Source, list[Tiling]] = {
+        source: [t for t in candidates if tile_bytes(engine, reader, grid, t.largest, source) <= room(source)]
+        for source in get_args(Source)
+    }
+    if not any(ways.values()):
         tightest = min(ranks, key=lambda r: limits[r.rank] - r.used - working[r.rank])
-        smallest = min(tile_bytes(engine, reader, grid, t.largest) for t in candidates)
+        smallest = min(tile_bytes(engine, reader, grid, t.largest, "movie") for t in candidates)
         need = 1.01 * (smallest + working[tightest.rank] + tightest.used)
         there = sum(r.host == tightest.host for r in ranks)
         other = "; --restart cuts the movie anew" if known else ", or shorten the movie with --frames"
@@ -142,15 +179,28 @@ def make_plan(
             f"least {format_bytes(need)}, it may use {format_bytes(limits[tightest.rank])}; raise --max-memory "
             f"to {format_bytes(need)} or more, start fewer ranks a node{other}."
         )
-    best = min(fitting, key=lambda t: _cost(engine, reader, t, len(ranks)))
+    if ways["memory"]:
+        ways |= {"movie": [t for t in ways["movie"] if decoded_bytes(reader, t) <= _ONCE * once], "scratch": []}
+    elif reader.movie.storage.compression == "not compressed" and not reader.filters and ways["movie"]:
+        ways["scratch"] = []  # a copy of what is plain already gains nothing
+
+    def decoded(source: Source, tiling: Tiling) -> int:
+        return decoded_bytes(reader, tiling) if source == "movie" else once * len(hosts)
+
+    source, best = min(
+        ((source, t) for source in ways for t in ways[source]),
+        key=lambda way: _cost(engine, reader, way[0], way[1], len(ranks), decoded(*way)),
+    )
     movie = reader.movie
     rows, columns = reader.held(grid.pixels(0, grid.rows), grid.pixels(0, grid.columns))
     return Plan(
         best,
+        source,
+        0 if source == "movie" else staged,
         movie.shape[0],
-        tile_bytes(engine, reader, grid, best.largest),
-        max(working.values()),
-        decoded_bytes(reader, best),
+        tile_bytes(engine, reader, grid, best.largest, source),
+        max(working.values()) if source == "movie" else max(filling, *working.values()),
+        decoded(source, best),
         movie.shape[0] * rows.stop * columns.stop * movie.dtype.itemsize,
         limits,
     )
@@ -164,18 +214,20 @@ def _candidates(grid: WindowGrid, block: int) -> list[Tiling]:
     return [Tiling(grid, block, r, c) for r in sizes(grid.rows) for c in sizes(grid.columns)]
 
 
-def _cost(engine: Engine, reader: TileReader, tiling: Tiling, ranks: int) -> tuple[float, int]:
+def _cost(
+    engine: Engine, reader: TileReader, source: Source, tiling: Tiling, ranks: int, decoded: int
+) -> tuple[float, int]:
     """Seconds of all ranks together on an ordinary machine, beside the encoding itself."""
     movie, kind = reader.movie, engine.device.type
     largest = tiling.largest.windows * movie.shape[0] * _ENCODE_S[kind]
     count = tiling.count
     byte = _DECODE_S[movie.storage.compression != "not compressed"] + _FILTER_S * reader.filters
-    decode = decoded_bytes(reader, tiling) * byte
+    read = decoded * byte + stage_bytes(reader) * _STAGE_S[source]
     waiting = largest * 0.5 * ((ranks - 1) + _INTERRUPTED)
     # Ranks without a tile wait for the whole of one.
     idle = max(0, ranks - count) * largest
     too_long = max(0.0, largest - _LONGEST_TILE_S) * 1e3
-    return decode + waiting + idle + count * _TILE_S + too_long, count
+    return read + waiting + idle + count * _TILE_S + too_long, count
 
 
 def format_bytes(count: float) -> str:

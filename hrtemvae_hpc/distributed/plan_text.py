@@ -13,6 +13,8 @@ from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
 
+_SOURCES = {"movie": "", "memory": "; {} staged in each node's memory", "scratch": "; {} staged on each node's scratch"}
+
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
@@ -49,17 +51,20 @@ def describe_plan(
         f"windows   {grid.rows} x {grid.columns}, {grid.step} pixels apart: {plan.encodings:,} encodings",
         f"tiles     {plan.tiling.count} of up to {rows} x {columns} windows",
         f"memory    a rank {format_bytes(plan.tile_bytes)} for its tile and {format_bytes(plan.working_bytes)} to work",
-        f"reading   {format_bytes(plan.decoded_bytes)} decoded, read amplification {plan.read_amplification:.2f}",
+        f"reading   {format_bytes(plan.decoded_bytes)} decoded, read amplification {plan.read_amplification:.2f}"
+        + _SOURCES[plan.source].format(format_bytes(plan.stage_bytes)),
     ]
+    shared = plan.stage_bytes if plan.source == "memory" else 0
+    use = plan.tile_bytes + plan.working_bytes
     on_host = Counter(r.host for r in ranks)
     for host, count in on_host.items():
-        need = sum(r.used for r in ranks if r.host == host) + count * (plan.tile_bytes + plan.working_bytes)
+        need = sum(r.used for r in ranks if r.host == host) + count * use + shared
         bound = sum(plan.memory[r.rank] for r in ranks if r.host == host)
         lines.append(f"node      {host}: {count} ranks, {format_bytes(need)} of the {format_bytes(bound)} they may use")
     table = [
         (
             str(r.rank), r.host, str(r.pid), r.device, str(r.threads),
-            format_bytes(r.used + plan.tile_bytes + plan.working_bytes), format_bytes(plan.memory[r.rank]),
+            format_bytes(r.used + use + shared / on_host[r.host]), format_bytes(plan.memory[r.rank]),
             f"{r.encode_rate:,.0f}",
         )
         for r in ranks

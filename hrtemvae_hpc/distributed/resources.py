@@ -29,6 +29,8 @@ class RankResources:
     threads: int
     used: int  # by this process before any tile
     node_free: int
+    stage_memory: int = 0  # bytes that can be staged in the node's memory, and on scratch
+    stage_scratch: int = 0
     encode_rate: float = 0.0
     decode_rate: float = 0.0
 

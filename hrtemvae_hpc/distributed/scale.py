@@ -62,7 +62,7 @@ def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tu
         frame = movie.read(slice(0, 1), slice(0, movie.shape[1]), slice(0, movie.shape[2]))
     except OSError:
         return np.nan, 0.0
-    tile = TilePixels(frame, 0, 0, resampler, None)
+    tile = TilePixels.of(frame, 0, 0, resampler)
     places = [(y, x) for y in range(0, rows - window + 1, window) for x in range(0, columns - window + 1, window)]
     some = places[:: -(-len(places) // _LOOKED_AT)]
     patches = (tile.patch(slice(y, y + window), slice(x, x + window))[0] for y, x in some)

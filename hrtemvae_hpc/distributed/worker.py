@@ -1,19 +1,26 @@
-"""Computing tiles on one rank, in the background, so that the rank's main thread stays free to talk."""
+"""Staging regions and computing tiles on one rank, in the background: the rank's main thread stays free to talk."""
 
 import threading
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from hrtemvae_hpc.distributed.guard import doing
 from hrtemvae_hpc.distributed.parts import TileMaps
+from hrtemvae_hpc.distributed.stage import Stage
 from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
 from hrtemvae_hpc.statistics.over_time import MAPS, series_statistics
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 STAGES = ("read", "encode", "statistics")
 
@@ -22,18 +29,38 @@ class Abandoned(Exception):
     """The tile in hand is dropped."""
 
 
+class Task(IntEnum):
+    """What a rank can be ordered to do."""
+
+    END = 0
+    REGIONS = 1
+    TILE = 2
+
+
+@dataclass(frozen=True)
+class Order:
+    """To stage ``count`` regions from ``first`` on, to compute tile ``first``, or to end with exit code ``first``."""
+
+    task: Task
+    first: int
+    count: int = 1
+
+
 @dataclass
 class Finished:
-    """A tile, its maps and what they cost: seconds by stage (summed over threads) and decoded bytes."""
+    """An order that was carried out, and what it cost: seconds by stage (summed over threads) and decoded bytes."""
 
-    index: int
-    maps: TileMaps
+    order: Order
     seconds: dict[str, float]
     decoded_bytes: int
+    maps: TileMaps | None = None  # of a tile
 
 
 class Worker:
-    """One rank's engine and reader, computing one tile at a time in a thread of its own."""
+    """One rank's engine and reader, carrying out one order at a time in a thread of its own.
+
+    Tiles are cut from ``stage`` where the movie is staged, read from the movie otherwise.
+    """
 
     def __init__(
         self, engine: Engine, reader: TileReader, grid: WindowGrid, threads: int, skip_bad_frames: bool
@@ -43,6 +70,8 @@ class Worker:
         self.grid = grid
         self.threads = threads
         self.skip_bad_frames = skip_bad_frames
+        self.stage: Stage | None = None
+        self.regions = reader.regions(grid.pixels(0, grid.rows), grid.pixels(0, grid.columns))
         self.windows = 0  # encoded so far, by all threads, windows x frames
         self.activity = 0  # grows with every step, of reading too
         self._pool = ThreadPoolExecutor(threads, "encode", initializer=lambda: torch.set_num_threads(1))
@@ -51,33 +80,34 @@ class Worker:
         self._abandoned = False
         self._outcome: Finished | BaseException | None = None
 
-    def start(self, index: int, tiling: Tiling) -> None:
-        """Begin tile ``index`` of ``tiling``."""
-        tile = tiling.tiles[index]
-        doing(f"working on tile {index} ({tile})")
+    def start(self, order: Order, tiling: Tiling) -> None:
+        """Begin to carry out ``order``; ``tiling`` knows its tile."""
+        doing(describe(order, tiling))
 
         def work() -> None:
             try:
-                self._outcome = self._compute(index, tile, tiling)
+                self._outcome = self._compute(order, tiling) if order.task is Task.TILE else self._fill(order)
             except BaseException as error:  # noqa: BLE001  handed to the main thread by poll
                 self._outcome = error
+            if self.stage:
+                self.stage.let_go()
 
-        self._thread = threading.Thread(target=work, name=f"tile {index}", daemon=True)
+        self._thread = threading.Thread(target=work, name=str(order), daemon=True)
         self._thread.start()
 
     def poll(self) -> Finished | None:
-        """The finished tile, None while it is under way; raises what the computing raised."""
+        """The order that is carried out, None while it is under way; raises what that raised."""
         if self._thread is None or self._thread.is_alive():
             return None
         self._thread = None
         outcome, self._outcome = self._outcome, None
-        doing("waiting for a tile")
+        doing("waiting for an order")
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
     def abandon(self, patience: float) -> None:
-        """Drop the tile in hand, waiting at most ``patience`` seconds for its threads."""
+        """Drop the order in hand, waiting at most ``patience`` seconds for its threads."""
         self._abandoned = True
         if self._thread is not None:
             self._thread.join(patience)
@@ -89,26 +119,47 @@ class Worker:
         if self._abandoned:
             raise Abandoned
 
-    def _compute(self, index: int, tile: Rectangle, tiling: Tiling) -> Finished:
+    def _fill(self, order: Order) -> Finished:
+        """Stage regions, one on each thread."""
+        assert self.stage is not None
+        pixels = self.stage.pixels
+
+        def fill(region: tuple[slice, slice, slice]) -> tuple[float, int]:
+            began = time.monotonic()
+            decoded = self.reader.fill(pixels, region, self.skip_bad_frames)
+            self._check()
+            return time.monotonic() - began, decoded
+
+        regions = self.regions[order.first : order.first + order.count]
+        spent, decoded = zip(*self._on_threads(fill, regions), strict=True)
+        return Finished(order, {"read": sum(spent), "encode": 0.0, "statistics": 0.0}, sum(decoded))
+
+    def _compute(self, order: Order, tiling: Tiling) -> Finished:
+        tile = tiling.tiles[order.first]
         began = time.monotonic()
         rows = self.grid.pixels(tile.row0, tile.row1)
         columns = self.grid.pixels(tile.column0, tile.column1)
-        pixels = self.reader.read(rows, columns, self.skip_bad_frames, self._check)
+        staged = self.stage and self.stage.pixels
+        pixels = staged or self.reader.read(rows, columns, self.skip_bad_frames, self._check)
         seconds = {"read": time.monotonic() - began, "encode": 0.0, "statistics": 0.0}
         done = TileMaps(
             np.empty((len(MAPS), self.engine.latents, *tile.shape), np.float32),
             np.empty(tile.shape, np.int32),
-            self.reader.movie.frame_indices[sorted(pixels.undecoded)],
+            self.reader.movie.frame_indices[pixels.bad_frames(rows, columns)],
         )
-        jobs = [self._pool.submit(self._block, block, tile, pixels, done) for block in tiling.blocks(tile)]
+        for spent in self._on_threads(lambda block: self._block(block, tile, pixels, done), tiling.blocks(tile)):
+            for stage, s in zip(STAGES[1:], spent, strict=True):
+                seconds[stage] += s
+        return Finished(order, seconds, pixels.decoded_bytes, done)
+
+    def _on_threads(self, function: Callable[[S], T], items: Iterable[S]) -> list[T]:
+        """``function`` of each item, on all threads; nothing further is begun once one has failed."""
+        jobs = [self._pool.submit(function, item) for item in items]
         try:
-            for job in jobs:
-                for stage, spent in zip(STAGES[1:], job.result(), strict=True):
-                    seconds[stage] += spent
+            return [job.result() for job in jobs]
         finally:
             for job in jobs:
                 job.cancel()
-        return Finished(index, done, seconds, pixels.decoded_bytes)
 
     def _block(self, block: Rectangle, tile: Rectangle, pixels: TilePixels, done: TileMaps) -> tuple[float, float]:
         began = time.monotonic()
@@ -134,7 +185,7 @@ class Worker:
         """Which windows of a block [frames, windows] hold no pixel that could not be decoded."""
         readable = np.ones((len(pixels.pixels), block.windows), bool)
         size, step = self.grid.window, self.grid.step
-        for t in pixels.undecoded:
+        for t in pixels.bad_frames(rows, columns):
             unreadable = pixels.unreadable(t, rows, columns)
             windows = np.lib.stride_tricks.sliding_window_view(unreadable, (size, size))[::step, ::step]
             readable[t] = ~windows.any((2, 3)).ravel()
@@ -161,3 +212,10 @@ class Worker:
         began = time.monotonic()
         windows = sum(job.result() for job in [self._pool.submit(encode) for _ in range(self.threads)])
         return windows / max(time.monotonic() - began, 1e-6), decode_rate
+
+
+def describe(order: Order, tiling: Tiling) -> str:
+    """What a rank does that carries out ``order``."""
+    if order.task is Task.TILE:
+        return f"working on tile {order.first} ({tiling.tiles[order.first]})"
+    return f"staging regions {order.first} to {order.first + order.count - 1} of the movie"

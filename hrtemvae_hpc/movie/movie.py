@@ -94,19 +94,29 @@ class Movie:
         self.read_into(pixels, frames, rows, columns)
         return pixels
 
-    def read_into(self, pixels: np.ndarray, frames: slice, rows: slice, columns: slice) -> None:
-        """Like ``read``, into a contiguous array of the movie's dtype; without a copy if ``reads_in_place``."""
+    def read_into(
+        self,
+        pixels: np.ndarray,
+        frames: slice,
+        rows: slice,
+        columns: slice,
+        place: tuple[slice, slice, slice] | None = None,
+    ) -> None:
+        """Like ``read``, into a contiguous array of the movie's dtype, or a ``place`` in it.
+
+        Without a copy if ``reads_in_place``.
+        """
         first, step = int(self.frame_indices[0]), self._frames.step
         selection = {
             "t": slice(first + frames.start * step, first + (frames.stop - 1) * step + 1, step),
             "y": slice(self.top + rows.start, self.top + rows.stop),
             "x": slice(self.left + columns.start, self.left + columns.stop),
         }
-        place = tuple(selection[a] for a in self.axes)
+        source = tuple(selection[a] for a in self.axes)
         if self.reads_in_place:
-            self._dataset.read_direct(pixels, place)
+            self._dataset.read_direct(pixels, source, place)
         else:
-            pixels[...] = self._dataset[place].transpose([self.axes.index(a) for a in "tyx"])
+            pixels[place or ...] = self._dataset[source].transpose([self.axes.index(a) for a in "tyx"])
 
     @property
     def reads_in_place(self) -> bool:
@@ -133,9 +143,32 @@ class Movie:
         borders = [(i * depth - start, (i + 1) * depth - start) for i in range(first, last + 1)]
         return [slice(max(0, a), min(self.shape[axis], b)) for a, b in borders]
 
-    def decoded_bytes(self, rows: slice, columns: slice) -> int:
-        """Bytes that reading all frames of a region decodes: whole chunks, each once."""
-        t, y, x = self.decoded_extent(0, rows), self.decoded_extent(1, rows), self.decoded_extent(2, columns)
+    def regions(self, rows: slice, columns: slice, most: int, whole: bool) -> list[tuple[slice, slice, slice]]:
+        """All frames of a region in pieces of about ``most`` bytes, no two of which share a chunk.
+
+        Frames, rows and columns of each; all rows and columns in each if ``whole``.
+        """
+        ys, xs = [rows], [columns]
+        if self.storage.chunk and not whole:
+            depth, height, width = self.storage.chunk
+            xs = self._pieces_together(2, columns, most // (depth * height * self.dtype.itemsize))
+            widest = max(width, *(x.stop - x.start for x in xs))
+            ys = self._pieces_together(1, rows, most // (depth * widest * self.dtype.itemsize))
+        pixels = max(y.stop - y.start for y in ys) * max(x.stop - x.start for x in xs)
+        slabs = self.frames_a_slab(pixels * self.dtype.itemsize, most)
+        return [(slab, y, x) for slab in slabs for y in ys for x in xs]
+
+    def _pieces_together(self, axis: int, span: slice, most: int) -> list[slice]:
+        """``span`` cut between chunks into pieces of at most ``most`` rows (axis 1) or columns (2), or of one chunk."""
+        starts = [span.start]
+        for piece in self.pieces(axis, span)[1:]:
+            if min(piece.stop, span.stop) - starts[-1] > most:
+                starts.append(piece.start)
+        return [slice(a, b) for a, b in zip(starts, [*starts[1:], span.stop], strict=True)]
+
+    def decoded_bytes(self, rows: slice, columns: slice, frames: slice = slice(None)) -> int:
+        """Bytes that reading ``frames`` of a region decodes: whole chunks, each once."""
+        t, y, x = self.decoded_extent(0, frames), self.decoded_extent(1, rows), self.decoded_extent(2, columns)
         return t * y * x * int(self.dtype.itemsize)
 
     def decoded_extent(self, axis: int, span: slice) -> int:
@@ -143,7 +176,7 @@ class Movie:
         size = self.full_shape[axis]
         depth = self.storage.chunk[axis] if self.storage.chunk else 1
         if axis == 0:
-            chunks = np.unique(self.frame_indices // depth)
+            chunks = np.unique(self.frame_indices[span] // depth)
         else:
             start = (self.top, self.left)[axis - 1]
             chunks = np.arange((start + span.start) // depth, (start + span.stop - 1) // depth + 1)

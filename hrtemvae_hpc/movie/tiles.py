@@ -1,12 +1,16 @@
 """Reading the pixels of a tile: all frames of a rectangle, preprocessed, with its bad frames told.
 
+Tiles overlap by nearly a window, and chunks of whole frames lie under all of them. Where reading each tile from the
+movie would decode much of it again and again, the movie is staged first: decoded once, region by region, into pixels
+that all tiles are then cut from (TileReader.regions, fill).
+
 Where frames are resampled, rows and columns count resampled pixels; a tile holds the pixels of the movie that they are
 made of, and is resampled patch by patch, so that a patch has the same values in any tile.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,30 +26,40 @@ _SLAB_BYTES = 64 * 2**20
 
 @dataclass
 class TilePixels:
-    """What the engine needs of a tile."""
+    """What the engine needs of a tile, or of all tiles of a movie."""
 
     pixels: np.ndarray  # [frames, rows, columns] of the movie, its dtype, or floating after filters
     top: int  # row and column of the movie's frame at which they begin
     left: int
     resampler: Resampler | None
     frame_range: np.ndarray | None  # [frames, 2] lowest and highest finite pixel of the whole frame, float64
+    damaged: np.ndarray  # [frames] bool, whether any pixel could not be decoded
+    undecoded: np.ndarray  # [frames, rows, columns] bool, which ones; takes memory only where there are some
     decoded_bytes: int = 0
-    # By frame of the tile: the pixels [rows, columns] that could not be decoded, True where not.
-    undecoded: dict[int, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, pixels: np.ndarray, top: int, left: int, resampler: Resampler | None) -> "TilePixels":
+        """Pixels [frames, rows, columns] that could all be decoded."""
+        return cls(pixels, top, left, resampler, None, np.zeros(len(pixels), bool), np.zeros(pixels.shape, bool))
 
     def patch(self, rows: slice, columns: slice) -> np.ndarray:
         """The pixels [frames, rows, columns] that windows are cut from; resampled ones are floating."""
         own_rows, own_columns = self._own(rows, columns)
-        own = self.pixels[:, own_rows, own_columns]
+        own: np.ndarray = self.pixels[:, own_rows, own_columns]
         if self.resampler is None:
             return own
         wide = own.dtype.itemsize > 4 or (own.dtype.kind in "iu" and own.dtype.itemsize > 2)
         floating = torch.from_numpy(own.astype(np.float64 if wide else np.float32))
         return self.resampler.apply(floating, rows, columns).numpy()
 
+    def bad_frames(self, rows: slice, columns: slice) -> list[int]:
+        """The frames of a patch in which some pixel could not be decoded."""
+        own = self._own(rows, columns)
+        return [int(t) for t in np.flatnonzero(self.damaged) if self.undecoded[t][own].any()]
+
     def unreadable(self, frame: int, rows: slice, columns: slice) -> np.ndarray:
         """Which pixels [rows, columns] of a patch are made of such that could not be decoded."""
-        undecoded = self.undecoded[frame][self._own(rows, columns)]
+        undecoded: np.ndarray = self.undecoded[frame][self._own(rows, columns)]
         if self.resampler is None:
             return undecoded
         marked = torch.where(torch.from_numpy(undecoded), torch.nan, 0.0)
@@ -106,11 +120,21 @@ class TileReader:
 
     def working_bytes(self, rows: slice, columns: slice) -> int:
         """Bytes that reading a tile needs beside the tile itself."""
-        movie = self.movie
         frame = self._frame_pixels(rows, columns)
-        depth = movie.storage.chunk[0] if movie.storage.chunk else 1
-        longest = min(movie.shape[0], max(depth, _SLAB_BYTES // (frame * movie.dtype.itemsize)))
-        slab = longest * frame * movie.dtype.itemsize
+        depth = self.movie.storage.chunk[0] if self.movie.storage.chunk else 1
+        longest = min(self.movie.shape[0], max(depth, _SLAB_BYTES // (frame * self.movie.dtype.itemsize)))
+        return self._reading_bytes(longest, frame)
+
+    def filling_bytes(self) -> int:
+        """Bytes that filling in one region needs, the pixels filled in among them."""
+        whole = slice(0, self.shape[0]), slice(0, self.shape[1])
+        sizes = [[s.stop - s.start for s in region] for region in self.regions(*whole)]
+        own = int(self.dtype.itemsize)
+        return max(int(self._reading_bytes(t, y * x) + t * y * x * own) for t, y, x in sizes)
+
+    def _reading_bytes(self, frames: int, frame: int) -> int:
+        movie = self.movie
+        slab = frames * frame * movie.dtype.itemsize
         copies = (not movie.reads_in_place) + self.whole_frames
         chunk = math.prod(movie.storage.chunk or ()) * movie.dtype.itemsize
         # Copies of a slab, a chunk packed and unpacked, a filtered frame's spectrum and products.
@@ -130,26 +154,38 @@ class TileReader:
         """
         movie = self.movie
         frame_bytes = self._frame_pixels(rows, columns) * movie.dtype.itemsize
-        decoded_bytes = movie.decoded_bytes(*self.spans(rows, columns))
         rows, columns = self.held(rows, columns)
-        tile = TilePixels(
-            np.zeros((movie.shape[0], rows.stop - rows.start, columns.stop - columns.start), self.dtype),
-            rows.start,
-            columns.start,
-            self.resampler,
-            np.full((movie.shape[0], 2), np.nan) if self.frame_scaling else None,
-            decoded_bytes,
-        )
+        shape = (movie.shape[0], rows.stop - rows.start, columns.stop - columns.start)
+        tile = TilePixels.of(np.empty(shape, self.dtype), rows.start, columns.start, self.resampler)
+        tile.frame_range = np.empty((shape[0], 2)) if self.frame_scaling else None
         for slab in movie.frames_a_slab(frame_bytes, _SLAB_BYTES):
             check()
-            self._fill(tile, slab, rows, columns)
-            if tile.undecoded and not skip_bad_frames:
-                frames = ", ".join(str(movie.frame_indices[t]) for t in tile.undecoded)
-                raise InputError(
-                    f"{movie.where}: can't be decoded at frame {frames}; "
-                    "copy the movie again, or leave such frames out with --on-bad-frame skip."
-                )
+            tile.decoded_bytes += self.fill(tile, (slab, rows, columns), skip_bad_frames)
         return tile
+
+    def regions(self, rows: slice, columns: slice) -> list[tuple[slice, slice, slice]]:
+        """Frames, rows and columns of the movie, region by region, that windows of ``rows`` x ``columns`` are cut from.
+
+        Filling them one by one decodes every chunk once.
+        """
+        return self.movie.regions(*self.held(rows, columns), _SLAB_BYTES, self.whole_frames)
+
+    def fill(self, tile: TilePixels, region: tuple[slice, slice, slice], skip_bad_frames: bool) -> int:
+        """Fill in a region (frames, rows and columns of the movie) of ``tile``; returns the bytes decoded for it.
+
+        Raises InputError at frames that can't be decoded, unless ``skip_bad_frames``.
+        """
+        slab, rows, columns = region
+        self._fill(tile, slab, rows, columns)
+        bad = self.movie.frame_indices[slab][tile.damaged[slab]]
+        if len(bad) and not skip_bad_frames:
+            raise InputError(
+                f"{self.movie.where}: can't be decoded at frame {', '.join(map(str, bad))}; "
+                "copy the movie again, or leave such frames out with --on-bad-frame skip."
+            )
+        if self.whole_frames:
+            rows, columns = slice(0, self.movie.shape[1]), slice(0, self.movie.shape[2])
+        return self.movie.decoded_bytes(rows, columns, slab)
 
     def sample(self, rows: slice, columns: slice, frames: int) -> tuple[np.ndarray, int]:
         """At most ``frames`` frames of a patch, for a trial, and the bytes decoded (and filtered) for the first slab.
@@ -169,14 +205,15 @@ class TileReader:
         held_rows, held_columns = self.held(rows, columns)
         if self.whole_frames:
             pixels = np.stack([self._filter(frame)[held_rows, held_columns] for frame in pixels])
-        patch = TilePixels(pixels, held_rows.start, held_columns.start, self.resampler, None).patch(rows, columns)
+        patch = TilePixels.of(pixels, held_rows.start, held_columns.start, self.resampler).patch(rows, columns)
         return np.resize(patch, (count, *patch.shape[1:])), decoded
 
     def _fill(self, tile: TilePixels, slab: slice, rows: slice, columns: slice) -> None:
-        """Fill in the frames ``slab`` of a tile that holds ``rows`` x ``columns`` of the movie."""
+        """Fill in the frames ``slab`` of ``rows`` x ``columns`` of the movie."""
+        y, x = (slice(s.start - start, s.stop - start) for s, start in ((rows, tile.top), (columns, tile.left)))
         try:
             if not self.whole_frames:
-                self.movie.read_into(tile.pixels[slab], slab, rows, columns)
+                self.movie.read_into(tile.pixels, slab, rows, columns, (slab, y, x))
                 return
             pixels = self.movie.read(slab, slice(0, self.movie.shape[1]), slice(0, self.movie.shape[2]))
         except OSError:
@@ -184,14 +221,17 @@ class TileReader:
                 for t in range(slab.start, slab.stop):
                     self._fill(tile, slice(t, t + 1), rows, columns)
                 return
-            tile.pixels[slab] = 0
-            tile.undecoded[slab.start] = np.ones(tile.pixels.shape[1:], bool)
+            tile.pixels[slab, y, x] = 0
+            tile.undecoded[slab, y, x] = True
+            if tile.frame_range is not None:
+                tile.frame_range[slab] = np.nan
             if not self.whole_frames:
                 self._fill_by_piece(tile, slab.start, rows, columns)
+            tile.damaged[slab] |= tile.undecoded[slab, y, x].any()
             return
         for t, frame_pixels in zip(range(slab.start, slab.stop), pixels, strict=True):
             frame_pixels = self._filter(frame_pixels)
-            tile.pixels[t] = frame_pixels[rows, columns]
+            tile.pixels[t, y, x] = frame_pixels[rows, columns]
             if tile.frame_range is not None:
                 finite = frame_pixels[np.isfinite(frame_pixels)]
                 tile.frame_range[t] = (finite.min(), finite.max()) if finite.size else np.nan
@@ -204,12 +244,13 @@ class TileReader:
                     piece = self.movie.read(slice(t, t + 1), piece_rows, piece_columns)[0]
                 except OSError:
                     continue
-                y, x = _overlap(piece_rows, rows), _overlap(piece_columns, columns)
+                y, x = (
+                    slice(max(p.start, s.start) - start, min(p.stop, s.stop) - start)
+                    for p, s, start in ((piece_rows, rows, tile.top), (piece_columns, columns, tile.left))
+                )
                 own = _overlap(rows, piece_rows), _overlap(columns, piece_columns)
                 tile.pixels[t, y, x] = piece[own]
-                tile.undecoded[t][y, x] = False
-        if not tile.undecoded[t].any():
-            del tile.undecoded[t]  # the file could be read after all
+                tile.undecoded[t, y, x] = False
 
     def _filter(self, pixels: np.ndarray) -> np.ndarray:
         if not self.filters:

@@ -1,0 +1,111 @@
+"""The staged movie of a node: its pixels in one file, in the node's memory or on scratch, that all ranks there map.
+
+The file has lost its name before it is filled, so that nothing is left of it however the ranks end.
+"""
+
+import math
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+
+from hrtemvae_hpc.distributed.world import World
+from hrtemvae_hpc.errors import RankFailed
+from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
+
+T = TypeVar("T")
+
+MEMORY = Path("/dev/shm")  # on Linux, a file system in memory
+
+
+def scratch() -> Path:
+    """The folder for what is too large for memory and needed during a run only."""
+    return Path(os.environ.get("HRTEMVAE_SCRATCH") or tempfile.gettempdir())
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that can still be written in ``folder``, 0 where there is no such folder."""
+    try:
+        return shutil.disk_usage(folder).free if os.access(folder, os.W_OK) else 0
+    except OSError:
+        return 0
+
+
+class Stage:
+    """The pixels of the whole movie, zero until they are filled in, shared by the ranks of this node."""
+
+    def __init__(self, file: BinaryIO, reader: TileReader) -> None:
+        frames = reader.movie.shape[0]
+        shapes: list[tuple[tuple[int, ...], np.dtype]] = [
+            (reader.movie.shape, reader.dtype),
+            ((frames, 2), np.dtype(float)),
+            ((frames,), np.dtype(bool)),
+            (reader.movie.shape, np.dtype(bool)),
+        ]
+        starts = np.cumsum(
+            [0, *(-(-math.prod(shape) * dtype.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE for shape, dtype in shapes)]
+        )
+        file.truncate(starts[-1])
+        self._map = mmap.mmap(file.fileno(), int(starts[-1]))
+        pixels, frame_range, damaged, undecoded = (
+            np.ndarray(shape, dtype, self._map, int(start))
+            for (shape, dtype), start in zip(shapes, starts, strict=False)
+        )
+        seen = frame_range if reader.frame_scaling else None
+        self.pixels = TilePixels(pixels, 0, 0, reader.resampler, seen, damaged, undecoded)
+
+    def let_go(self) -> None:
+        """No longer count what was touched as this rank's memory; its content stays."""
+        self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def open_stage(world: World, reader: TileReader, folder: Path) -> Stage:
+    """The stage of this node, with room for all pixels.
+
+    Every rank calls this. Raises RankFailed on rank 0 where a node has no room in ``folder``.
+    """
+
+    def create() -> Path:
+        if world.local_rank:
+            return Path()
+        handle, name = tempfile.mkstemp(prefix="hrtemvae-", dir=folder)
+        os.close(handle)
+        return Path(name)
+
+    own = _everywhere(world, folder, create)
+    names = [name for host, name in world.allgather((world.host, own)) if host == world.host]
+    try:
+        file = _everywhere(world, folder, names[0].open("r+b").__enter__)
+    finally:
+        if world.local_rank == 0:
+            own.unlink()
+
+    def allocate() -> None:
+        if world.local_rank == 0:
+            os.posix_fallocate(file.fileno(), 0, math.prod(reader.movie.shape) * reader.dtype.itemsize)
+
+    with file:
+        _everywhere(world, folder, allocate)
+        return Stage(file, reader)
+
+
+def _everywhere(world: World, folder: Path, function: Callable[[], T]) -> T:
+    """What ``function`` returns here, once it has returned on all ranks; RankFailed on rank 0 if it fails on any."""
+    value, failed = None, ""
+    try:
+        value = function()
+    except OSError as error:
+        failed = f"node {world.host}: the movie can't be staged in {folder} ({error.strerror or error})"
+    failures = [failed for failed in world.allgather(failed) if failed]
+
+    def check() -> None:
+        if failures:
+            raise RankFailed(f"{failures[0]}; make room there, or name a larger folder in HRTEMVAE_SCRATCH.")
+
+    world.on_root(check)
+    return value  # type: ignore[return-value]

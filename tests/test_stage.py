@@ -1,0 +1,129 @@
+"""Staged movies: decoded once, by any number of ranks, and the same as read from the file."""
+
+import os
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+from conftest import assert_same_maps, drifting_pixels
+from hypothesis import given
+from hypothesis import strategies as st
+from test_movie import break_chunk
+
+from hrtemvae_hpc.config import MovieSection, PreprocessSection
+from hrtemvae_hpc.distributed.stage import open_stage
+from hrtemvae_hpc.distributed.world import World
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.movie.movie import Movie
+from hrtemvae_hpc.movie.tiles import TileReader
+
+FRAMES, ROWS, COLUMNS = 12, 96, 120
+STORAGE = {
+    "contiguous": {},
+    "whole frames, gzip": {"chunks": (1, ROWS, COLUMNS), "compression": "gzip", "shuffle": True},
+    "whole frames, blosc": {"chunks": (1, ROWS, COLUMNS), **hdf5plugin.Blosc()},
+    "spatial": {"chunks": (FRAMES, 16, 16), "compression": "gzip"},
+    "mixed": {"chunks": (5, 40, 50), "compression": "lzf"},
+}
+
+
+def write(path: Path, storage: str) -> Path:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("movie", data=drifting_pixels(FRAMES, ROWS, COLUMNS), **STORAGE[storage])
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("alone") / "maps.h5"
+
+
+@pytest.mark.parametrize(
+    ("storage", "ranks"),
+    [("contiguous", None), ("contiguous", 2), ("whole frames, gzip", 4), ("whole frames, blosc", 2), ("mixed", 4)],
+)
+def test_ranks_decode_every_chunk_once(
+    hrtemvae, tmp_path: Path, tiny_model_path: Path, alone: Path, storage: str, ranks: int | None
+) -> None:
+    write(tmp_path / "m.h5", storage)
+    outcome = hrtemvae("analyze", "m.h5", "--model", tiny_model_path, "-o", "maps.h5", ranks=ranks)
+    assert outcome.code == 0, outcome.text
+    with h5py.File(tmp_path / "maps.h5") as file:
+        process = file["entry/process"]
+        assert 1 <= process["read_amplification"][()] <= 1.05
+        # Each of several ranks has a tile, and most of them overlap.
+        assert process["tiles"][()] >= (ranks or 1)
+    if not alone.exists():
+        (tmp_path / "maps.h5").rename(alone)
+    else:
+        assert_same_maps(tmp_path / "maps.h5", alone)
+    assert not [name for name in os.listdir("/dev/shm") if name.startswith("hrtemvae-")]
+
+
+@given(
+    top=st.integers(0, 60), height=st.integers(1, 40), left=st.integers(0, 80), width=st.integers(1, 50),
+    first=st.integers(0, 8), step=st.integers(1, 3), most=st.integers(1, 40_000), whole=st.booleans(),
+    storage=st.sampled_from(sorted(STORAGE)),
+)  # fmt: skip
+def test_regions_hold_every_pixel_and_share_no_chunk(
+    tmp_path_factory, top, height, left, width, first, step, most, whole, storage
+) -> None:
+    path = write(tmp_path_factory.mktemp("regions") / "m.h5", storage)
+    bottom, right = min(ROWS, top + height), min(COLUMNS, left + width)
+    section = MovieSection(roi=f"{top}:{bottom},{left}:{right}", frames=f"{first}::{step}")
+    with Movie(path, section) as movie:
+        held = slice(0, bottom - top), slice(0, right - left)
+        regions = movie.regions(*held, most, whole)
+        found = np.zeros(movie.shape, int)
+        chunks: list[set[tuple[int, ...]]] = []
+        for frames, rows, columns in regions:
+            found[frames, rows, columns] += 1
+            sizes = movie.storage.chunk or (1, 1, 1)
+            axes = [movie.frame_indices[frames], range(top, bottom)[rows], range(left, right)[columns]]
+            places = [{i // size for i in axis} for axis, size in zip(axes, sizes, strict=True)]
+            chunks.append({(t, y, x) for t in places[0] for y in places[1] for x in places[2]})
+        assert (found == 1).all()
+        assert len(set().union(*chunks)) == sum(map(len, chunks))
+        decoded = sum(movie.decoded_bytes(rows, columns, frames) for frames, rows, columns in regions)
+        assert decoded == movie.decoded_bytes(*held)
+
+
+@pytest.mark.parametrize("preprocess", [PreprocessSection(), PreprocessSection(clip_outliers=True)])
+@pytest.mark.parametrize("storage", STORAGE)
+def test_staged_pixels_are_those_of_tiles(tmp_path: Path, storage: str, preprocess: PreprocessSection) -> None:
+    with Movie(write(tmp_path / "m.h5", storage)) as movie:
+        reader = TileReader(movie, preprocess, preprocess.clip_outliers)
+        stage = open_stage(World(), reader, tmp_path).pixels
+        assert list(tmp_path.iterdir()) == [tmp_path / "m.h5"]
+        for region in reader.regions(slice(0, ROWS), slice(0, COLUMNS)):
+            reader.fill(stage, region, False)
+        rows, columns = slice(8, 70), slice(30, 101)
+        tile = reader.read(rows, columns, False)
+        np.testing.assert_array_equal(stage.patch(rows, columns), tile.patch(rows, columns))
+        if preprocess.clip_outliers:
+            np.testing.assert_array_equal(stage.frame_range, tile.frame_range)
+        else:
+            assert stage.frame_range is None
+        assert stage.bad_frames(rows, columns) == []
+
+
+def test_staged_frames_that_can_not_be_decoded(tmp_path: Path) -> None:
+    break_chunk(write(tmp_path / "m.h5", "spatial"), "movie", 9)  # rows 16 to 32, columns 16 to 32
+    with Movie(tmp_path / "m.h5") as movie:
+        reader = TileReader(movie, PreprocessSection(), False)
+        stage = open_stage(World(), reader, tmp_path).pixels
+        (region,) = reader.regions(slice(0, ROWS), slice(0, COLUMNS))
+        with pytest.raises(InputError, match=r"can't be decoded at frame 0, 1, 2"):
+            reader.fill(stage, region, False)
+        reader.fill(stage, region, True)
+        assert stage.bad_frames(slice(0, 64), slice(0, 64)) == list(range(FRAMES))
+        assert stage.bad_frames(slice(32, 96), slice(0, 64)) == []
+        expected = drifting_pixels(FRAMES, ROWS, COLUMNS)
+        unreadable = stage.unreadable(3, slice(0, 64), slice(0, 64))
+        assert unreadable.sum() == 16 * 16
+        assert unreadable[16:32, 16:32].all()
+        got = stage.patch(slice(0, ROWS), slice(0, COLUMNS))
+        np.testing.assert_array_equal(got[3][~stage.undecoded[3]], expected[3][~stage.undecoded[3]])
+        assert not got[3][stage.undecoded[3]].any()
