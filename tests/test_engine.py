@@ -16,6 +16,7 @@ from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.plain import PlainFirstLayer
 from hrtemvae_hpc.windows.shared import SharedFirstLayer
+from hrtemvae_hpc.windows.shared_frame import SharedConvolutions
 
 CPU = torch.device("cpu")
 
@@ -105,8 +106,37 @@ def test_the_shared_first_layer_is_the_plain_one(
     layer = SharedFirstLayer(encoder, PlainFirstLayer(copy.deepcopy(encoder).to(dtype), step))
     shared = torch.cat([activations.clone() for activations in layer.windows(frames, low, high)])
     assert shared.dtype == dtype
-    tolerance = 5e-5 if dtype == torch.float32 else plain.abs().max() / 128
+    tolerance = 5e-5 if dtype == torch.float32 else plain.abs().max() / 64  # rounded twice at most
     torch.testing.assert_close(shared.float(), plain, rtol=0, atol=float(tolerance))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    window=st.integers(4, 40),
+    kernel=st.integers(1, 7),
+    stride=st.integers(1, 4),
+    step=st.integers(1, 12),
+    extra=st.tuples(st.integers(0, 30), st.integers(0, 30)),
+    channels=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    normalization=st.sampled_from(["none", "before_activation", "after_activation"]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_shared_convolutions_are_the_plain_ones(
+    window, kernel, stride, step, extra, channels, normalization, dtype
+) -> None:
+    architecture = Architecture(
+        window=window, channels=channels, kernel=kernel, stride=stride, normalization=normalization
+    )
+    encoder = random_model(architecture).encoder.to(dtype)
+    random = torch.Generator().manual_seed(0)
+    frames = torch.rand(2, window + extra[0], window + extra[1], generator=random).to(dtype)
+    cut = frames.unfold(1, window, step).unfold(2, window, step).reshape(-1, 1, window, window)
+    plain = encoder.float().layers(cut.float(), 0, len(channels))
+    with torch.inference_mode():
+        shared = SharedConvolutions(encoder.to(dtype), step).windows(frames)
+    assert shared.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-6 * len(channels)
+    torch.testing.assert_close(shared.float(), plain, rtol=0, atol=tolerance * float(plain.abs().max()))
 
 
 def test_a_faint_window_beside_a_dark_pixel(tiny_model: Model) -> None:

@@ -190,10 +190,10 @@ def test_raising_rank_ends_the_job(tmp_path: Path, long_movie: Path, tiny_model_
 from hrtemvae_hpc.distributed import worker
 from hrtemvae_hpc.distributed.guard import rank_of_launcher
 compute = worker.Worker._compute
-def fail(self, index, tile, tiling):
-    if rank_of_launcher() == 1 and index > 2:
+def fail(self, order, tiling):
+    if rank_of_launcher() == 1 and order.first > 2:
         raise ArithmeticError("the device is on fire")
-    return compute(self, index, tile, tiling)
+    return compute(self, order, tiling)
 worker.Worker._compute = fail
 from hrtemvae_hpc.cli import main
 main(["analyze", {str(long_movie)!r}, "--model", {str(tiny_model_path)!r}, "--step", "1", "-o", "maps.h5"])

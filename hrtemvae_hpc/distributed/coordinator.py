@@ -75,6 +75,7 @@ class Coordinator:
         regions = range(len(worker.regions) if worker.stage and self._pending else 0)
         self._unstaged = {r.host: deque(regions) for r in ranks}  # every node stages the movie for itself
         self._staging = Counter[str]()
+        self.staged_at = self.done_at = time.monotonic()
         self._already = sum(tiles[i].windows for i in self.resumed) * frames
         self._progress = Progress(
             sum(t.windows for t in tiles) * frames, "window", len(tiles), "tile", self._already, len(self.resumed)
@@ -103,6 +104,7 @@ class Coordinator:
                 self._tell(windows / self._progress.total)
                 if not busy:
                     time.sleep(_POLL_S)
+            self.done_at = time.monotonic()
             self._end(0)
         except HrtemvaeError as error:
             self._end(error.exit_code)
@@ -153,6 +155,7 @@ class Coordinator:
         index = finished.order.first
         if finished.maps is None:
             self._staging[record.resources.host] -= 1
+            self.staged_at = time.monotonic()
         else:
             self.parts.save(self.tiling.tiles[index], finished.maps)
             self._unfinished.discard(index)

@@ -17,7 +17,7 @@ from hrtemvae_hpc.distributed.coordinator import Coordinator, RankRecord, serve
 from hrtemvae_hpc.distributed.guard import StopRequest
 from hrtemvae_hpc.distributed.parts import Parts, TileMaps
 from hrtemvae_hpc.distributed.plan import Plan, make_plan
-from hrtemvae_hpc.distributed.plan_text import describe_plan, describe_stages
+from hrtemvae_hpc.distributed.plan_text import describe_phases, describe_plan, describe_stages
 from hrtemvae_hpc.distributed.progress import format_seconds, say
 from hrtemvae_hpc.distributed.resources import (
     RankResources,
@@ -26,6 +26,7 @@ from hrtemvae_hpc.distributed.resources import (
     device_name,
     image_in_use,
     node_free_bytes,
+    process_age,
     process_bytes,
 )
 from hrtemvae_hpc.distributed.scale import make_resampler
@@ -173,7 +174,7 @@ def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, rest
     Goes on with what an earlier, stopped run of the same analysis left behind, unless ``restart``.
     Raises InputError, Stopped or RankFailed; ranks other than 0 leave with the job's exit code.
     """
-    began = time.monotonic()
+    began = time.monotonic() - process_age()
 
     def check() -> None:
         _check_alone(path, config)
@@ -201,12 +202,20 @@ def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, rest
                 silent_after = config.run.silent_after
                 code = serve(world, job.worker, plan.tiling, RankRecord(job.resources), stop, silent_after)
                 world.leave(code)
+            started = time.monotonic()
             coordinator = Coordinator(world, job.worker, plan.tiling, parts, ranks, config.run.silent_after, claim.tell)
             bad = _compute(job, plan, coordinator, parts, output, began, stop)
         if not config.run.keep_parts:
             parts.discard()
         seconds = time.monotonic() - began
+        ends = {
+            "start": started,
+            "staging": coordinator.staged_at,
+            "tiles": coordinator.done_at,
+            "result": began + seconds,
+        }
         say(describe_stages(coordinator.records, seconds))
+        say(describe_phases(began, ends))
         if bad:
             say(f"left out because it can't be decoded: frame {', '.join(map(str, bad))}.")
         say(f"result: {output} ({format_seconds(seconds)})")

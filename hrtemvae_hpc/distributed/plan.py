@@ -106,7 +106,7 @@ def patch_bytes(reader: TileReader, grid: WindowGrid, block: int) -> int:
 def tile_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, tile: Rectangle, source: Source) -> int:
     """Bytes of a tile's maps, of its pixels unless they are in the node's memory, and to read them from the movie."""
     # The finished maps are held, sent and written at the same time.
-    maps = 3 * 4 * (len(over_time.MAPS) * engine.latents + 1) * tile.windows
+    maps = 3 * map_bytes(tile.windows, engine.latents)
     if source == "memory":
         return int(_MARGIN * maps)
     rows, columns = grid.pixels(tile.row0, tile.row1), grid.pixels(tile.column0, tile.column1)
@@ -117,6 +117,11 @@ def tile_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, tile: Recta
     if source == "scratch":
         return int(_MARGIN * (lines * min(line + 2 * mmap.PAGESIZE, reader.movie.shape[2] * item) + maps))
     return int(_MARGIN * (lines * line + maps + reader.working_bytes(rows, columns)))
+
+
+def map_bytes(windows: int, latents: int) -> int:
+    """Bytes of the maps of ``windows``."""
+    return 4 * (len(over_time.MAPS) * latents + 1) * windows
 
 
 def stage_bytes(reader: TileReader) -> int:

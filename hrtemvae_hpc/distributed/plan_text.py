@@ -1,10 +1,11 @@
 """The plan and the account of an analysis, in words and tables."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.distributed.coordinator import RankRecord
+from hrtemvae_hpc.distributed.estimate import estimate
 from hrtemvae_hpc.distributed.plan import Plan, format_bytes
 from hrtemvae_hpc.distributed.progress import format_seconds
 from hrtemvae_hpc.distributed.resources import RankResources
@@ -19,13 +20,6 @@ _SOURCES = {"movie": "", "memory": "; {} staged in each node's memory", "scratch
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     return ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in (head, *rows)]
-
-
-def estimate_seconds(plan: Plan, ranks: Sequence[RankResources]) -> float:
-    """Seconds of the analysis from each rank's trial, reading and encoding one after the other."""
-    encode = plan.encodings / sum(r.encode_rate for r in ranks)
-    rates = [r.decode_rate for r in ranks if r.decode_rate > 0]
-    return encode + (plan.decoded_bytes / sum(rates) if rates else 0.0)
 
 
 def describe_plan(
@@ -70,7 +64,10 @@ def describe_plan(
         for r in ranks
     ]  # fmt: skip
     lines += _table(("rank", "host", "process", "device", "threads", "needs", "may use", "windows/s"), table)
-    lines.append(f"estimate  {format_seconds(estimate_seconds(plan, ranks))} from a short trial")
+    e = estimate(plan, model.architecture.latents, ranks)
+    phases = {"staging": e.staging, "tiles": e.tiles, "result": e.result}
+    told = ", ".join(f"{name} {format_seconds(spent)}" for name, spent in phases.items() if spent > 0.5)
+    lines.append(f"estimate  {format_seconds(e.total)} from a short trial" + f" ({told})" * bool(told))
     lines += [f"warning   {warning}" for warning in warnings]
     lines += [f"advice    {advice}" for advice in _advice(movie, model, config, plan, ranks)]
     return "\n".join(lines)
@@ -86,10 +83,18 @@ def _advice(
             f" may mean little; --scaling {model.scaling} is what it knows."
         )
     encode = plan.encodings / sum(r.encode_rate for r in ranks)
-    if estimate_seconds(plan, ranks) > 1.25 * encode and plan.read_amplification > 1.5:
+    e = estimate(plan, model.architecture.latents, ranks)
+    if e.total > 1.25 * encode and plan.read_amplification > 1.5 and plan.source == "movie":
         chunk = f" The movie is stored in {movie.storage}." if movie.storage.chunk else ""
         advice.append(f"reading costs as much as it does because each tile decodes its chunks again.{chunk} "
                       "A larger --max-memory gives fewer, larger tiles.")  # fmt: skip
+    if e.staging > 0.25 * e.tiles:
+        advice.append(
+            f"decoding takes {e.staging / e.tiles:.0%} of the time of the tiles, because every node decodes the whole "
+            f"movie ({movie.storage}): more ranks on fewer nodes, or a faster compression, would be quicker."
+        )
+    if e.busy < 0.75 and plan.tiling.count >= len(ranks):
+        advice.append(f"ranks have work for {e.busy:.0%} of the time of the tiles; fewer would take hardly longer.")
     if plan.tiling.count < len(ranks):
         advice.append(
             f"{len(ranks)} ranks share {plan.tiling.count} tiles: the movie is too small for so many; start fewer."
@@ -119,3 +124,10 @@ def describe_stages(records: Sequence[RankRecord], seconds: float) -> str:
     ]  # fmt: skip
     head = ("rank", "host", "tiles", "windows", *(f"{stage} s" for stage in records[0].seconds), "windows/s")
     return "\n".join(_table(head, rows))
+
+
+def describe_phases(began: float, ends: Mapping[str, float]) -> str:
+    """The seconds of one phase after the other, from their ends."""
+    starts = [began, *ends.values()]
+    spent = (f"{name} {end - start:.1f} s" for (name, end), start in zip(ends.items(), starts, strict=False))
+    return ", ".join(spent)

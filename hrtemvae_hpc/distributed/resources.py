@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -64,6 +65,11 @@ def compute_threads(world: World, device: torch.device) -> int:
         threads = min(threads, int(given))
     torch.set_num_threads(1)
     return 1 if device.type == "cuda" else threads
+
+
+def process_age() -> float:
+    """Seconds since this process was started, those of loading the program among them."""
+    return time.time() - psutil.Process().create_time()
 
 
 def process_bytes() -> int:

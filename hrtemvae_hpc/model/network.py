@@ -45,9 +45,12 @@ class Encoder(nn.Module):
     def layers(self, x: Tensor, first: int, stop: int) -> Tensor:
         """Convolutions ``first:stop`` with their activations; ``x`` is what the one before returned."""
         for layer, conv in list(enumerate(self.conv))[first:stop]:
-            x = _same_convolution(conv, x)  # type: ignore[arg-type]
-            x = _activate(x, self.norm[layer] if self.norm else None, self.architecture.normalization)
+            x = self.activate(layer, _same_convolution(conv, x))  # type: ignore[arg-type]
         return x
+
+    def activate(self, layer: int, x: Tensor) -> Tensor:
+        """Activation and normalisation of convolution ``layer``; ``x`` is overwritten."""
+        return _activate(x, self.norm[layer] if self.norm else None, self.architecture.normalization)
 
     def hidden(self, x: Tensor, first: int = 0) -> Tensor:
         """The activations [n, hidden] that both latent layers read, from the input of convolution ``first`` on."""

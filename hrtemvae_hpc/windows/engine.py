@@ -6,19 +6,22 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.checkpoint import Model, Scaling
+from hrtemvae_hpc.windows.dense import Dense
 from hrtemvae_hpc.windows.plain import PlainFirstLayer
 from hrtemvae_hpc.windows.shared import SharedFirstLayer
+from hrtemvae_hpc.windows.shared_frame import SharedConvolutions
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
 # Window positions on the side of a block, and windows of a batch: fixed for a kind of device, because they
-# decide the order of rounding. Small blocks keep small movies divisible; a GPU wants more work at once.
-_BLOCK = {"cpu": 4, "cuda": 16}
-_BATCH = {"cpu": 256, "cuda": 4096}
+# decide the order of rounding. Small blocks keep small movies divisible; a GPU wants more work at once, and so do
+# convolutions that are shared.
+_BLOCK = {("cpu", "window"): 4, ("cpu", "frame"): 8, ("cuda", "window"): 16, ("cuda", "frame"): 16}
+_BATCH = {("cpu", "window"): 256, ("cpu", "frame"): 1024, ("cuda", "window"): 4096, ("cuda", "frame"): 4096}
 
 
 class Engine:
@@ -33,15 +36,15 @@ class Engine:
         self.latents = model.architecture.latents
         self.step = step
         self.scaling = scaling
-        self.block = _BLOCK[device.type]
-        self.batch = _BATCH[device.type]
+        self.block = _BLOCK[device.type, scaling]
+        self.batch = _BATCH[device.type, scaling]
         self._architecture = model.architecture
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._encoder = copy.deepcopy(model.encoder).to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-            self._encoder.dense = _OneDNN(self._encoder.dense)
+        self._encoder.dense = Dense(self._encoder.dense)
         plain = PlainFirstLayer(self._encoder, step)
         self._first = SharedFirstLayer(model.encoder, plain) if device.type == "cpu" else plain
+        self._convolutions = SharedConvolutions(self._encoder, step)
         self._order = torch.tensor(model.latent_order, device=device)
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
@@ -81,8 +84,9 @@ class Engine:
         for start in range(0, frames, chunk):
             part = slice(start, start + chunk)
             patch, low, high, ok = self._bounds(pixels[part], None if frame_range is None else frame_range[part])
+            encode = self._encode_by_frame if self.scaling == "frame" else self._encode_by_window
+            encoded = encode(patch, low, high, ok).view(*ok.shape, self.latents)[..., self._order]
             ok &= torch.from_numpy(readable[part]).to(self.device)
-            encoded = self._encode_batch(patch, low, high).view(*ok.shape, self.latents)[..., self._order]
             if not torch.isfinite(encoded[ok]).all():
                 raise RankFailed("the network returned latents that are not finite; the model is not usable.")
             z[part] = encoded * ok[..., None]
@@ -90,11 +94,20 @@ class Engine:
             check(ok.numel())
         return z, valid
 
-    def _encode_batch(self, patch: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    def _encode_by_window(self, patch: Tensor, low: Tensor, high: Tensor, _: Tensor) -> Tensor:
         """Latents [frames * windows, latents] of all windows of ``patch`` [frames, rows, columns]."""
         encoder = self._encoder
         second = [encoder.layers(first, 1, 2) for first in self._first.windows(patch, low, high)]
         mean: Tensor = encoder.mean(encoder.hidden(torch.cat(second), 2)).float()
+        return mean
+
+    def _encode_by_frame(self, patch: Tensor, low: Tensor, high: Tensor, valid: Tensor) -> Tensor:
+        """The same, where the ``valid`` windows of a frame have one scale."""
+        encoder = self._encoder
+        first = valid.int().argmax(1, keepdim=True)
+        low, high = (b.gather(1, first)[..., None] for b in (low, high))
+        scaled = ((patch - low) / (high - low)).to(encoder.conv[0].weight.dtype)
+        mean: Tensor = encoder.mean(encoder.hidden(self._convolutions.windows(scaled), len(encoder.conv))).float()
         return mean
 
     def _bounds(self, pixels: np.ndarray, frame_range: np.ndarray | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -125,17 +138,3 @@ def _largest(patch: Tensor, window: int, step: int) -> Tensor:
     """The largest pixel of each window [frames, windows] of ``patch`` [frames, rows, columns]; NaN where one is."""
     along_x = patch.unfold(2, window, step).amax(3)
     return along_x.unfold(1, window, step).amax(3).flatten(1)
-
-
-class _OneDNN(nn.Module):
-    """A dense layer by oneDNN: PyTorch's own calls MKL, half as fast in float32 on processors that aren't Intel's.
-
-    For sums as long as those of the mean, 4,096 terms, MKL rounds better.
-    """
-
-    def __init__(self, dense: nn.Linear) -> None:
-        super().__init__()
-        self._weight, self._bias = dense.weight, dense.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")  # type: ignore[no-any-return]

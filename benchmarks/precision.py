@@ -1,0 +1,99 @@
+"""What the precisions of encoding do to the maps of a movie: their differences to arithmetic in float64.
+
+    python benchmarks/precision.py MOVIE.h5 [--step 16]
+
+fp32 and bf16 are what `hrtemvae analyze` writes on a CPU. tf32 is what GPUs do, imitated: the factors of every product
+rounded to 10 bits after the first one, sums in float32. float64 and tf32 are plain: windows scaled and encoded one by
+one, ranks by scipy.
+"""
+
+import argparse
+import subprocess
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import scipy.stats
+import torch
+from torch import Tensor, nn
+
+from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, load_model
+from hrtemvae_hpc.model.network import Encoder
+from hrtemvae_hpc.movie.movie import Movie
+
+MAPS = {"variance": "variance", "spearman": "rho", "time_correlated_variance": "time-correlated variance"}
+
+
+def as_tf32(x: Tensor) -> Tensor:
+    """``x`` float32 rounded to TensorFloat-32: 10 bits after the first one, to nearest even."""
+    bits = x.contiguous(memory_format=torch.preserve_format).view(torch.int32)
+    return ((bits + 0xFFF + ((bits >> 13) & 1)) & ~0x1FFF).view(torch.float32)
+
+
+def round_factors(encoder: Encoder) -> Encoder:
+    """Have every product of ``encoder`` see factors in TensorFloat-32."""
+    for module in encoder.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.weight.data = as_tf32(module.weight.data)
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(lambda _, inputs: (as_tf32(inputs[0]),))
+    return encoder
+
+
+@torch.inference_mode()
+def plain_maps(movie: np.ndarray, step: int, tf32: bool) -> dict[str, np.ndarray]:
+    """Maps [latents, windows] of ``movie`` [frames, rows, columns], in the model's order."""
+    model = load_model(DEFAULT_MODEL)
+    encoder, size = round_factors(model.encoder) if tf32 else model.encoder.double(), model.architecture.window
+    series = []
+    for frame in movie:
+        windows = torch.from_numpy(frame.astype(np.float64)).unfold(0, size, step).unfold(1, size, step)
+        windows = windows.reshape(-1, 1, size, size)
+        low, high = windows.amin((2, 3), keepdim=True), windows.amax((2, 3), keepdim=True)
+        x = (windows - low) / (high - low)
+        for layer in range(len(encoder.conv)):
+            x = encoder.layers(as_tf32(x.float()) if tf32 else x, layer, layer + 1)
+        series.append(encoder.mean(encoder.hidden(x, len(encoder.conv))))
+    z = torch.stack(series)[..., list(model.latent_order)].double().numpy()
+    variance = z.var(0)
+    rank, time = scipy.stats.rankdata(z, axis=0), np.arange(len(z))[:, None, None]
+    rank, time = rank - rank.mean(0), time - time.mean()
+    rho = (rank * time).sum(0) / np.sqrt((rank**2).sum(0) * (time**2).sum())
+    return {"variance": variance.T, "spearman": rho.T, "time_correlated_variance": ((rho * variance) ** 2).T}
+
+
+def analyzed_maps(path: Path, step: int, precision: str) -> dict[str, np.ndarray]:
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "maps.h5")
+        words = ["hrtemvae", "analyze", path, "-o", output, "--step", str(step), "--precision", precision]
+        subprocess.run(words, check=True, capture_output=True)
+        with h5py.File(output) as file:
+            return {name: file["entry"][name]["data"][...].reshape(64, -1).astype(np.float64) for name in MAPS}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("movie", type=Path)
+    parser.add_argument("--step", type=int, default=16)
+    options = parser.parse_args()
+    with Movie(options.movie) as movie:
+        pixels = movie.read(*(slice(0, n) for n in movie.shape))
+    expected = plain_maps(pixels, options.step, False)
+    found = {
+        "fp32": analyzed_maps(options.movie, options.step, "fp32"),
+        "tf32 (imitated)": plain_maps(pixels, options.step, True),
+        "bf16": analyzed_maps(options.movie, options.step, "bf16"),
+    }
+    print(f"{len(pixels)} frames, {expected['spearman'].shape[1]} windows, 64 latents\n")
+    print("| precision | " + " | ".join(MAPS.values()) + " | rho, 99% of all within | rho, all within |")
+    print("|---" * (len(MAPS) + 3) + "|")
+    for precision, maps in found.items():
+        relative = [np.linalg.norm(maps[name] - expected[name]) / np.linalg.norm(expected[name]) for name in MAPS]
+        rho = np.abs(maps["spearman"] - expected["spearman"])
+        cells = [*(f"{r:.2g}" for r in relative), f"{np.quantile(rho, 0.99):.2g}", f"{rho.max():.2g}"]
+        print(f"| {precision} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
