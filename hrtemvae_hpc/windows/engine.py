@@ -20,8 +20,8 @@ Precision = Literal["fp32", "tf32", "bf16"]
 # Window positions on the side of a block, and windows of a batch: fixed for a kind of device, because they
 # decide the order of rounding. Small blocks keep small movies divisible; a GPU wants more work at once, and so do
 # convolutions that are shared.
-_BLOCK = {("cpu", "window"): 4, ("cpu", "frame"): 8, ("cuda", "window"): 16, ("cuda", "frame"): 16}
-_BATCH = {("cpu", "window"): 256, ("cpu", "frame"): 1024, ("cuda", "window"): 4096, ("cuda", "frame"): 4096}
+_BLOCK = {("cpu", "window"): 4, ("cpu", "frame"): 16, ("cuda", "window"): 16, ("cuda", "frame"): 16}
+_BATCH = {("cpu", "window"): 256, ("cpu", "frame"): 2048, ("cuda", "window"): 4096, ("cuda", "frame"): 4096}
 
 
 class Engine:
@@ -54,8 +54,13 @@ class Engine:
     def working_bytes(self, frames: int) -> int:
         """Bytes that encoding one block of ``frames`` frames takes, its latents included."""
         a = self._architecture
+        pixels = a.window**2
         first, *others = (size**2 * channels for size, channels in zip(a.sizes[1:], a.channels, strict=True))
-        window = 3 * a.window**2 + 2 * first + 2 * max([a.hidden, *others])
+        if self.scaling == "frame":
+            side = a.window + (self.block - 1) * self.step
+            pixels = -(-(side**2) // self.block**2)
+            first = self._convolutions.first_outputs(side, self.block) // self.block**2
+        window = 3 * pixels + 2 * first + 2 * max([a.hidden, *others])
         latents = frames * self.block**2 * self.latents
         return 4 * (latents + self.batch * window)
 
@@ -118,19 +123,20 @@ class Engine:
         """
         wide = pixels.dtype.itemsize > (4 if pixels.dtype.kind == "f" else 2)
         patch = torch.from_numpy(pixels.astype(np.float64 if wide else np.float32)).to(self.device)
-        least, most = -_largest(-patch, self.window, self.step), _largest(patch, self.window, self.step)
-        valid = torch.isfinite(least) & torch.isfinite(most)  # NaN and infinity reach the minimum or maximum
-        low, high = least, most
+        finite = torch.isfinite(patch)
         if self.scaling == "frame":
             if frame_range is None:
                 raise ValueError("scaling by frame needs the range of each frame")
-            bounds = torch.from_numpy(frame_range).to(patch)
-            low, high = (b[:, None].expand_as(least) for b in bounds.unbind(1))
+            valid = _largest((~finite).float(), self.window, self.step) == 0
+            low, high = (b[:, None].expand_as(valid) for b in torch.from_numpy(frame_range).to(patch).unbind(1))
+        else:
+            low, high = -_largest(-patch, self.window, self.step), _largest(patch, self.window, self.step)
+            valid = torch.isfinite(low) & torch.isfinite(high)  # NaN and infinity reach the minimum or maximum
         valid &= high > low
-        patch = torch.where(torch.isfinite(patch), patch, torch.inf)
+        patch = torch.where(finite, patch, torch.inf)
         level = patch.amin((1, 2))
         level = torch.where(torch.isfinite(level), level, 0)[:, None]
-        patch = torch.where(torch.isfinite(patch), patch - level[..., None], 0)
+        patch = torch.where(finite, patch - level[..., None], 0)
         return patch, torch.where(valid, low - level, 0), torch.where(valid, high - level, 1), valid
 
 

@@ -74,6 +74,12 @@ class SharedConvolutions:
             self._levels.append(above)
             self._seen.append(seen)
 
+    def first_outputs(self, side: int, windows: int) -> int:
+        """Numbers that the first layer gives for ``windows`` x ``windows`` windows of a frame of ``side`` pixels."""
+        level = self._levels[1]
+        places = -(-side * level.step // self._step)
+        return (places + len(level.kinds) * windows) ** 2 * self._architecture.channels[0]
+
     def windows(self, frames: Tensor) -> Tensor:
         """The last layer's output for all windows of ``frames`` [n, rows, columns], which are scaled to 0..1.
 
