@@ -76,6 +76,33 @@ def test_maps_are_the_same_for_any_tiling_and_world(
         assert len(list(Path(f"{output}.parts").glob("*.safetensors"))) == tiles
 
 
+def test_a_slow_rank_delays_the_end_by_one_tile_at_most(
+    tmp_path: Path, movie_path: Path, tiny_model_path: Path
+) -> None:
+    code = f"""
+import time
+from hrtemvae_hpc.distributed import job, worker
+from hrtemvae_hpc.distributed.guard import rank_of_launcher
+chosen, compute, rank = job.make_plan, worker.Worker._compute, rank_of_launcher()
+def make_plan(engine, reader, grid, ranks, max_memory, known):
+    return chosen(engine, reader, grid, ranks, max_memory, job.Tiling(grid, engine.block, 1, 1))
+def slow(self, order, tiling):
+    time.sleep(0.9 if rank == 1 else 0.3)
+    done = compute(self, order, tiling)
+    with open(f"rank{{rank}}", "a") as log:
+        print(time.time(), file=log)
+    return done
+job.make_plan, worker.Worker._compute = make_plan, slow
+from hrtemvae_hpc.cli import main
+main(["analyze", {str(movie_path)!r}, "--model", {str(tiny_model_path)!r}, "--step", "4", "-o", "maps.h5"])
+"""
+    subprocess.run(["mpirun", "-n", "2", "python", "-c", code], cwd=tmp_path, env=environment(), check=True, timeout=60)
+    fast, slow = ([float(line) for line in (tmp_path / f"rank{r}").read_text().split()] for r in (0, 1))
+    assert len(fast) + len(slow) == 20
+    assert len(fast) > 2 * len(slow)
+    assert sum(end > fast[-1] for end in slow) <= 1
+
+
 @pytest.mark.parametrize("ranks", [None, 2])
 def test_agrees_with_a_plain_loop(hrtemvae, tmp_path: Path, tiny_model_path: Path, ranks: int | None) -> None:
     model: Model = load_model(tiny_model_path)

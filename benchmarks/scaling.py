@@ -1,0 +1,114 @@
+"""Analyses a movie on 1, 2 and 4 single-threaded ranks, beside what the estimate of `plan` says from the costs of one.
+
+    python benchmarks/scaling.py MOVIE.h5 [--step 8] [--windows-per-second 300000] [--decode 300e6]
+
+Then it estimates 1,000 frames of 4096 x 4096 on 8 nodes of 4 GPUs each, plain and gzip-compressed, from a rate of
+encoding on a GPU (windows/s) and of decoding on a core (bytes/s), which are assumed unless measured elsewhere.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import torch
+
+from hrtemvae_hpc.config import PreprocessSection
+from hrtemvae_hpc.distributed.estimate import Estimate, estimate
+from hrtemvae_hpc.distributed.plan import make_plan
+from hrtemvae_hpc.distributed.resources import RankResources
+from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, load_model
+from hrtemvae_hpc.movie.movie import Movie
+from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.windows.engine import Engine
+from hrtemvae_hpc.windows.grid import WindowGrid
+
+GB = 10**9
+
+
+@dataclasses.dataclass
+class Run:
+    phases: dict[str, float]
+    encode: float  # windows/s of a rank while it encodes and computes statistics
+    decode: float  # bytes/s of a rank
+
+
+def analyze(movie: Path, step: int, ranks: int) -> Run:
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "maps.h5")
+        words = ["mpirun", "-n", str(ranks), "hrtemvae", "analyze", movie, "-o", output, "--step", str(step)]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+        done = subprocess.run(words, check=True, capture_output=True, text=True, env=env)
+        told = re.search(r"start ([\d.]+) s, staging ([\d.]+) s, tiles ([\d.]+) s, result ([\d.]+) s", done.stderr)
+        assert told, done.stderr
+        with h5py.File(output) as file:
+            process = file["entry/process"]
+            stages = json.loads(process["seconds_by_stage"].asstr()[()])
+            encodings, read = int(process["encodings"][()]), int(process["bytes_read"][()])
+    phases = dict(zip(("start", "staging", "tiles", "result"), map(float, told.groups()), strict=True))
+    return Run(phases, encodings / (stages["encode"] + stages["statistics"]), read / stages["read"])
+
+
+def expected(path: Path, step: int, nodes: int, a_node: int, encode: float, decode: float, device: str) -> Estimate:
+    model = load_model(DEFAULT_MODEL)
+    engine = Engine(model, torch.device("cpu"), "fp32", "window", step)
+    if device == "cuda":
+        engine = SimpleNamespace(device=torch.device("cuda"), block=16, latents=engine.latents, working_bytes=int)
+    ranks = [
+        RankResources(r, f"node{r // a_node}", r, device, device, 1, GB, 400 * GB, 200 * GB, 0, encode, decode)
+        for r in range(nodes * a_node)
+    ]
+    with Movie(path) as movie:
+        reader = TileReader(movie, PreprocessSection(), False)
+        grid = WindowGrid(*movie.shape[1:], model.architecture.window, step)
+        return estimate(make_plan(engine, reader, grid, ranks, None), model.architecture.latents, ranks)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("movie", type=Path)
+    parser.add_argument("--step", type=int, default=8)
+    parser.add_argument("--windows-per-second", type=float, default=3e5)
+    parser.add_argument("--decode", type=float, default=3e8)
+    options = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    print("| ranks | start | staging | tiles | tiles expected | times one rank | times one rank, start to result |")
+    print("|---|---|---|---|---|---|---|")
+    one = None
+    for ranks in (1, 2, 4):
+        run = analyze(options.movie, options.step, ranks)
+        one = one or run
+        shared = min(1.0, cores / ranks)
+        e = expected(options.movie, options.step, 1, ranks, one.encode * shared, one.decode * shared, "cpu")
+        total, single = sum(run.phases.values()), sum(one.phases.values())
+        print(
+            f"| {ranks} | {run.phases['start']:.1f} s | {run.phases['staging']:.1f} s | {run.phases['tiles']:.1f} s | "
+            f"{e.tiles:.1f} s | {one.phases['tiles'] / run.phases['tiles']:.2f} | {single / total:.2f} |",
+            flush=True,
+        )
+    print("\n| 8 nodes x 4 GPUs, 4096 x 4096 x 1000 | staging | tiles | ranks busy | saving | result | total |")
+    print("|---|---|---|---|---|---|---|")
+    for name, storage in (
+        ("contiguous", {}),
+        ("whole frames, gzip", {"chunks": (1, 4096, 4096), "compression": "gzip"}),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "large.h5")
+            with h5py.File(path, "w") as file:
+                file.create_dataset("movie", (1000, 4096, 4096), "u2", **storage)
+            decode = options.decode if storage else 10 * options.decode
+            e = expected(path, 8, 8, 4, options.windows_per_second, decode, "cuda")
+        print(
+            f"| {name} | {e.staging:.0f} s | {e.tiles:.0f} s | {e.busy:.0%} | {e.saving:.1f} s | {e.result:.1f} s | "
+            f"{e.total:.0f} s |"
+        )
+
+
+if __name__ == "__main__":
+    main()
