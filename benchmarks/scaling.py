@@ -59,7 +59,9 @@ def expected(path: Path, step: int, nodes: int, a_node: int, encode: float, deco
     model = load_model(DEFAULT_MODEL)
     engine = Engine(model, torch.device("cpu"), "fp32", "window", step)
     if device == "cuda":
-        engine = SimpleNamespace(device=torch.device("cuda"), block=16, latents=engine.latents, working_bytes=int)
+        engine = SimpleNamespace(
+            device=torch.device("cuda"), block=16, latents=engine.latents, batch=4096, working_bytes=int
+        )
     ranks = [
         RankResources(r, f"node{r // a_node}", r, device, device, 1, GB, 400 * GB, 200 * GB, 0, encode, decode)
         for r in range(nodes * a_node)

@@ -1,6 +1,5 @@
 """Deciding the tiles, and where the movie is staged: what fits the memory of every rank and costs the least time."""
 
-import mmap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,8 +82,11 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
     """Bytes a rank needs beside its tile: a block on each of its threads."""
     frames = reader.movie.shape[0]
     windows = min(engine.block, grid.rows) * min(engine.block, grid.columns)
+    rows = reader.held(grid.pixels(0, min(engine.block, grid.rows)), slice(0, 1))[0]
+    batch = min(frames, max(1, engine.batch // windows)) * rows.stop * reader.movie.shape[2] * reader.dtype.itemsize
     block = (
-        patch_bytes(reader, grid, engine.block)
+        batch  # of staged pixels, in whole rows of frames: smaller than a page
+        + patch_bytes(reader, grid, engine.block)
         + engine.working_bytes(frames)
         + over_time.working_bytes(frames, windows, engine.latents)
     )
@@ -104,19 +106,15 @@ def patch_bytes(reader: TileReader, grid: WindowGrid, block: int) -> int:
 
 
 def tile_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, tile: Rectangle, source: Source) -> int:
-    """Bytes of a tile's maps, of its pixels unless they are in the node's memory, and to read them from the movie."""
+    """Bytes of a tile's maps, and of its pixels and to read them where they are not staged."""
     # The finished maps are held, sent and written at the same time.
     maps = 3 * map_bytes(tile.windows, engine.latents)
-    if source == "memory":
+    if source != "movie":
         return int(_MARGIN * maps)
     rows, columns = grid.pixels(tile.row0, tile.row1), grid.pixels(tile.column0, tile.column1)
     held_rows, held_columns = reader.held(rows, columns)
-    frames, item = reader.movie.shape[0], reader.dtype.itemsize
-    line = (held_columns.stop - held_columns.start) * item
-    lines = (held_rows.stop - held_rows.start) * frames
-    if source == "scratch":
-        return int(_MARGIN * (lines * min(line + 2 * mmap.PAGESIZE, reader.movie.shape[2] * item) + maps))
-    return int(_MARGIN * (lines * line + maps + reader.working_bytes(rows, columns)))
+    pixels = (held_rows.stop - held_rows.start) * (held_columns.stop - held_columns.start) * reader.movie.shape[0]
+    return int(_MARGIN * (pixels * reader.dtype.itemsize + maps + reader.working_bytes(rows, columns)))
 
 
 def map_bytes(windows: int, latents: int) -> int:

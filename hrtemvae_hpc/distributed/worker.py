@@ -89,8 +89,6 @@ class Worker:
                 self._outcome = self._compute(order, tiling) if order.task is Task.TILE else self._fill(order)
             except BaseException as error:  # noqa: BLE001  handed to the main thread by poll
                 self._outcome = error
-            if self.stage:
-                self.stage.let_go()
 
         self._thread = threading.Thread(target=work, name=str(order), daemon=True)
         self._thread.start()
@@ -116,6 +114,8 @@ class Worker:
         with self._lock:
             self.windows += windows
             self.activity += 1
+        if self.stage:
+            self.stage.let_go()
         if self._abandoned:
             raise Abandoned
 
