@@ -29,6 +29,7 @@ settings() {
     HRTEMVAE_SITE=$(realpath -- "$site")
     export HRTEMVAE_SITE # for jobs that start in another folder
   fi
+  [ -z "${HRTEMVAE_SCRATCH:-}" ] || export HRTEMVAE_SCRATCH # for the program
   image=${HRTEMVAE_IMAGE:-containers/hrtemvae.sif}
   [[ $image == /* ]] || image=$home/$image
   [ -f "$image" ] || refuse "$image: there is no image; make it with \`hrtemvae image build\`, or name it in HRTEMVAE_IMAGE."
