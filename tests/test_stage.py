@@ -42,7 +42,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("storage", "ranks"),
-    [("contiguous", None), ("contiguous", 2), ("whole frames, gzip", 4), ("whole frames, blosc", 2), ("mixed", 4)],
+    [
+        ("contiguous", None),
+        ("contiguous", 2),
+        ("whole frames, gzip", 4),
+        ("whole frames, blosc", 2),
+        ("spatial", 2),
+        ("mixed", 4),
+    ],
 )
 def test_ranks_decode_every_chunk_once(
     hrtemvae, tmp_path: Path, tiny_model_path: Path, alone: Path, storage: str, ranks: int | None
