@@ -15,7 +15,7 @@ from test_movie import break_chunk
 from hrtemvae_hpc.config import MovieSection, PreprocessSection
 from hrtemvae_hpc.distributed.stage import open_stage
 from hrtemvae_hpc.distributed.world import World
-from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
 
@@ -114,6 +114,13 @@ def test_staged_pixels_are_those_of_tiles(tmp_path: Path, storage: str, preproce
         else:
             assert stage.frame_range is None
         assert stage.bad_frames(rows, columns) == []
+
+
+def test_a_folder_that_can_not_hold_the_stage(tmp_path: Path) -> None:
+    with Movie(write(tmp_path / "m.h5", "mixed")) as movie:
+        reader = TileReader(movie, PreprocessSection(), False)
+        with pytest.raises(RankFailed, match=r"can't be staged in .*gone \(No such file.*HRTEMVAE_SCRATCH"):
+            open_stage(World(), reader, tmp_path / "gone")
 
 
 def test_staged_frames_that_can_not_be_decoded(tmp_path: Path) -> None:

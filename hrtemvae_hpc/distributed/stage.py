@@ -47,10 +47,9 @@ class Stage:
             ((frames,), np.dtype(bool)),
             (reader.movie.shape, np.dtype(bool)),
         ]
-        starts = np.cumsum(
-            [0, *(-(-math.prod(shape) * dtype.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE for shape, dtype in shapes)]
-        )
-        file.truncate(starts[-1])
+        pages = [-(-math.prod(shape) * dtype.itemsize // mmap.PAGESIZE) for shape, dtype in shapes]
+        starts = np.cumsum([0, *pages]) * mmap.PAGESIZE
+        file.truncate(int(starts[-1]))  # what isn't written takes no room
         self._map = mmap.mmap(file.fileno(), int(starts[-1]))
         pixels, frame_range, damaged, undecoded = (
             np.ndarray(shape, dtype, self._map, int(start))
@@ -80,13 +79,13 @@ def open_stage(world: World, reader: TileReader, folder: Path) -> Stage:
     own = _everywhere(world, folder, create)
     names = [name for host, name in world.allgather((world.host, own)) if host == world.host]
     try:
-        file = _everywhere(world, folder, names[0].open("r+b").__enter__)
+        file = _everywhere(world, folder, lambda: names[0].open("r+b"))
     finally:
         if world.local_rank == 0:
             own.unlink()
 
     def allocate() -> None:
-        if world.local_rank == 0:
+        if world.local_rank == 0 and hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, math.prod(reader.movie.shape) * reader.dtype.itemsize)
 
     with file:
