@@ -54,7 +54,7 @@ demo: env
 
 # Two files of tests at a time.
 test: lint
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The bundled model, from simulated segments and the micrographs in the folder MICROGRAPHS. Those of graphene have no
 # scale: it follows from the lattice of graphene, 0.213 nm; that of ai-stem is chosen so that its lattice fits.

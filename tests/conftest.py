@@ -24,6 +24,14 @@ SHARED = Path(os.environ.get("HRTEMVAE_SHARED", Path(__file__).parents[2] / "sha
 MAPS = ("mean", "variance", "spearman", "time_correlated_variance")
 
 
+LONGEST = ("test_evaluation.py", "test_training.py", "test_faults.py", "test_analyze.py", "test_session.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no worker is left alone with one in the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def unavailable(reason: str, details: str = "") -> NoReturn:
     """Skip a test that this machine can't run, and say why; CI must be able to run it."""
     if os.environ.get("CI"):

@@ -44,7 +44,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("storage", "ranks"),
     [
         ("contiguous", None),
-        ("contiguous", 2),
         ("whole frames, gzip", 4),
         ("whole frames, blosc", 2),
         ("spatial", 2),
