@@ -53,7 +53,7 @@ def movie(cluster: Cluster) -> Path:
     folder = PLACE / "movies, with 'odd' names"
     folder.mkdir(exist_ok=True)
     path = folder / "a movie.h5"
-    run("hrtemvae", "simulate", "-o", path, "--frames", 120)
+    run("hrtemvae", "simulate", "-o", path, "--frames", 90)
     return path
 
 
