@@ -1,5 +1,6 @@
 """What the plan decides, and what it refuses."""
 
+import dataclasses
 from pathlib import Path
 
 import h5py
@@ -9,6 +10,7 @@ import torch
 from conftest import drifting_pixels
 
 from hrtemvae_hpc.config import PreprocessSection
+from hrtemvae_hpc.distributed.estimate import estimate
 from hrtemvae_hpc.distributed.plan import decoded_bytes, make_plan
 from hrtemvae_hpc.distributed.resources import RankResources
 from hrtemvae_hpc.errors import InputError
@@ -87,3 +89,21 @@ def test_a_known_tiling_is_kept_or_refused(parts) -> None:
     assert make_plan(*parts, ranks(5), None, known).tiling == known
     with pytest.raises(InputError, match="--restart"):
         make_plan(*parts, ranks(5), GB // 2 + 1000, known)
+
+
+def test_the_estimate_follows_the_ranks(parts) -> None:
+    def rated(count: int, hosts: int = 1, slow: float = 1.0) -> list[RankResources]:
+        rates = [{"encode_rate": 100.0 / (slow if r.rank == 1 else 1), "decode_rate": 1e6} for r in ranks(count, hosts)]
+        room = {"stage_memory": GB, "stage_scratch": GB}
+        return [dataclasses.replace(r, **room, **rate) for r, rate in zip(ranks(count, hosts), rates, strict=True)]
+
+    plan = make_plan(*parts, rated(4, 2), None)
+    assert plan.source == "memory"
+    one, two, slowed = (estimate(plan, 5, rated(2, slow=slow)[:count]) for count, slow in ((1, 1), (2, 1), (2, 3)))
+    longest = max(tile.windows for tile in plan.tiling.tiles) * plan.frames / 100
+    assert one.tiles == pytest.approx(plan.encodings / 100, rel=1e-3)
+    assert one.tiles / 2 <= two.tiles <= one.tiles / 2 + longest
+    # Three quarters of the work go to the fast rank; the slow one ends at most one of its tiles later.
+    assert one.tiles * 0.75 <= slowed.tiles <= one.tiles * 0.75 + 3 * longest
+    # Every node decodes the movie, with all its ranks.
+    assert estimate(plan, 5, rated(4, 2)).staging == pytest.approx(5 * 320 * 400 * 2 / 2e6)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from hrtemvae_hpc.distributed.plan import Plan, map_bytes
 from hrtemvae_hpc.distributed.resources import RankResources
 
+# Assumed, not measured: a disk and network of ordinary speed. The other rates are each rank's own, from its trial.
 SAVE_S = 2e-9  # a byte of maps: sent to rank 0 and written to its part file
 RESULT_S = 4e-9  # a byte of maps: read from there and written to the result
 
