@@ -109,11 +109,11 @@ def _start_engine(world: World, model: Model, config: AnalysisConfig) -> Engine:
     try:
         device = bind_device(world)
         return Engine(model, device, config.encoding.precision, config.windows.scaling, config.windows.step)
-    except RuntimeError as error:
+    except (RuntimeError, ImportError) as error:
         raise _device_failed(world, error) from error
 
 
-def _device_failed(world: World, error: RuntimeError) -> RankFailed:
+def _device_failed(world: World, error: Exception) -> RankFailed:
     what = " ".join(str(error).split())
     return RankFailed(f"rank {world.rank} on {world.host}: its device can't be used ({what}).")
 

@@ -83,15 +83,13 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
     frames = reader.movie.shape[0]
     windows = min(engine.block, grid.rows) * min(engine.block, grid.columns)
     rows = reader.held(grid.pixels(0, min(engine.block, grid.rows)), slice(0, 1))[0]
-    batch = min(frames, max(1, engine.batch // windows)) * rows.stop * reader.movie.shape[2] * reader.dtype.itemsize
-    block = (
-        batch  # of staged pixels, in whole rows of frames: smaller than a page
-        + patch_bytes(reader, grid, engine.block)
-        + engine.working_bytes(frames)
-        + over_time.working_bytes(frames, windows, engine.latents)
-    )
+    batch = min(frames, max(1, engine.batch // windows)) * rows.stop * reader.movie.shape[2]
+    # Of staged pixels, in whole rows of frames: smaller than a page.
+    block = batch * reader.dtype.itemsize + patch_bytes(reader, grid, engine.block)
     if engine.device.type == "cuda":
-        block = 4 * frames * windows * engine.latents  # the rest is the device's memory
+        block += 8 * batch  # pinned; the rest is the device's memory
+    else:
+        block += engine.working_bytes(frames) + over_time.working_bytes(frames, windows, engine.latents)
     return int(_MARGIN * threads * block)
 
 

@@ -55,7 +55,8 @@ def device_name(device: torch.device) -> str:
 def compute_threads(world: World, device: torch.device) -> int:
     """Threads that encode on this rank: its processors, shared with the ranks bound to the same ones.
 
-    Each thread computes whole blocks alone, so that their number doesn't touch the results. Every rank calls this.
+    A GPU wants two: while it works for one, the other prepares. Each thread computes whole blocks alone, so that their
+    number doesn't touch the results. Every rank calls this.
     """
     processors = frozenset(os.sched_getaffinity(0))
     sharing = world.allgather((world.host, processors)).count((world.host, processors))
@@ -64,7 +65,7 @@ def compute_threads(world: World, device: torch.device) -> int:
     if given.isdigit() and int(given) > 0:
         threads = min(threads, int(given))
     torch.set_num_threads(1)
-    return 1 if device.type == "cuda" else threads
+    return min(2, threads) if device.type == "cuda" else threads
 
 
 def process_age() -> float:

@@ -74,11 +74,18 @@ class Worker:
         self.regions = reader.regions(grid.pixels(0, grid.rows), grid.pixels(0, grid.columns))
         self.windows = 0  # encoded so far, by all threads, windows x frames
         self.activity = 0  # grows with every step, of reading too
-        self._pool = ThreadPoolExecutor(threads, "encode", initializer=lambda: torch.set_num_threads(1))
+        self._pool = ThreadPoolExecutor(threads, "encode", initializer=self._begin_thread)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._abandoned = False
         self._outcome: Finished | BaseException | None = None
+
+    def _begin_thread(self) -> None:
+        """Of a GPU, each thread has a stream: one's pixels are copied and its maps fetched while another's compute."""
+        torch.set_num_threads(1)
+        if self.engine.device.type == "cuda":
+            torch.cuda.set_device(self.engine.device)
+            torch.cuda.set_stream(torch.cuda.Stream(self.engine.device))  # type: ignore[no-untyped-call]
 
     def start(self, order: Order, tiling: Tiling) -> None:
         """Begin to carry out ``order``; ``tiling`` knows its tile."""
@@ -170,8 +177,6 @@ class Worker:
         patch = pixels.patch(patch_rows, patch_columns)
         readable = self._readable(pixels, block, patch_rows, patch_columns)
         z, valid = self.engine.encode(patch, readable, pixels.frame_range, self._check)
-        if self.engine.device.type == "cuda":
-            torch.cuda.synchronize(self.engine.device)
         encoded = time.monotonic()
         with torch.inference_mode():
             statistics = series_statistics(z, valid)

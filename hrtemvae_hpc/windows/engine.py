@@ -1,8 +1,8 @@
 """Encoding: the pixels of a block of windows over all frames become their latents."""
 
 import copy
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.checkpoint import Model, Scaling
+from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.windows.dense import Dense
 from hrtemvae_hpc.windows.plain import PlainFirstLayer
 from hrtemvae_hpc.windows.shared import SharedFirstLayer
@@ -22,6 +23,12 @@ Precision = Literal["fp32", "tf32", "bf16"]
 # convolutions that are shared.
 _BLOCK = {("cpu", "window"): 4, ("cpu", "frame"): 16, ("cuda", "window"): 16, ("cuda", "frame"): 16}
 _BATCH = {("cpu", "window"): 256, ("cpu", "frame"): 2048, ("cuda", "window"): 4096, ("cuda", "frame"): 4096}
+
+
+class FirstLayer(Protocol):
+    """A way to compute the first layer of many windows, as PlainFirstLayer describes."""
+
+    def windows(self, frames: Tensor, low: Tensor, high: Tensor) -> Iterator[Tensor]: ...
 
 
 class Engine:
@@ -42,14 +49,16 @@ class Engine:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._encoder = copy.deepcopy(model.encoder).to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._encoder.dense = Dense(self._encoder.dense)
-        plain = PlainFirstLayer(self._encoder, step)
-        self._first = SharedFirstLayer(model.encoder, plain) if device.type == "cpu" else plain
-        self._convolutions = SharedConvolutions(self._encoder, step)
+        if scaling == "frame":
+            self._convolutions = SharedConvolutions(self._encoder, step)
+        else:
+            self._first = _first_layer(model, self._encoder, step)
         self._order = torch.tensor(model.latent_order, device=device)
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
             torch.backends.cudnn.benchmark = False
             torch.backends.cudnn.deterministic = True
+            torch.cuda.synchronize(device)  # whichever streams come to use the weights
 
     def working_bytes(self, frames: int) -> int:
         """Bytes that encoding one block of ``frames`` frames takes, its latents included."""
@@ -80,7 +89,8 @@ class Engine:
         Returns z [frames, windows, latents] float32 in the model's order, and valid [frames, windows] bool, both
         on the device; z is 0 where it isn't valid. Raises RankFailed when the network returns non-finite latents.
         """
-        frames = len(pixels)
+        frames, can_be_read = len(pixels), torch.from_numpy(readable).to(self.device)
+        limits = None if frame_range is None else torch.from_numpy(frame_range).to(self.device)
         rows, columns = ((n - self.window) // self.step + 1 for n in pixels.shape[1:])
         z = torch.zeros(frames, rows * columns, self.latents, device=self.device)
         valid = torch.zeros(frames, rows * columns, dtype=torch.bool, device=self.device)
@@ -88,15 +98,15 @@ class Engine:
         chunk = max(1, self.batch // (rows * columns))
         for start in range(0, frames, chunk):
             part = slice(start, start + chunk)
-            patch, low, high, ok = self._bounds(pixels[part], None if frame_range is None else frame_range[part])
+            patch, low, high, ok = self._bounds(pixels[part], None if limits is None else limits[part])
             encode = self._encode_by_frame if self.scaling == "frame" else self._encode_by_window
             encoded = encode(patch, low, high, ok).view(*ok.shape, self.latents)[..., self._order]
-            ok &= torch.from_numpy(readable[part]).to(self.device)
-            if not torch.isfinite(encoded[ok]).all():
-                raise RankFailed("the network returned latents that are not finite; the model is not usable.")
-            z[part] = encoded * ok[..., None]
+            ok &= can_be_read[part]
+            z[part] = torch.where(ok[..., None], encoded, 0)
             valid[part] = ok
             check(ok.numel())
+        if not torch.isfinite(z).all():  # asked once, because a GPU has to have finished for the answer
+            raise RankFailed("the network returned latents that are not finite; the model is not usable.")
         return z, valid
 
     def _encode_by_window(self, patch: Tensor, low: Tensor, high: Tensor, _: Tensor) -> Tensor:
@@ -115,20 +125,24 @@ class Engine:
         mean: Tensor = encoder.mean(encoder.hidden(self._convolutions.windows(scaled), len(encoder.conv))).float()
         return mean
 
-    def _bounds(self, pixels: np.ndarray, frame_range: np.ndarray | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _bounds(self, pixels: np.ndarray, limits: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The patch counted from its least pixel, what becomes 0 and 1 of each window, and which windows have these.
 
         The patch [frames, rows, columns] is float32, float64 for pixels wider than float32 holds exactly; low and high
         [frames, windows] are of its type. Windows that are flat or hold a non-finite pixel have 0 and 1.
         """
         wide = pixels.dtype.itemsize > (4 if pixels.dtype.kind == "f" else 2)
-        patch = torch.from_numpy(pixels.astype(np.float64 if wide else np.float32)).to(self.device)
+        # A GPU fetches pinned memory by itself, while this thread goes on.
+        pinned = self.device.type == "cuda"
+        host = torch.empty(pixels.shape, dtype=torch.float64 if wide else torch.float32, pin_memory=pinned)
+        host.numpy()[...] = pixels
+        patch = host.to(self.device, non_blocking=True)
         finite = torch.isfinite(patch)
         if self.scaling == "frame":
-            if frame_range is None:
+            if limits is None:
                 raise ValueError("scaling by frame needs the range of each frame")
             valid = _largest((~finite).float(), self.window, self.step) == 0
-            low, high = (b[:, None].expand_as(valid) for b in torch.from_numpy(frame_range).to(patch).unbind(1))
+            low, high = (b[:, None].expand_as(valid) for b in limits.to(patch).unbind(1))
         else:
             low, high = -_largest(-patch, self.window, self.step), _largest(patch, self.window, self.step)
             valid = torch.isfinite(low) & torch.isfinite(high)  # NaN and infinity reach the minimum or maximum
@@ -138,6 +152,16 @@ class Engine:
         level = torch.where(torch.isfinite(level), level, 0)[:, None]
         patch = torch.where(finite, patch - level[..., None], 0)
         return patch, torch.where(valid, low - level, 0), torch.where(valid, high - level, 1), valid
+
+
+def _first_layer(model: Model, encoder: Encoder, step: int) -> FirstLayer:
+    """The fastest way on the device and in the type of ``encoder``, a copy of the model's."""
+    weight: Tensor = encoder.conv[0].weight  # type: ignore[assignment]
+    if weight.device.type == "cpu":
+        return SharedFirstLayer(model.encoder, PlainFirstLayer(encoder, step))
+    from hrtemvae_hpc.windows.fused import FusedFirstLayer  # Triton comes with PyTorch for GPUs only
+
+    return FusedFirstLayer(model.encoder, step, weight.dtype, weight.device)
 
 
 def _largest(patch: Tensor, window: int, step: int) -> Tensor:
