@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 
@@ -15,7 +16,9 @@ from hrtemvae_hpc.distributed.guard import rank_of_launcher
 from hrtemvae_hpc.distributed.resources import bind_device, device_name, node_free_bytes
 from hrtemvae_hpc.distributed.world import World, join_world
 from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, load_model
 from hrtemvae_hpc.movie import hdf5_check
+from hrtemvae_hpc.windows.engine import Engine
 
 OK, WARNING, WRONG = "ok", "warning", "WRONG"
 _SHM_OF_A_RANK = 64 * 2**20
@@ -111,18 +114,30 @@ def _mpi(world: World) -> Check:
 
 def _look_around(world: World) -> Place:
     try:
-        device = device_name(bind_device(world))
-    except RuntimeError as error:
+        device = _usable(bind_device(world))
+    except (RuntimeError, ImportError) as error:
         device = f"unusable ({' '.join(str(error).split())})"
     checks = [check(world) for check in (_driver, _memory, _shared_memory, _binds, _hdf5, *_folders())]
     return Place(world.rank, socket.gethostname(), device, len(os.sched_getaffinity(0)), checks)
+
+
+def _usable(device: torch.device) -> str:
+    """The name of ``device``, once it has encoded a window: on a GPU, kernels are compiled for that."""
+    model = load_model(DEFAULT_MODEL)
+    size = model.architecture.window
+    noise = np.random.default_rng(0).random((1, size, size), np.float32)
+    Engine(model, device, "fp32", "window", size).encode(noise, np.ones((1, 1), bool))
+    return device_name(device)
 
 
 def _devices(places: list[Place]) -> Check:
     found = ", ".join(f"rank {p.rank}: {p.device}" for p in places)
     if any("unusable" in p.device for p in places):
         return Check(
-            "devices", WRONG, found, "the driver and this build of PyTorch don't fit, or another job holds it."
+            "devices",
+            WRONG,
+            found,
+            "unless it says what is missing: the driver and this build of PyTorch don't fit, or another job holds it.",
         )
     kinds = {p.device.split(":")[0] for p in places}
     if len(kinds) > 1:

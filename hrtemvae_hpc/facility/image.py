@@ -60,6 +60,8 @@ def build_image(target: Path, torch: str, arguments: Sequence[str], say: Callabl
             "LOCK_SHA256": file_sha256(LOCK),
             "CONTENT": key,
         }
+        if any(listed.parent.glob("*triton*.whl")):
+            given["COMPILER"] = "gcc libpython3.11-dev"
         options = [f"--build-arg={name}={value}" for name, value in given.items()]
         built = folder / "image.sif"
         say(f"{Path(apptainer.program).name} build, with its test")
