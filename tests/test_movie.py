@@ -11,7 +11,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 from conftest import drifting_pixels
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrtemvae_hpc.config import MovieSection, PreprocessSection
@@ -146,6 +146,7 @@ def test_axes_can_be_named(tmp_path: Path, axes: str) -> None:
     np.testing.assert_array_equal(read_all(path, axes=axes), PIXELS)
 
 
+@settings(deadline=None)
 @given(value=st.floats(1e-3, 1e3), units=st.sampled_from(["nm", "[n_m]", "Å", "A", "µm", "um", "m", "pm", "angstrom"]))
 def test_lengths_become_nanometres(value: float, units: str) -> None:
     factor = {"nm": 1, "[n_m]": 1, "Å": 0.1, "A": 0.1, "µm": 1e3, "um": 1e3, "m": 1e9, "pm": 1e-3, "angstrom": 0.1}

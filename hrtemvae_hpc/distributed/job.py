@@ -130,7 +130,7 @@ def open_job(world: World, path: Path, config: AnalysisConfig) -> Iterator[Job]:
         resampler = make_resampler(movie, model, config)
         grid = _make_grid(movie, model, config, resampler)
         reader = TileReader(movie, config.preprocess, config.windows.scaling == "frame", resampler)
-        threads = compute_threads(world, engine.device)
+        threads = compute_threads(world)
         worker = Worker(engine, reader, grid, threads, config.movie.on_bad_frame == "skip")
         try:
             encode_rate, decode_rate = worker.trial()

@@ -90,7 +90,7 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
         block += 8 * batch  # pinned; the rest is the device's memory
     else:
         block += engine.working_bytes(frames) + over_time.working_bytes(frames, windows, engine.latents)
-    return int(_MARGIN * threads * block)
+    return int(_MARGIN * engine.at_once(threads) * block)
 
 
 def patch_bytes(reader: TileReader, grid: WindowGrid, block: int) -> int:

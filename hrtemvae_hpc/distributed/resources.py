@@ -52,11 +52,10 @@ def device_name(device: torch.device) -> str:
     return "CPU"
 
 
-def compute_threads(world: World, device: torch.device) -> int:
-    """Threads that encode on this rank: its processors, shared with the ranks bound to the same ones.
+def compute_threads(world: World) -> int:
+    """Threads that work on this rank: its processors, shared with the ranks bound to the same ones.
 
-    A GPU wants two: while it works for one, the other prepares. Each thread computes whole blocks alone, so that their
-    number doesn't touch the results. Every rank calls this.
+    Each computes whole blocks alone, so that their number doesn't touch the results. Every rank calls this.
     """
     processors = frozenset(os.sched_getaffinity(0))
     sharing = world.allgather((world.host, processors)).count((world.host, processors))
@@ -65,7 +64,7 @@ def compute_threads(world: World, device: torch.device) -> int:
     if given.isdigit() and int(given) > 0:
         threads = min(threads, int(given))
     torch.set_num_threads(1)
-    return min(2, threads) if device.type == "cuda" else threads
+    return threads
 
 
 def process_age() -> float:

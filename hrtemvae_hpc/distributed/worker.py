@@ -68,13 +68,14 @@ class Worker:
         self.engine = engine
         self.reader = reader
         self.grid = grid
-        self.threads = threads
         self.skip_bad_frames = skip_bad_frames
         self.stage: Stage | None = None
         self.regions = reader.regions(grid.pixels(0, grid.rows), grid.pixels(0, grid.columns))
         self.windows = 0  # encoded so far, by all threads, windows x frames
         self.activity = 0  # grows with every step, of reading too
-        self._pool = ThreadPoolExecutor(threads, "encode", initializer=self._begin_thread)
+        self._readers = ThreadPoolExecutor(threads, "read")
+        self._encoders = ThreadPoolExecutor(engine.at_once(threads), "encode", initializer=self._begin_thread)
+        self.threads = threads
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._abandoned = False
@@ -138,7 +139,7 @@ class Worker:
             return time.monotonic() - began, decoded
 
         regions = self.regions[order.first : order.first + order.count]
-        spent, decoded = zip(*self._on_threads(fill, regions), strict=True)
+        spent, decoded = zip(*_on_threads(self._readers, fill, regions), strict=True)
         return Finished(order, {"read": sum(spent), "encode": 0.0, "statistics": 0.0}, sum(decoded))
 
     def _compute(self, order: Order, tiling: Tiling) -> Finished:
@@ -154,19 +155,12 @@ class Worker:
             np.empty(tile.shape, np.int32),
             self.reader.movie.frame_indices[pixels.bad_frames(rows, columns)],
         )
-        for spent in self._on_threads(lambda block: self._block(block, tile, pixels, done), tiling.blocks(tile)):
+        for spent in _on_threads(
+            self._encoders, lambda block: self._block(block, tile, pixels, done), tiling.blocks(tile)
+        ):
             for stage, s in zip(STAGES[1:], spent, strict=True):
                 seconds[stage] += s
         return Finished(order, seconds, pixels.decoded_bytes, done)
-
-    def _on_threads(self, function: Callable[[S], T], items: Iterable[S]) -> list[T]:
-        """``function`` of each item, on all threads; nothing further is begun once one has failed."""
-        jobs = [self._pool.submit(function, item) for item in items]
-        try:
-            return [job.result() for job in jobs]
-        finally:
-            for job in jobs:
-                job.cancel()
 
     def _block(self, block: Rectangle, tile: Rectangle, pixels: TilePixels, done: TileMaps) -> tuple[float, float]:
         began = time.monotonic()
@@ -197,7 +191,7 @@ class Worker:
         return readable
 
     def trial(self) -> tuple[float, float]:
-        """Rates measured on the first block: windows/s of all threads, and decoded bytes/s.
+        """Rates on the first block: windows/s as measured on all threads, and decoded bytes/s of all, as one decodes.
 
         Frames that can't be decoded are left to the analysis.
         """
@@ -207,16 +201,28 @@ class Worker:
         began = time.monotonic()
         pixels, decoded = self.reader.sample(rows, columns, frames)
         decode_rate = decoded / max(time.monotonic() - began, 1e-6)
+        if self.reader.movie.decodes_in_parallel:
+            decode_rate *= self.threads
         readable = np.ones((len(pixels), first.windows), bool)
         frame_range = np.tile([0.0, 1.0], (len(pixels), 1)) if self.reader.frame_scaling else None
 
         def encode() -> int:
             return self.engine.encode(pixels, readable, frame_range)[1].numel()
 
-        self._pool.submit(encode).result()  # the first call pays for setting up
+        self._encoders.submit(encode).result()  # the first call pays for setting up
         began = time.monotonic()
-        windows = sum(job.result() for job in [self._pool.submit(encode) for _ in range(self.threads)])
+        windows = sum(_on_threads(self._encoders, lambda _: encode(), range(self.engine.at_once(self.threads))))
         return windows / max(time.monotonic() - began, 1e-6), decode_rate
+
+
+def _on_threads(pool: ThreadPoolExecutor, function: Callable[[S], T], items: Iterable[S]) -> list[T]:
+    """``function`` of each item, on the threads of ``pool``; nothing further is begun once one has failed."""
+    jobs = [pool.submit(function, item) for item in items]
+    try:
+        return [job.result() for job in jobs]
+    finally:
+        for job in jobs:
+            job.cancel()
 
 
 def describe(order: Order, tiling: Tiling) -> str:

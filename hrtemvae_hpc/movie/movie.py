@@ -17,6 +17,7 @@ import numpy as np
 from hrtemvae_hpc.config import MovieSection
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.files import is_file
+from hrtemvae_hpc.movie.chunks import decodes_outside, filters_of, read_chunks
 from hrtemvae_hpc.movie.layouts import locate
 
 _PIECE = 64  # pixels on the side of what is read of a damaged frame that is not stored in chunks
@@ -73,6 +74,7 @@ class Movie:
         self.storage = self._storage(order)
         self.pixel_size_nm, frame_time = located.calibration(self.axes)
         self.frame_time_s = frame_time * self._frames.step if frame_time else None
+        self.decodes_in_parallel = decodes_outside(self._dataset)  # else HDF5 lets one thread in at a time
         self.fingerprint = self._fingerprint()
 
     def __enter__(self) -> "Movie":
@@ -113,15 +115,18 @@ class Movie:
             "x": slice(self.left + columns.start, self.left + columns.stop),
         }
         source = tuple(selection[a] for a in self.axes)
-        if self.reads_in_place:
+        if self.decodes_in_parallel:
+            target = pixels[place or ...].transpose(["tyx".index(a) for a in self.axes])
+            read_chunks(self._dataset, source, target)
+        elif self.reads_in_place:
             self._dataset.read_direct(pixels, source, place)
         else:
             pixels[place or ...] = self._dataset[source].transpose([self.axes.index(a) for a in "tyx"])
 
     @property
     def reads_in_place(self) -> bool:
-        """Whether the file's order of axes is ours."""
-        return self.axes == "tyx"
+        """Whether pixels reach their place without a copy in the file's order of axes."""
+        return self.axes == "tyx" or self.decodes_in_parallel
 
     def frames_a_slab(self, frame_bytes: int, most: int) -> list[slice]:
         """The frames in slabs that end at chunk borders, each of about ``most`` bytes at ``frame_bytes`` a frame."""
@@ -219,7 +224,7 @@ class Movie:
             with h5py.File(path, "r", locking=False) as source:
                 if not isinstance(source.get(name), h5py.Dataset):
                     raise InputError(f"{self.where}: a virtual dataset whose source {path} has no dataset {name}.")
-        missing = [code for code in _filters(dataset) if not h5py.h5z.filter_avail(code)]
+        missing = [code for code in filters_of(dataset) if not h5py.h5z.filter_avail(code)]
         if missing:
             names = ", ".join(_FILTER_NAMES.get(code, f"HDF5 filter {code}") for code in missing)
             raise InputError(f"{self.where}: is compressed with {names}, which is not installed here; install it.")
@@ -288,18 +293,12 @@ def _open(path: Path) -> h5py.File:
         raise InputError(f"{path}: is a damaged HDF5 file ({error}); copy the movie again.") from error
 
 
-def _filters(dataset: h5py.Dataset) -> list[int]:
-    """Codes of the filters of a dataset, in the order they were applied."""
-    pipeline = dataset.id.get_create_plist()
-    return [pipeline.get_filter(i)[0] for i in range(pipeline.get_nfilters())]
-
-
 def _storage_of(dataset: h5py.Dataset, order: Sequence[int], prefix: str) -> Storage:
     chunk = dataset.chunks if dataset.ndim == 3 else None
     return Storage(
         f"{prefix}{'contiguous' if chunk is None else 'chunks'}",
         (chunk[order[0]], chunk[order[1]], chunk[order[2]]) if chunk else None,
-        " + ".join(_FILTER_NAMES.get(code, f"filter {code}") for code in _filters(dataset)) or "not compressed",
+        " + ".join(_FILTER_NAMES.get(code, f"filter {code}") for code in filters_of(dataset)) or "not compressed",
     )
 
 

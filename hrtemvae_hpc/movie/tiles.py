@@ -137,8 +137,8 @@ class TileReader:
         slab = frames * frame * movie.dtype.itemsize
         copies = (not movie.reads_in_place) + self.whole_frames
         chunk = math.prod(movie.storage.chunk or ()) * movie.dtype.itemsize
-        # Copies of a slab, a chunk packed and unpacked, a filtered frame's spectrum and products.
-        return int(copies * slab + 2 * chunk + 48 * frame * self.filters)
+        # Copies of a slab, a chunk packed, unpacked and in order, a filtered frame's spectrum and products.
+        return int(copies * slab + 3 * chunk + 48 * frame * self.filters)
 
     def _frame_pixels(self, rows: slice, columns: slice) -> int:
         read_rows, read_columns = self.spans(rows, columns)

@@ -130,7 +130,7 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
     world.on_root(lambda: _take_folder(training, claim, restart))
     try:
         device = bind_device(world)
-        torch.set_num_threads(compute_threads(world, device))
+        torch.set_num_threads(compute_threads(world))
         keep_freed_memory()
         trainer = Trainer(world, config, training.segments, training.network(), device)
         with claim if world.is_root else nullcontext():

@@ -60,6 +60,11 @@ class Engine:
             torch.backends.cudnn.deterministic = True
             torch.cuda.synchronize(device)  # whichever streams come to use the weights
 
+    def at_once(self, threads: int) -> int:
+        """Blocks to encode at the same time on ``threads`` processors."""
+        # While a GPU works for one thread, the other prepares.
+        return min(2, threads) if self.device.type == "cuda" else threads
+
     def working_bytes(self, frames: int) -> int:
         """Bytes that encoding one block of ``frames`` frames takes, its latents included."""
         a = self._architecture
