@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from hrtemvae_hpc.maps.result import TITLES, Result
@@ -20,7 +21,8 @@ _COLOURS = {
     "mean": "cividis",
     "valid_frames": "gray",
 }
-_PANEL = 3.1  # inches
+# Inches. Places are given, not found by matplotlib, which would take longer for that than to draw.
+_PANEL, _EDGE, _ABOVE, _COLOURS_WIDTH = 3.1, 0.08, 0.32, 0.52
 
 
 def _extent(y: np.ndarray, x: np.ndarray) -> tuple[float, float, float, float]:
@@ -73,7 +75,7 @@ def _draw_map(axes: Axes, result: Result, name: str, values: np.ndarray, title: 
     axes.set(xlim=frame[:2], ylim=frame[2:])
     axes.set_title(title, fontsize=9)
     _scale_bar(axes, frame[1] - frame[0], result.units)
-    colours = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.02)
+    colours = axes.figure.colorbar(image, cax=axes.inset_axes((1.02, 0, 0.04, 1)), ticks=MaxNLocator(5))
     colours.ax.tick_params(labelsize=7)
     colours.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
     colours.ax.yaxis.get_offset_text().set_fontsize(7)
@@ -90,9 +92,25 @@ def _draw_frame(axes: Axes, result: Result, which: int) -> None:
 
 
 def _panel(result: Result, rows: int, columns: int) -> tuple[Figure, np.ndarray]:
-    height, width = result.preview.shape[1:]
-    figure = Figure((columns * _PANEL * 1.12, rows * _PANEL * height / width + 0.35 * rows), DPI, layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    left, right, bottom, top = _extent(result.preview_y, result.preview_x)
+    high, across = _PANEL * (bottom - top) / (right - left), _PANEL + _COLOURS_WIDTH
+    width, height = columns * across + _EDGE, rows * (high + _ABOVE) + _EDGE
+    figure = Figure((width, height), DPI)
+    panels = [
+        [
+            figure.add_axes(
+                (
+                    (_EDGE + column * across) / width,
+                    1 - (row + 1) * (high + _ABOVE) / height,
+                    _PANEL / width,
+                    high / height,
+                )
+            )
+            for column in range(columns)
+        ]
+        for row in range(rows)
+    ]
+    return figure, np.array(panels)
 
 
 def leading_maps(result: Result, latents: Sequence[int]) -> bytes:
@@ -131,8 +149,8 @@ def frame_and_map(result: Result, latent: int) -> bytes:
 def variance_curve(result: Result) -> bytes:
     """PNG: each latent's variance over time, mean and 99th percentile over the windows, in the model's order."""
     enough = result.valid_frames >= MINIMUM_FRAMES
-    figure = Figure((7.5, 2.8), DPI, layout="constrained")
-    axes = figure.subplots()
+    figure = Figure((7.5, 2.8), DPI)
+    axes = figure.add_axes((0.09, 0.17, 0.9, 0.8))
     if enough.any():
         variances = (result.maps("variance", i)[enough] for i in result.latent)
         high, mean = zip(*((np.percentile(v, 99), v.mean()) for v in variances), strict=True)
