@@ -1,9 +1,10 @@
 """Analyses a movie on 1, 2 and 4 single-threaded ranks, beside what the estimate of `plan` says from the costs of one.
 
-    python benchmarks/scaling.py MOVIE.h5 [--step 8] [--windows-per-second 300000] [--decode 300e6]
+    python benchmarks/scaling.py MOVIE.h5 [--step 8] [--windows-per-second 300000] [--cores 8]
 
-Then it estimates 1,000 frames of 4096 x 4096 on 8 nodes of 4 GPUs each, plain and gzip-compressed, from a rate of
-encoding on a GPU (windows/s) and of decoding on a core (bytes/s), which are assumed unless measured elsewhere.
+Then it estimates 1,000 frames of 4096 x 4096 on 8 nodes of 4 GPUs each, plain and gzip-compressed, from the rate at
+which one core decoded MOVIE.h5, times the cores beside each GPU, and a rate of encoding on a GPU (windows/s) that is
+assumed unless measured elsewhere.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import WindowGrid
 
 GB = 10**9
+PLAIN = 3 * GB  # bytes/s that a rank reads where nothing is compressed, assumed
 
 
 @dataclasses.dataclass
@@ -60,7 +62,7 @@ def expected(path: Path, step: int, nodes: int, a_node: int, encode: float, deco
     engine = Engine(model, torch.device("cpu"), "fp32", "window", step)
     if device == "cuda":
         engine = SimpleNamespace(
-            device=torch.device("cuda"), block=16, latents=engine.latents, batch=4096, working_bytes=int
+            device=torch.device("cuda"), block=16, latents=engine.latents, batch=4096, at_once=lambda threads: 2
         )
     ranks = [
         RankResources(r, f"node{r // a_node}", r, device, device, 1, GB, 400 * GB, 200 * GB, 0, encode, decode)
@@ -77,12 +79,12 @@ def main() -> None:
     parser.add_argument("movie", type=Path)
     parser.add_argument("--step", type=int, default=8)
     parser.add_argument("--windows-per-second", type=float, default=3e5)
-    parser.add_argument("--decode", type=float, default=3e8)
+    parser.add_argument("--cores", type=int, default=8)
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     print("| ranks | start | staging | tiles | tiles expected | times one rank | times one rank, start to result |")
     print("|---|---|---|---|---|---|---|")
-    one = None
+    one: Run | None = None
     for ranks in (1, 2, 4):
         run = analyze(options.movie, options.step, ranks)
         one = one or run
@@ -94,6 +96,8 @@ def main() -> None:
             f"{e.tiles:.1f} s | {one.phases['tiles'] / run.phases['tiles']:.2f} | {single / total:.2f} |",
             flush=True,
         )
+    assert one is not None
+    print(f"\none core decodes {one.decode / 1e6:.0f} MB/s")
     print("\n| 8 nodes x 4 GPUs, 4096 x 4096 x 1000 | staging | tiles | ranks busy | saving | result | total |")
     print("|---|---|---|---|---|---|---|")
     for name, storage in (
@@ -104,7 +108,7 @@ def main() -> None:
             path = Path(folder, "large.h5")
             with h5py.File(path, "w") as file:
                 file.create_dataset("movie", (1000, 4096, 4096), "u2", **storage)
-            decode = options.decode if storage else 10 * options.decode
+            decode = options.cores * one.decode if storage else PLAIN
             e = expected(path, 8, 8, 4, options.windows_per_second, decode, "cuda")
         print(
             f"| {name} | {e.staging:.0f} s | {e.tiles:.0f} s | {e.busy:.0%} | {e.saving:.1f} s | {e.result:.1f} s | "

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from hrtemvae_hpc.distributed.plan import Plan, map_bytes
 from hrtemvae_hpc.distributed.resources import RankResources
 
-# Assumed, not measured: a disk and network of ordinary speed. The other rates are each rank's own, from its trial.
-SAVE_S = 2e-9  # a byte of maps: sent to rank 0 and written to its part file
-RESULT_S = 4e-9  # a byte of maps: read from there and written to the result
+# Measured once, on a local disk (benchmarks/RESULTS.md). The other rates are each rank's own, from its trial.
+SAVE_S = 4e-9  # a byte of maps: written to its part file
+RESULT_S = 1.5e-9  # a byte of maps: read from there and written to the result
 
 
 @dataclass(frozen=True)

@@ -74,19 +74,12 @@ class Worker:
         self.windows = 0  # encoded so far, by all threads, windows x frames
         self.activity = 0  # grows with every step, of reading too
         self._readers = ThreadPoolExecutor(threads, "read")
-        self._encoders = ThreadPoolExecutor(engine.at_once(threads), "encode", initializer=self._begin_thread)
+        self._encoders = ThreadPoolExecutor(engine.at_once(threads), "encode", initializer=engine.begin_thread)
         self.threads = threads
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._abandoned = False
         self._outcome: Finished | BaseException | None = None
-
-    def _begin_thread(self) -> None:
-        """Of a GPU, each thread has a stream: one's pixels are copied and its maps fetched while another's compute."""
-        torch.set_num_threads(1)
-        if self.engine.device.type == "cuda":
-            torch.cuda.set_device(self.engine.device)
-            torch.cuda.set_stream(torch.cuda.Stream(self.engine.device))  # type: ignore[no-untyped-call]
 
     def start(self, order: Order, tiling: Tiling) -> None:
         """Begin to carry out ``order``; ``tiling`` knows its tile."""

@@ -62,8 +62,17 @@ class Engine:
 
     def at_once(self, threads: int) -> int:
         """Blocks to encode at the same time on ``threads`` processors."""
-        # While a GPU works for one thread, the other prepares.
         return min(2, threads) if self.device.type == "cuda" else threads
+
+    def begin_thread(self) -> None:
+        """Prepare this thread, one of several that encode.
+
+        On a GPU it gets a stream of its own: while one computes, the other's pixels and maps are copied.
+        """
+        torch.set_num_threads(1)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            torch.cuda.set_stream(torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]
 
     def working_bytes(self, frames: int) -> int:
         """Bytes that encoding one block of ``frames`` frames takes, its latents included."""
