@@ -18,6 +18,7 @@ from hrtemvae_hpc.config import MovieSection, PreprocessSection
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.calibration import convert, spacing
 from hrtemvae_hpc.movie.movie import Movie
+from hrtemvae_hpc.movie.preview import first_and_last
 from hrtemvae_hpc.movie.tiles import TileReader
 
 PIXELS = drifting_pixels(6, 20, 30)
@@ -305,6 +306,36 @@ def break_chunk(path: Path, dataset: str, index: int) -> None:
     with path.open("r+b") as file:
         file.seek(chunk.byte_offset + 2)
         file.write(b"\xff" * (chunk.size - 2))
+
+
+@pytest.mark.parametrize("chunk", [(1, 20, 30), (6, 10, 10)])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_first_and_last_frame_that_can_be_decoded(tmp_path: Path, chunk: tuple, damaged: bool) -> None:
+    path = tmp_path / "movie.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("m", data=PIXELS, chunks=chunk, compression="gzip")
+    if damaged:
+        break_chunk(path, "m", 0)
+    with Movie(path) as movie:
+        reader = TileReader(movie, PreprocessSection(), False)
+        staged = reader.read(slice(0, 20), slice(0, 30), skip_bad_frames=True)
+        seen = [first_and_last(movie, pixels) for pixels in (None, staged)]
+    for images, binning, which in seen:
+        assert binning == 1
+        if damaged and chunk[0] == 6:
+            assert np.isnan(images).all()
+            continue
+        assert which == (int(damaged), 5)
+        np.testing.assert_array_equal(images, PIXELS[list(which)])
+
+
+def test_a_trial_counts_whole_chunks(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "movie.h5", "w") as file:
+        file.create_dataset("m", data=PIXELS, chunks=(6, 10, 10), compression="gzip")
+    with Movie(tmp_path / "movie.h5") as movie:
+        sample, decoded = TileReader(movie, PreprocessSection(), False).sample(slice(0, 12), slice(0, 8), 2)
+    np.testing.assert_array_equal(sample, PIXELS[:2, :12, :8])
+    assert decoded == 2 * 6 * 10 * 10 * PIXELS.itemsize
 
 
 def test_frames_that_can_not_be_decoded(tmp_path: Path) -> None:

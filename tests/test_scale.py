@@ -10,8 +10,11 @@ import pytest
 import torch
 from conftest import MAPS, TINY, Outcome, assert_refused, assert_same_maps, drifting_pixels, random_model, read_maps
 
+from hrtemvae_hpc.distributed import scale
+from hrtemvae_hpc.distributed.scale import lattice_period
 from hrtemvae_hpc.model.checkpoint import TrainedOn, save_model
-from hrtemvae_hpc.movie.resample import Resampler
+from hrtemvae_hpc.movie.movie import Movie
+from hrtemvae_hpc.movie.resample import Resampler, scaled_shape
 from hrtemvae_hpc.movie.write import write_movie
 
 
@@ -103,3 +106,22 @@ def test_frames_that_are_not_decoded_are_left_out_of_resampled_windows(
     outcome = hrtemvae("analyze", broken, *options, "-o", "maps.h5")
     assert outcome.code == 0, outcome.text
     assert (read_maps(tmp_path / "maps.h5")["valid_frames"] == 7).all()
+
+
+@pytest.mark.parametrize("factor", [None, 1.5])
+def test_where_a_frame_costs_much_a_few_windows_tell_its_period(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float | None
+) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.create_dataset("m", data=drifting_pixels(8, 320, 320), chunks=(8, 64, 64), compression="gzip")
+    with Movie(tmp_path / "m.h5") as movie:
+        resampler = Resampler(320, 320, scaled_shape(320, 320, factor)) if factor else None
+        period, share = lattice_period(movie, 32, resampler)
+        monkeypatch.setattr(scale, "_MUCH", (0.1, 0))
+        reads = []
+        read = movie.read
+        monkeypatch.setattr(movie, "read", lambda *region: reads.append(region) or read(*region))
+        few = lattice_period(movie, 32, resampler)
+    assert period == pytest.approx(7 * (factor or 1), rel=0.1)
+    assert few == pytest.approx((period, share), rel=0.1)
+    assert 10 <= len(reads) <= 16

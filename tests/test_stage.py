@@ -19,7 +19,7 @@ from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
 
-FRAMES, ROWS, COLUMNS = 12, 96, 120
+FRAMES, ROWS, COLUMNS = 12, 144, 120
 STORAGE = {
     "contiguous": {},
     "whole frames, gzip": {"chunks": (1, ROWS, COLUMNS), "compression": "gzip", "shuffle": True},

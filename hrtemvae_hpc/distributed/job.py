@@ -294,7 +294,8 @@ def _finished_tiles(parts: Parts, tiling: Tiling) -> Iterator[tuple[Rectangle, T
 
 
 def _result_info(job: Job, plan: Plan, coordinator: Coordinator, parts: Parts, seconds: float) -> ResultInfo:
-    movie, config, records = job.movie, job.config, coordinator.records
+    movie, config, records, worker = job.movie, job.config, coordinator.records, job.worker
+    staged = worker.stage.pixels if worker.stage and not worker.reader.filters else None
     decoded = sum(r.decoded_bytes for r in records)
     resumed = sum(plan.tiling.tiles[i].windows for i in coordinator.resumed) / (job.grid.rows * job.grid.columns)
     needed = plan.needed_bytes * (1 - resumed)
@@ -306,8 +307,8 @@ def _result_info(job: Job, plan: Plan, coordinator: Coordinator, parts: Parts, s
         origin=(movie.top, movie.left),
         pixel_size_nm=movie.pixel_size_nm,
         frame_time_s=movie.frame_time_s,
-        resampling=(job.worker.reader.shape[0] / movie.shape[1], job.worker.reader.shape[1] / movie.shape[2]),
-        preview=first_and_last(movie),
+        resampling=(worker.reader.shape[0] / movie.shape[1], worker.reader.shape[1] / movie.shape[2]),
+        preview=first_and_last(movie, staged),
         process={
             "program": "hrtemvae",
             "version": __version__,

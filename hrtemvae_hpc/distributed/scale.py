@@ -13,7 +13,9 @@ from hrtemvae_hpc.movie.tiles import TilePixels
 
 _ALIKE = 0.02  # relative difference of scales that is not worth resampling
 _FAR = 1.25  # ratio of scales above which a movie is said to lie outside a model's
-_LOOKED_AT = 512  # windows whose lattice period is measured
+_LOOKED_AT = 512  # windows whose lattice period is measured, and where the first frame costs much of the movie
+_LOOKED_AT_THERE = 16
+_MUCH = 0.1, 2**28  # share of the movie, and bytes, that are decoded for it
 _FEW = 0.05  # share of windows with fringes below which their period says nothing
 
 
@@ -58,14 +60,23 @@ def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tu
     The frame is resampled, but not filtered. (NaN, 0) where it can't be decoded.
     """
     rows, columns = resampler.shape if resampler else movie.shape[1:]
+    places = [
+        (slice(y, y + window), slice(x, x + window))
+        for y in range(0, rows - window + 1, window)
+        for x in range(0, columns - window + 1, window)
+    ]
+    frame = slice(0, movie.shape[1]), slice(0, movie.shape[2])
+    decoded = movie.decoded_bytes(*frame, slice(0, 1))
+    much = decoded > max(_MUCH[0] * movie.decoded_bytes(*frame), _MUCH[1])
+    some = places[:: -(-len(places) // (_LOOKED_AT_THERE if much else _LOOKED_AT))]
     try:
-        frame = movie.read(slice(0, 1), slice(0, movie.shape[1]), slice(0, movie.shape[2]))
+        if much:
+            patches = [_cut(movie, *_held(place, resampler), resampler).patch(*place)[0] for place in some]
+        else:
+            tile = _cut(movie, *frame, resampler)
+            patches = [tile.patch(*place)[0] for place in some]
     except OSError:
         return np.nan, 0.0
-    tile = TilePixels.of(frame, 0, 0, resampler)
-    places = [(y, x) for y in range(0, rows - window + 1, window) for x in range(0, columns - window + 1, window)]
-    some = places[:: -(-len(places) // _LOOKED_AT)]
-    patches = (tile.patch(slice(y, y + window), slice(x, x + window))[0] for y, x in some)
     finite = [torch.from_numpy(p.astype(np.float32)) for p in patches if np.isfinite(p).all()]
     if not finite:
         return np.nan, 0.0
@@ -73,6 +84,16 @@ def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tu
     strength, period = find_fringes(windows)
     shown = strength > FRINGE_THRESHOLD
     return float(period[shown].median()) if shown.any() else np.nan, float(shown.float().mean())
+
+
+def _held(place: tuple[slice, slice], resampler: Resampler | None) -> tuple[slice, slice]:
+    """The pixels of the movie that a window is made of."""
+    return (resampler.source(0, place[0]), resampler.source(1, place[1])) if resampler else place
+
+
+def _cut(movie: Movie, rows: slice, columns: slice, resampler: Resampler | None) -> TilePixels:
+    """Pixels of the first frame."""
+    return TilePixels.of(movie.read(slice(0, 1), rows, columns), rows.start, columns.start, resampler)
 
 
 def describe_scale(movie: Movie, model: Model, resampler: Resampler | None) -> tuple[str, list[str]]:

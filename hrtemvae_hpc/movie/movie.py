@@ -91,8 +91,12 @@ class Movie:
         return f"{self.path}, dataset {self.located.dataset}"
 
     def read(self, frames: slice, rows: slice, columns: slice) -> np.ndarray:
-        """Pixels [frames, rows, columns] in the machine's byte order; OSError when they can't be decoded."""
-        pixels = np.empty([s.stop - s.start for s in (frames, rows, columns)], self.dtype)
+        """Pixels [frames, rows, columns] in the machine's byte order; OSError when they can't be decoded.
+
+        ``frames`` may have a step.
+        """
+        count = len(range(frames.start, frames.stop, frames.step or 1))
+        pixels = np.empty((count, rows.stop - rows.start, columns.stop - columns.start), self.dtype)
         self.read_into(pixels, frames, rows, columns)
         return pixels
 
@@ -110,7 +114,7 @@ class Movie:
         """
         first, step = int(self.frame_indices[0]), self._frames.step
         selection = {
-            "t": slice(first + frames.start * step, first + (frames.stop - 1) * step + 1, step),
+            "t": slice(first + frames.start * step, first + (frames.stop - 1) * step + 1, step * (frames.step or 1)),
             "y": slice(self.top + rows.start, self.top + rows.stop),
             "x": slice(self.left + columns.start, self.left + columns.stop),
         }

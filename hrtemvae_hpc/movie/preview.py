@@ -3,25 +3,52 @@
 import numpy as np
 
 from hrtemvae_hpc.movie.movie import Movie
+from hrtemvae_hpc.movie.tiles import TilePixels
 
 _LARGEST_SIDE = 1024
 
 
-def first_and_last(movie: Movie) -> tuple[np.ndarray, int, tuple[int, int]]:
-    """The first and last frame that can be decoded [2, rows, columns] float32, pixels binned into one, and which."""
+def first_and_last(movie: Movie, staged: TilePixels | None) -> tuple[np.ndarray, int, tuple[int, int]]:
+    """The first and last frame that can be decoded [2, rows, columns] float32, pixels binned into one, and which.
+
+    They are taken from the ``staged`` movie where there is one.
+    """
     frames, height, width = movie.shape
     binning = -(-max(height, width) // _LARGEST_SIDE)
     rows, columns = height // binning, width // binning
+    ends = {} if staged else _both_at_once(movie)
     found, which = [], []
     for order in (range(frames), range(frames - 1, -1, -1)):
         image = np.full((rows, columns), np.nan, np.float32)
         for t in order:
-            try:
-                frame = movie.read(slice(t, t + 1), slice(0, rows * binning), slice(0, columns * binning))[0]
-            except OSError:
-                continue
-            image = frame.reshape(rows, binning, columns, binning).mean((1, 3), dtype=np.float64).astype(np.float32)
-            break
+            frame = ends[t] if t in ends else _frame(movie, staged, t)
+            if frame is not None:
+                pixels = frame[: rows * binning, : columns * binning].reshape(rows, binning, columns, binning)
+                image = pixels.mean((1, 3), dtype=np.float64).astype(np.float32)
+                break
         found.append(image)
         which.append(int(movie.frame_indices[t]))
     return np.stack(found), binning, (which[0], which[1])
+
+
+def _both_at_once(movie: Movie) -> dict[int, np.ndarray]:
+    """The first and the last frame: those of one chunk then cost it once. None of them where they can't be decoded."""
+    frames, height, width = movie.shape
+    try:
+        first, last = movie.read(slice(0, frames, frames - 1), slice(0, height), slice(0, width))
+    except OSError:
+        return {}
+    return {0: first, frames - 1: last}
+
+
+def _frame(movie: Movie, staged: TilePixels | None, t: int) -> np.ndarray | None:
+    """Frame ``t`` as it is stored, None where it can't be decoded."""
+    frame: np.ndarray
+    if staged:
+        frame = staged.pixels[t]
+        return None if staged.damaged[t] else frame
+    try:
+        (frame,) = movie.read(slice(t, t + 1), slice(0, movie.shape[1]), slice(0, movie.shape[2]))
+    except OSError:
+        return None
+    return frame

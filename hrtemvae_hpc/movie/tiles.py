@@ -201,7 +201,7 @@ class TileReader:
         except OSError:
             shape = (1, rows.stop - rows.start, columns.stop - columns.start)
             return np.random.default_rng(0).integers(0, 100, shape).repeat(count, 0).astype(self.dtype), 0
-        decoded = movie.decoded_bytes(read_rows, read_columns) // max(1, movie.shape[0] // first.stop)
+        decoded = movie.decoded_bytes(read_rows, read_columns, first)
         held_rows, held_columns = self.held(rows, columns)
         if self.whole_frames:
             pixels = np.stack([self._filter(frame)[held_rows, held_columns] for frame in pixels])
