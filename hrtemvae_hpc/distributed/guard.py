@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from hrtemvae_hpc.errors import RankFailed, Stopped
@@ -100,6 +101,13 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
         flush=True,
     )
     return RankFailed.exit_code
+
+
+def rank_age() -> float:
+    """Seconds since this rank, with its guardian, was started; those of loading the program among them."""
+    stat = Path("/proc", str(_guardian or os.getpid()), "stat").read_text()
+    started = int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")  # proc(5): ticks after the boot
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def rank_of_launcher() -> int:

@@ -14,7 +14,7 @@ from hrtemvae_hpc import __version__
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.distributed.claim import Claim
 from hrtemvae_hpc.distributed.coordinator import Coordinator, RankRecord, serve
-from hrtemvae_hpc.distributed.guard import StopRequest
+from hrtemvae_hpc.distributed.guard import StopRequest, rank_age
 from hrtemvae_hpc.distributed.parts import Parts, TileMaps
 from hrtemvae_hpc.distributed.plan import Plan, make_plan
 from hrtemvae_hpc.distributed.plan_text import describe_phases, describe_plan, describe_stages
@@ -26,7 +26,6 @@ from hrtemvae_hpc.distributed.resources import (
     device_name,
     image_in_use,
     node_free_bytes,
-    process_age,
     process_bytes,
 )
 from hrtemvae_hpc.distributed.scale import make_resampler
@@ -174,7 +173,7 @@ def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, rest
     Goes on with what an earlier, stopped run of the same analysis left behind, unless ``restart``.
     Raises InputError, Stopped or RankFailed; ranks other than 0 leave with the job's exit code.
     """
-    began = time.monotonic() - process_age()
+    began = time.monotonic() - rank_age()
 
     def check() -> None:
         _check_alone(path, config)

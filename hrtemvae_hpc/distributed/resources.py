@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -65,11 +64,6 @@ def compute_threads(world: World) -> int:
         threads = min(threads, int(given))
     torch.set_num_threads(1)
     return threads
-
-
-def process_age() -> float:
-    """Seconds since this process was started, those of loading the program among them."""
-    return time.time() - psutil.Process().create_time()
 
 
 def process_bytes() -> int:
