@@ -152,18 +152,19 @@ class Coordinator:
         return finished is not None
 
     def _finish(self, record: RankRecord, finished: Finished) -> None:
-        index = finished.order.first
-        if finished.maps is None:
-            self._staging[record.resources.host] -= 1
-            self.staged_at = time.monotonic()
-        else:
-            self.parts.save(self.tiling.tiles[index], finished.maps)
-            self._unfinished.discard(index)
-            record.tiles += 1
         record.decoded_bytes += finished.decoded_bytes
         for stage, seconds in finished.seconds.items():
             record.seconds[stage] += seconds
         record.order, record.ready = None, True
+        if finished.maps is None:
+            self._staging[record.resources.host] -= 1
+            self.staged_at = time.monotonic()
+            return
+        self._hand_out()  # the rank goes on while its tile is saved
+        index = finished.order.first
+        self.parts.save(self.tiling.tiles[index], finished.maps)
+        self._unfinished.discard(index)
+        record.tiles += 1
 
     def _hand_out(self) -> None:
         for record in self.records:
