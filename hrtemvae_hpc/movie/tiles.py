@@ -22,6 +22,7 @@ from hrtemvae_hpc.movie.preprocess import clip_outliers, low_pass
 from hrtemvae_hpc.movie.resample import Resampler
 
 _SLAB_BYTES = 64 * 2**20
+_REGION_BYTES = 2**24  # staged by one thread: small, because all of a node's threads share the movie
 
 
 @dataclass
@@ -168,7 +169,7 @@ class TileReader:
 
         Filling them one by one decodes every chunk once.
         """
-        return self.movie.regions(*self.held(rows, columns), _SLAB_BYTES, self.whole_frames)
+        return self.movie.regions(*self.held(rows, columns), _REGION_BYTES, self.whole_frames)
 
     def fill(self, tile: TilePixels, region: tuple[slice, slice, slice], skip_bad_frames: bool) -> int:
         """Fill in a region (frames, rows and columns of the movie) of ``tile``; returns the bytes decoded for it.
