@@ -62,6 +62,29 @@ def test_other_storage_is_left_to_hdf5(options) -> None:
         assert not decodes_outside(dataset)
 
 
+def test_numbers_that_hdf5_converts_are_left_to_it() -> None:
+    with h5py.File("movie", "w", driver="core", backing_store=False) as file:
+        twelve_bits = h5py.h5t.STD_U16LE.copy()
+        twelve_bits.set_precision(12)
+        options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        options.set_chunk((1, 256, 256))
+        options.set_deflate(4)
+        space = h5py.h5s.create_simple((1, 256, 256))
+        h5py.h5d.create(file.id, b"pixels", twelve_bits, space, options)
+        file["pixels"][...] = 7
+        assert file["pixels"].dtype == np.uint16
+        assert not decodes_outside(file["pixels"])
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "<i4", ">f4", "<f8", "f2"])
+def test_ordinary_numbers_are_decoded_outside(dtype: str) -> None:
+    with h5py.File("movie", "w", driver="core", backing_store=False) as file:
+        dataset = file.create_dataset(
+            "pixels", data=np.ones((1, 256, 256), dtype), compression="gzip", chunks=(1, 256, 256)
+        )
+        assert decodes_outside(dataset)
+
+
 def test_a_dataset_that_lacks_chunks_is_left_to_hdf5() -> None:
     with h5py.File("movie", "w", driver="core", backing_store=False) as file:
         dataset = file.create_dataset("pixels", (4, 256, 256), "u2", chunks=(1, 256, 256), compression="gzip")

@@ -16,10 +16,11 @@ from hrtemvae_hpc.config import MovieSection, PreprocessSection
 from hrtemvae_hpc.distributed.stage import open_stage
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.maps.result import open_result
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
 
-FRAMES, ROWS, COLUMNS = 12, 144, 120
+FRAMES, ROWS, COLUMNS = 12, 144, 125  # windows end at column 120
 STORAGE = {
     "contiguous": {},
     "whole frames, gzip": {"chunks": (1, ROWS, COLUMNS), "compression": "gzip", "shuffle": True},
@@ -61,11 +62,29 @@ def test_ranks_decode_every_chunk_once(
         assert 1 <= process["read_amplification"][()] <= 1.05
         # Each of several ranks has a tile, and most of them overlap.
         assert process["tiles"][()] >= (ranks or 1)
+    with open_result(tmp_path / "maps.h5") as result:
+        np.testing.assert_array_equal(result.preview, drifting_pixels(FRAMES, ROWS, COLUMNS)[[0, -1]])
     if not alone.exists():
         (tmp_path / "maps.h5").rename(alone)
     else:
         assert_same_maps(tmp_path / "maps.h5", alone)
     assert not [name for name in os.listdir("/dev/shm") if name.startswith("hrtemvae-")]
+
+
+def test_previews_are_those_of_the_movie_also_where_nothing_is_left_to_stage(
+    hrtemvae, tmp_path: Path, tiny_model_path: Path
+) -> None:
+    pixels = drifting_pixels(FRAMES, ROWS, ROWS)
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.create_dataset("movie", data=pixels, chunks=(FRAMES, 48, 48), compression="gzip")
+    for _ in range(2):
+        words = ("analyze", "m.h5", "--model", tiny_model_path, "--step", 4, "-o", "maps.h5", "--keep-parts")
+        outcome = hrtemvae(*words)
+        assert outcome.code == 0, outcome.text
+        assert "staged in each node's memory" in outcome.text
+        with open_result(tmp_path / "maps.h5") as result:
+            np.testing.assert_array_equal(result.preview, pixels[[0, -1]])
+        (tmp_path / "maps.h5").unlink()
 
 
 @given(

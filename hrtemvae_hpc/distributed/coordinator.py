@@ -73,6 +73,7 @@ class Coordinator:
         self._pending = deque(i for i in range(len(tiles)) if i not in self.resumed)
         self._unfinished = set(self._pending)
         regions = range(len(worker.regions) if worker.stage and self._pending else 0)
+        self._stages = len(regions) > 0
         self._unstaged = {r.host: deque(regions) for r in ranks}  # every node stages the movie for itself
         self._staging = Counter[str]()
         self.staged_at = self.done_at = time.monotonic()
@@ -80,6 +81,12 @@ class Coordinator:
         self._progress = Progress(
             sum(t.windows for t in tiles) * frames, "window", len(tiles), "tile", self._already, len(self.resumed)
         )
+
+    @property
+    def staged(self) -> bool:
+        """Whether this run has staged all of the movie on rank 0's node."""
+        host = self.records[0].resources.host
+        return self._stages and not self._unstaged[host] and not self._staging[host]
 
     @property
     def finished(self) -> int:

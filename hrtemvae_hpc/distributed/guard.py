@@ -105,7 +105,8 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
 
 def rank_age() -> float:
     """Seconds since this rank, with its guardian, was started; those of loading the program among them."""
-    stat = Path("/proc", str(_guardian or os.getpid()), "stat").read_text()
+    first = Path("/proc", str(_guardian), "stat")
+    stat = (first if first.exists() else Path("/proc/self/stat")).read_text()
     started = int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")  # proc(5): ticks after the boot
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 

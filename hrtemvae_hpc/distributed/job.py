@@ -294,7 +294,7 @@ def _finished_tiles(parts: Parts, tiling: Tiling) -> Iterator[tuple[Rectangle, T
 
 def _result_info(job: Job, plan: Plan, coordinator: Coordinator, parts: Parts, seconds: float) -> ResultInfo:
     movie, config, records, worker = job.movie, job.config, coordinator.records, job.worker
-    staged = worker.stage.pixels if worker.stage and not worker.reader.filters else None
+    staged = worker.stage.pixels if worker.stage and coordinator.staged and worker.stages_frames else None
     decoded = sum(r.decoded_bytes for r in records)
     resumed = sum(plan.tiling.tiles[i].windows for i in coordinator.resumed) / (job.grid.rows * job.grid.columns)
     needed = plan.needed_bytes * (1 - resumed)

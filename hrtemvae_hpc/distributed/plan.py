@@ -87,7 +87,8 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
     # Of staged pixels, in whole rows of frames: smaller than a page.
     block = batch * reader.dtype.itemsize + patch_bytes(reader, grid, engine.block)
     if engine.device.type == "cuda":
-        block += 8 * batch  # pinned; the rest is the device's memory
+        # Pinned, all batches at worst, as float64 at worst, in powers of two; the rest is the device's memory.
+        block += 16 * frames * grid.pixels(0, min(engine.block, grid.rows)).stop ** 2
     else:
         block += engine.working_bytes(frames) + over_time.working_bytes(frames, windows, engine.latents)
     return int(_MARGIN * engine.at_once(threads) * block)
@@ -103,8 +104,10 @@ def patch_bytes(reader: TileReader, grid: WindowGrid, block: int) -> int:
     return 8 * reader.movie.shape[0] * pixels
 
 
-def tile_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, tile: Rectangle, source: Source) -> int:
-    """Bytes of a tile's maps, and of its pixels and to read them where they are not staged."""
+def tile_bytes(
+    engine: Engine, reader: TileReader, grid: WindowGrid, tile: Rectangle, source: Source, threads: int
+) -> int:
+    """Bytes of a tile's maps, and of its pixels and to read them on ``threads`` where they are not staged."""
     # The finished maps are held, sent and written at the same time.
     maps = 3 * map_bytes(tile.windows, engine.latents)
     if source != "movie":
@@ -112,7 +115,7 @@ def tile_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, tile: Recta
     rows, columns = grid.pixels(tile.row0, tile.row1), grid.pixels(tile.column0, tile.column1)
     held_rows, held_columns = reader.held(rows, columns)
     pixels = (held_rows.stop - held_rows.start) * (held_columns.stop - held_columns.start) * reader.movie.shape[0]
-    return int(_MARGIN * (pixels * reader.dtype.itemsize + maps + reader.working_bytes(rows, columns)))
+    return int(_MARGIN * (pixels * reader.dtype.itemsize + maps + reader.working_bytes(rows, columns, threads)))
 
 
 def map_bytes(windows: int, latents: int) -> int:
@@ -153,7 +156,8 @@ def make_plan(
     working = {r.rank: working_bytes(engine, reader, grid, r.threads) for r in ranks}
     once, staged = decoded_bytes(reader, Tiling(grid, engine.block, grid.rows, grid.columns)), stage_bytes(reader)
     hosts = Counter(r.host for r in ranks)
-    filling = int(_MARGIN * max(r.threads for r in ranks) * reader.filling_bytes())
+    threads = max(r.threads for r in ranks)
+    filling = int(_MARGIN * threads * reader.filling_bytes())
 
     def room(source: Source) -> int:
         """Bytes that every rank has for a tile."""
@@ -166,12 +170,12 @@ def make_plan(
 
     candidates = [known] if known else _candidates(grid, engine.block)
     ways: dict[Source, list[Tiling]] = {
-        source: [t for t in candidates if tile_bytes(engine, reader, grid, t.largest, source) <= room(source)]
+        source: [t for t in candidates if tile_bytes(engine, reader, grid, t.largest, source, threads) <= room(source)]
         for source in get_args(Source)
     }
     if not any(ways.values()):
         tightest = min(ranks, key=lambda r: limits[r.rank] - r.used - working[r.rank])
-        smallest = min(tile_bytes(engine, reader, grid, t.largest, "movie") for t in candidates)
+        smallest = min(tile_bytes(engine, reader, grid, t.largest, "movie", threads) for t in candidates)
         need = 1.01 * (smallest + working[tightest.rank] + tightest.used)
         there = sum(r.host == tightest.host for r in ranks)
         other = "; --restart cuts the movie anew" if known else ", or shorten the movie with --frames"
@@ -199,7 +203,7 @@ def make_plan(
         source,
         0 if source == "movie" else staged,
         movie.shape[0],
-        tile_bytes(engine, reader, grid, best.largest, source),
+        tile_bytes(engine, reader, grid, best.largest, source, threads),
         max(working.values()) if source == "movie" else max(filling, *working.values()),
         decoded(source, best),
         movie.shape[0] * rows.stop * columns.stop * movie.dtype.itemsize,

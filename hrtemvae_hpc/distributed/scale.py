@@ -14,7 +14,7 @@ from hrtemvae_hpc.movie.tiles import TilePixels
 _ALIKE = 0.02  # relative difference of scales that is not worth resampling
 _FAR = 1.25  # ratio of scales above which a movie is said to lie outside a model's
 _LOOKED_AT = 512  # windows whose lattice period is measured, and where the first frame costs much of the movie
-_LOOKED_AT_THERE = 16
+_LOOKED_AT_THERE = 32
 _MUCH = 0.1, 2**28  # share of the movie, and bytes, that are decoded for it
 _FEW = 0.05  # share of windows with fringes below which their period says nothing
 
@@ -68,7 +68,8 @@ def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tu
     frame = slice(0, movie.shape[1]), slice(0, movie.shape[2])
     decoded = movie.decoded_bytes(*frame, slice(0, 1))
     much = decoded > max(_MUCH[0] * movie.decoded_bytes(*frame), _MUCH[1])
-    some = places[:: -(-len(places) // (_LOOKED_AT_THERE if much else _LOOKED_AT))]
+    count = _LOOKED_AT_THERE if much else _LOOKED_AT
+    some = [places[i] for i in np.random.default_rng(0).permutation(len(places))[:count]]
     try:
         if much:
             patches = [_cut(movie, *_held(place, resampler), resampler).patch(*place)[0] for place in some]

@@ -71,6 +71,8 @@ class Worker:
         self.skip_bad_frames = skip_bad_frames
         self.stage: Stage | None = None
         self.regions = reader.regions(grid.pixels(0, grid.rows), grid.pixels(0, grid.columns))
+        held = reader.held(grid.pixels(0, grid.rows), grid.pixels(0, grid.columns))
+        self.stages_frames = held == reader.frame and not reader.filters  # whole ones, as they are
         self.windows = 0  # encoded so far, by all threads, windows x frames
         self.activity = 0  # grows with every step, of reading too
         self._readers = ThreadPoolExecutor(threads, "read")
@@ -135,13 +137,26 @@ class Worker:
         spent, decoded = zip(*_on_threads(self._readers, fill, regions), strict=True)
         return Finished(order, {"read": sum(spent), "encode": 0.0, "statistics": 0.0}, sum(decoded))
 
+    def _read(self, rows: slice, columns: slice) -> TilePixels:
+        """A tile's pixels from the movie, slab by slab, on all threads where they can decode at the same time."""
+        tile = self.reader.empty_tile(rows, columns)
+
+        def fill(region: tuple[slice, slice, slice]) -> int:
+            self._check()
+            return self.reader.fill(tile, region, self.skip_bad_frames)
+
+        regions = self.reader.slabs(rows, columns)
+        parallel = self.reader.movie.decodes_in_parallel
+        tile.decoded_bytes = sum(_on_threads(self._readers, fill, regions) if parallel else map(fill, regions))
+        return tile
+
     def _compute(self, order: Order, tiling: Tiling) -> Finished:
         tile = tiling.tiles[order.first]
         began = time.monotonic()
         rows = self.grid.pixels(tile.row0, tile.row1)
         columns = self.grid.pixels(tile.column0, tile.column1)
         staged = self.stage and self.stage.pixels
-        pixels = staged or self.reader.read(rows, columns, self.skip_bad_frames, self._check)
+        pixels = staged or self._read(rows, columns)
         seconds = {"read": time.monotonic() - began, "encode": 0.0, "statistics": 0.0}
         done = TileMaps(
             np.empty((len(MAPS), self.engine.latents, *tile.shape), np.float32),
@@ -202,9 +217,11 @@ class Worker:
         def encode() -> int:
             return self.engine.encode(pixels, readable, frame_range)[1].numel()
 
-        self._encoders.submit(encode).result()  # the first call pays for setting up
+        each = range(self.engine.at_once(self.threads))
+        self._encoders.submit(encode).result()  # the first call pays for setting up, and that of each thread
+        _on_threads(self._encoders, lambda _: encode(), each)
         began = time.monotonic()
-        windows = sum(_on_threads(self._encoders, lambda _: encode(), range(self.engine.at_once(self.threads))))
+        windows = sum(_on_threads(self._encoders, lambda _: encode(), each))
         return windows / max(time.monotonic() - began, 1e-6), decode_rate
 
 

@@ -15,7 +15,7 @@ from hrtemvae_hpc import __version__
 from hrtemvae_hpc.distributed.guard import rank_of_launcher
 from hrtemvae_hpc.distributed.resources import bind_device, device_name, node_free_bytes
 from hrtemvae_hpc.distributed.world import World, join_world
-from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.errors import HrtemvaeError, InputError
 from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, load_model
 from hrtemvae_hpc.movie import hdf5_check
 from hrtemvae_hpc.windows.engine import Engine
@@ -115,7 +115,7 @@ def _mpi(world: World) -> Check:
 def _look_around(world: World) -> Place:
     try:
         device = _usable(bind_device(world))
-    except (RuntimeError, ImportError) as error:
+    except (RuntimeError, ImportError, HrtemvaeError) as error:
         device = f"unusable ({' '.join(str(error).split())})"
     checks = [check(world) for check in (_driver, _memory, _shared_memory, _binds, _hdf5, *_folders())]
     return Place(world.rank, socket.gethostname(), device, len(os.sched_getaffinity(0)), checks)

@@ -29,8 +29,13 @@ def decodes_outside(dataset: h5py.Dataset) -> bool:
         return False
     if math.prod(dataset.chunks) * dataset.dtype.itemsize < _LEAST_BYTES:
         return False
+    if not dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype)):  # HDF5 converts, say 12 bits of 16
+        return False
     count = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-    return bool(dataset.id.get_num_chunks() == count)
+    try:
+        return bool(dataset.id.get_num_chunks() == count)
+    except (OSError, RuntimeError):  # the index of chunks is damaged
+        return False
 
 
 def read_chunks(dataset: h5py.Dataset, selection: tuple[slice, ...], target: np.ndarray) -> None:
@@ -42,9 +47,10 @@ def read_chunks(dataset: h5py.Dataset, selection: tuple[slice, ...], target: np.
     axes = [
         _parts(range(s.start, s.stop, s.step or 1), depth) for s, depth in zip(selection, dataset.chunks, strict=True)
     ]
+    filters = filters_of(dataset)
     for parts in product(*axes):
         offset, own, within = zip(*parts, strict=True)
-        target[own] = _chunk(dataset, offset)[within]
+        target[own] = _chunk(dataset, filters, offset)[within]
 
 
 def _parts(span: range, depth: int) -> list[tuple[int, slice, slice]]:
@@ -58,18 +64,18 @@ def _parts(span: range, depth: int) -> list[tuple[int, slice, slice]]:
     return parts
 
 
-def _chunk(dataset: h5py.Dataset, offset: tuple[int, ...]) -> np.ndarray:
+def _chunk(dataset: h5py.Dataset, filters: tuple[int, ...], offset: tuple[int, ...]) -> np.ndarray:
     """The whole chunk at ``offset``, also where it reaches beyond the dataset."""
+    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
     try:
         skipped, raw = dataset.id.read_direct_chunk(offset)
-        filters = [code for i, code in enumerate(filters_of(dataset)) if not skipped >> i & 1]
-        raw = isal_zlib.decompress(raw) if _GZIP in filters else raw
-    except (OSError, isal_zlib.error):  # type: ignore[misc]  # isal's stub has an instance there
+        applied = [code for i, code in enumerate(filters) if not skipped >> i & 1]
+        raw = isal_zlib.decompress(raw, bufsize=size) if _GZIP in applied else raw
+    except (OSError, RuntimeError, isal_zlib.error):  # type: ignore[misc]  # isal's stub has an instance there
         return _left_to_hdf5(dataset, offset)
-    expected = math.prod(dataset.chunks) * dataset.dtype.itemsize
-    if len(raw) != expected:
-        raise OSError(f"a chunk can't be read: it has {len(raw)} bytes instead of {expected}")
-    pixels: np.ndarray = _in_order(np.frombuffer(raw, np.uint8), filters, dataset.dtype).reshape(dataset.chunks)
+    if len(raw) != size:
+        raise OSError(f"a chunk can't be read: it has {len(raw)} bytes instead of {size}")
+    pixels: np.ndarray = _in_order(np.frombuffer(raw, np.uint8), applied, dataset.dtype).reshape(dataset.chunks)
     return pixels
 
 

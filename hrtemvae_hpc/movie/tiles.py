@@ -9,7 +9,6 @@ made of, and is resampled patch by patch, so that a patch has the same values in
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,6 +106,11 @@ class TileReader:
         """Rows and columns of a frame that windows are laid over."""
         return self.movie.shape[1:] if self.resampler is None else self.resampler.shape
 
+    @property
+    def frame(self) -> tuple[slice, slice]:
+        """Rows and columns of a whole frame of the movie."""
+        return slice(0, self.movie.shape[1]), slice(0, self.movie.shape[2])
+
     def held(self, rows: slice, columns: slice) -> tuple[slice, slice]:
         """The movie's pixels that a tile holds for its rows and columns."""
         if self.resampler is None:
@@ -116,15 +120,15 @@ class TileReader:
     def spans(self, rows: slice, columns: slice) -> tuple[slice, slice]:
         """The movie's pixels that are read for a tile's rows and columns."""
         if self.whole_frames:
-            return slice(0, self.movie.shape[1]), slice(0, self.movie.shape[2])
+            return self.frame
         return self.held(rows, columns)
 
-    def working_bytes(self, rows: slice, columns: slice) -> int:
-        """Bytes that reading a tile needs beside the tile itself."""
+    def working_bytes(self, rows: slice, columns: slice, threads: int) -> int:
+        """Bytes that reading a tile on ``threads`` needs beside the tile itself."""
         frame = self._frame_pixels(rows, columns)
         depth = self.movie.storage.chunk[0] if self.movie.storage.chunk else 1
         longest = min(self.movie.shape[0], max(depth, _SLAB_BYTES // (frame * self.movie.dtype.itemsize)))
-        return self._reading_bytes(longest, frame)
+        return self._reading_bytes(longest, frame) * (threads if self.movie.decodes_in_parallel else 1)
 
     def filling_bytes(self) -> int:
         """Bytes that filling in one region needs, the pixels filled in among them."""
@@ -146,22 +150,26 @@ class TileReader:
         pixels: int = (read_rows.stop - read_rows.start) * (read_columns.stop - read_columns.start)
         return pixels
 
-    def read(
-        self, rows: slice, columns: slice, skip_bad_frames: bool, check: Callable[[], None] = lambda: None
-    ) -> TilePixels:
-        """The tile ``rows`` x ``columns``; ``check`` is called between slabs and may raise.
+    def empty_tile(self, rows: slice, columns: slice) -> TilePixels:
+        """The tile ``rows`` x ``columns``, to be filled in slab by slab."""
+        rows, columns = self.held(rows, columns)
+        shape = (self.movie.shape[0], rows.stop - rows.start, columns.stop - columns.start)
+        tile = TilePixels.of(np.empty(shape, self.dtype), rows.start, columns.start, self.resampler)
+        tile.frame_range = np.empty((shape[0], 2)) if self.frame_scaling else None
+        return tile
+
+    def slabs(self, rows: slice, columns: slice) -> list[tuple[slice, slice, slice]]:
+        """The regions (frames, rows and columns of the movie) that a tile is filled in by."""
+        frame_bytes = self._frame_pixels(rows, columns) * self.movie.dtype.itemsize
+        return [(slab, *self.held(rows, columns)) for slab in self.movie.frames_a_slab(frame_bytes, _SLAB_BYTES)]
+
+    def read(self, rows: slice, columns: slice, skip_bad_frames: bool) -> TilePixels:
+        """The tile ``rows`` x ``columns``.
 
         Raises InputError at frames that can't be decoded, unless ``skip_bad_frames``.
         """
-        movie = self.movie
-        frame_bytes = self._frame_pixels(rows, columns) * movie.dtype.itemsize
-        rows, columns = self.held(rows, columns)
-        shape = (movie.shape[0], rows.stop - rows.start, columns.stop - columns.start)
-        tile = TilePixels.of(np.empty(shape, self.dtype), rows.start, columns.start, self.resampler)
-        tile.frame_range = np.empty((shape[0], 2)) if self.frame_scaling else None
-        for slab in movie.frames_a_slab(frame_bytes, _SLAB_BYTES):
-            check()
-            tile.decoded_bytes += self.fill(tile, (slab, rows, columns), skip_bad_frames)
+        tile = self.empty_tile(rows, columns)
+        tile.decoded_bytes = sum(self.fill(tile, slab, skip_bad_frames) for slab in self.slabs(rows, columns))
         return tile
 
     def regions(self, rows: slice, columns: slice) -> list[tuple[slice, slice, slice]]:
@@ -185,7 +193,7 @@ class TileReader:
                 "copy the movie again, or leave such frames out with --on-bad-frame skip."
             )
         if self.whole_frames:
-            rows, columns = slice(0, self.movie.shape[1]), slice(0, self.movie.shape[2])
+            rows, columns = self.frame
         return self.movie.decoded_bytes(rows, columns, slab)
 
     def sample(self, rows: slice, columns: slice, frames: int) -> tuple[np.ndarray, int]:
@@ -216,7 +224,7 @@ class TileReader:
             if not self.whole_frames:
                 self.movie.read_into(tile.pixels, slab, rows, columns, (slab, y, x))
                 return
-            pixels = self.movie.read(slab, slice(0, self.movie.shape[1]), slice(0, self.movie.shape[2]))
+            pixels = self.movie.read(slab, *self.frame)
         except OSError:
             if slab.stop - slab.start > 1:
                 for t in range(slab.start, slab.stop):

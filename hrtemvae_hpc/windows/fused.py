@@ -3,14 +3,13 @@
 Overlapping windows don't share their convolution here. An output costs kernel^2 multiplications, which a GPU does while
 it writes the output before; to read a shared convolution instead would move twice the bytes. So each program computes
 some outputs of one window with all their channels, as they are defined: pixels are scaled where they are read, "same"
-padding is a mask, and nothing but the pixels and the result passes over memory. All arithmetic is in float32, whatever
-the type of the result.
+padding is a mask, and nothing but the pixels and the result passes over memory. Pixels are scaled in their own type,
+all other arithmetic is in float32, whatever the type of the result.
 
 The pixels stay in the caches: neighbouring outputs share them, and neighbouring windows most of them.
 """
 
 import math
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,14 +68,15 @@ class FusedFirstLayer:
         sizes = (*frames.shape[1:], low.shape[1], across, self._step, self._window, size)
         try:
             _first_layer[grid](*pixels, *self._numbers, out, *sizes, **self._fixed, num_warps=_WARPS)
-        except (OSError, subprocess.SubprocessError) as error:
+        except Exception as error:  # Triton's have no base in common
             raise RuntimeError(
-                f"Triton can't compile the first layer ({error}): it needs a C compiler and Python's headers"
+                f"Triton can't compile or start the first layer ({type(error).__name__}: {error}); it needs a C "
+                "compiler, Python's headers, the GPU's driver, and a folder for its cache (TRITON_CACHE_DIR)"
             ) from error
         yield out.permute(0, 3, 1, 2)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows", "columns", "windows", "across"])  # type: ignore[untyped-decorator]
 def _first_layer(  # type: ignore[no-untyped-def]
     frames, low, high, taps, bias, gain, shift, out, rows, columns, windows, across, step, window, size,
     before: tl.constexpr, stride: tl.constexpr, kernel: tl.constexpr, channels: tl.constexpr, lanes: tl.constexpr,
