@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import psutil
 import pytest
+import torch
 from conftest import MAPS, assert_refused, assert_same_maps, command_line, drifting_pixels, environment, read_maps
 from test_engine import plain_latents
 from test_movie import break_chunk
@@ -311,3 +312,25 @@ def test_memory_of_each_rank_stays_under_its_bound(
     peaks = [int(line.split()[1]) for line in told.splitlines() if line.startswith("peak")]
     assert len(peaks) == 2
     assert max(peaks) < bound
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+@pytest.mark.parametrize("scaling", ["window", "frame"])
+def test_on_a_gpu_threads_and_ranks_do_not_change_the_maps(
+    hrtemvae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scaling: str
+) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        pixels = drifting_pixels(40, 300, 340)
+        file.create_dataset("m", data=pixels, chunks=(1, 300, 340), compression="gzip")
+    command = ("analyze", "m.h5", "--scaling", scaling)
+    for name, ranks, threads in (("one.h5", None, 1), ("two.h5", None, 2), ("ranks.h5", 2, 2)):
+        outcome = hrtemvae(*command, "-o", name, ranks=ranks, threads=threads)
+        assert outcome.code == 0, outcome.text
+        assert "cuda:0" in outcome.text
+        assert_same_maps(tmp_path / "one.h5", tmp_path / name)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert hrtemvae(*command, "-o", "cpu.h5", threads=2).code == 0
+    gpu, cpu = read_maps(tmp_path / "one.h5"), read_maps(tmp_path / "cpu.h5")
+    for name in MAPS:
+        assert np.linalg.norm(gpu[name] - cpu[name]) < 1e-3 * np.linalg.norm(cpu[name]), name
