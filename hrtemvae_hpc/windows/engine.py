@@ -23,6 +23,7 @@ Precision = Literal["fp32", "tf32", "bf16"]
 # convolutions that are shared.
 _BLOCK = {("cpu", "window"): 4, ("cpu", "frame"): 16, ("cuda", "window"): 16, ("cuda", "frame"): 16}
 _BATCH = {("cpu", "window"): 256, ("cpu", "frame"): 2048, ("cuda", "window"): 4096, ("cuda", "frame"): 4096}
+_IN_CACHE = 3  # convolutions that some windows go through before the next ones do; the later ones take a whole batch
 
 
 class FirstLayer(Protocol):
@@ -126,8 +127,9 @@ class Engine:
     def _encode_by_window(self, patch: Tensor, low: Tensor, high: Tensor, _: Tensor) -> Tensor:
         """Latents [frames * windows, latents] of all windows of ``patch`` [frames, rows, columns]."""
         encoder = self._encoder
-        second = [encoder.layers(first, 1, 2) for first in self._first.windows(patch, low, high)]
-        mean: Tensor = encoder.mean(encoder.hidden(torch.cat(second), 2)).float()
+        parts = [encoder.layers(first, 1, _IN_CACHE) for first in self._first.windows(patch, low, high)]
+        together = torch.cat(parts) if len(parts) > 1 else parts[0]
+        mean: Tensor = encoder.mean(encoder.hidden(together, _IN_CACHE)).float()
         return mean
 
     def _encode_by_frame(self, patch: Tensor, low: Tensor, high: Tensor, valid: Tensor) -> Tensor:
