@@ -1,5 +1,6 @@
 """Chunks decoded outside of HDF5, against HDF5's own reading."""
 
+import re
 import zlib
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrtemvae_hpc.config import MovieSection
+from hrtemvae_hpc.config import MovieSection, PreprocessSection
 from hrtemvae_hpc.movie.chunks import decodes_outside, read_chunks
 from hrtemvae_hpc.movie.movie import Movie
+from hrtemvae_hpc.movie.tiles import TileReader
 
 
 @st.composite
@@ -120,6 +122,20 @@ def test_a_damaged_chunk_is_an_error(damage: bytes) -> None:
         assert (found == 1).all()
         with pytest.raises(OSError, match="read"):
             read_chunks(dataset, (slice(1, 2), slice(0, 8), slice(0, 8)), found)
+
+
+def test_a_damaged_index_of_chunks_costs_the_frames_below_it(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).poisson(100, (200, 128, 128)).astype("u2")
+    path = tmp_path / "movie.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("movie", data=pixels, chunks=(1, 128, 128), compression="gzip")
+    stored = path.read_bytes()
+    leaf = max(m.start() for m in re.finditer(rb"TREE\x01\x00", stored))  # the last node of the index
+    path.write_bytes(stored[:leaf] + b"gone" + stored[leaf + 4 :])
+    with Movie(path) as movie:
+        tile = TileReader(movie, PreprocessSection(), False).read(slice(0, 64), slice(0, 64), skip_bad_frames=True)
+    assert 0 < tile.damaged.sum() < 100
+    np.testing.assert_array_equal(tile.pixels[~tile.damaged], pixels[~tile.damaged, :64, :64])
 
 
 @pytest.mark.parametrize("axes", ["tyx", "yxt", "xty"])
