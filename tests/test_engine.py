@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, random_model
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_network import plain_encoder
 
@@ -111,6 +111,7 @@ def test_the_shared_first_layer_is_the_plain_one(
 
 
 @settings(max_examples=60, deadline=None)
+@example(14, 4, 1, 1, (12, 19), [3, 1, 1], "none", torch.float32)
 @given(
     window=st.integers(4, 40),
     kernel=st.integers(1, 7),
@@ -131,12 +132,13 @@ def test_shared_convolutions_are_the_plain_ones(
     random = torch.Generator().manual_seed(0)
     frames = torch.rand(2, window + extra[0], window + extra[1], generator=random).to(dtype)
     cut = frames.unfold(1, window, step).unfold(2, window, step).reshape(-1, 1, window, window)
-    plain = encoder.float().layers(cut.float(), 0, len(channels))
+    layers = [encoder.float().layers(cut.float(), 0, count) for count in range(1, len(channels) + 1)]
+    plain, largest = layers[-1], max(float(layer.abs().max()) for layer in layers)  # what is small may be a difference
     with torch.inference_mode():
         shared = SharedConvolutions(encoder.to(dtype), step).windows(frames)
     assert shared.dtype == dtype
     tolerance = 1e-5 if dtype == torch.float32 else 2**-6 * len(channels)
-    torch.testing.assert_close(shared.float(), plain, rtol=0, atol=tolerance * float(plain.abs().max()))
+    torch.testing.assert_close(shared.float(), plain, rtol=0, atol=tolerance * largest)
 
 
 def test_a_faint_window_beside_a_dark_pixel(tiny_model: Model) -> None:
@@ -198,7 +200,6 @@ def test_a_network_that_overflows_is_told(tiny_model: Model) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("tf32", 5e-3), ("bf16", 0.05)])
 def test_gpu_agrees_with_cpu(precision: str, tolerance: float) -> None:
     pixels = np.random.default_rng(0).integers(0, 1000, (6, 120, 120)).astype("u2")
