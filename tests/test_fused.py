@@ -100,7 +100,6 @@ def test_the_kernel_compiles_for_gpus(target, pixels, result) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 @pytest.mark.parametrize("normalization", ["none", "before_activation", "after_activation"])
 @pytest.mark.parametrize("pixels", [(torch.float32, 0.0), (torch.float64, 1e9)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -320,7 +320,6 @@ def test_schedules() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 def test_on_a_gpu_a_seed_decides_the_model(segments: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     trained = []
     for _ in range(2):

@@ -14,7 +14,7 @@ import torch
 from hrtemvae_hpc.distributed.guard import doing
 from hrtemvae_hpc.distributed.parts import TileMaps
 from hrtemvae_hpc.distributed.stage import Stage
-from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
+from hrtemvae_hpc.movie.tiles import Region, TilePixels, TileReader
 from hrtemvae_hpc.statistics.over_time import MAPS, series_statistics
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
@@ -127,7 +127,7 @@ class Worker:
         assert self.stage is not None
         pixels = self.stage.pixels
 
-        def fill(region: tuple[slice, slice, slice]) -> tuple[float, int]:
+        def fill(region: Region) -> tuple[float, int]:
             began = time.monotonic()
             decoded = self.reader.fill(pixels, region, self.skip_bad_frames)
             self._check()
@@ -137,18 +137,15 @@ class Worker:
         spent, decoded = zip(*_on_threads(self._readers, fill, regions), strict=True)
         return Finished(order, {"read": sum(spent), "encode": 0.0, "statistics": 0.0}, sum(decoded))
 
-    def _read(self, rows: slice, columns: slice) -> TilePixels:
-        """A tile's pixels from the movie, slab by slab, on all threads where they can decode at the same time."""
-        tile = self.reader.empty_tile(rows, columns)
+    def _each(self, fill: Callable[[Region], int], slabs: Iterable[Region]) -> Iterable[int]:
+        """``fill`` of each slab, on all threads where they can decode at the same time."""
 
-        def fill(region: tuple[slice, slice, slice]) -> int:
+        def checked(slab: Region) -> int:
             self._check()
-            return self.reader.fill(tile, region, self.skip_bad_frames)
+            return fill(slab)
 
-        regions = self.reader.slabs(rows, columns)
         parallel = self.reader.movie.decodes_in_parallel
-        tile.decoded_bytes = sum(_on_threads(self._readers, fill, regions) if parallel else map(fill, regions))
-        return tile
+        return _on_threads(self._readers, checked, slabs) if parallel else map(checked, slabs)
 
     def _compute(self, order: Order, tiling: Tiling) -> Finished:
         tile = tiling.tiles[order.first]
@@ -156,7 +153,7 @@ class Worker:
         rows = self.grid.pixels(tile.row0, tile.row1)
         columns = self.grid.pixels(tile.column0, tile.column1)
         staged = self.stage and self.stage.pixels
-        pixels = staged or self._read(rows, columns)
+        pixels = staged or self.reader.read(rows, columns, self.skip_bad_frames, self._each)
         seconds = {"read": time.monotonic() - began, "encode": 0.0, "statistics": 0.0}
         done = TileMaps(
             np.empty((len(MAPS), self.engine.latents, *tile.shape), np.float32),

@@ -9,6 +9,7 @@ made of, and is resampled patch by patch, so that a patch has the same values in
 """
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.preprocess import clip_outliers, low_pass
 from hrtemvae_hpc.movie.resample import Resampler
+
+Region = tuple[slice, slice, slice]  # frames, rows and columns of a movie
 
 _SLAB_BYTES = 64 * 2**20
 _REGION_BYTES = 2**24  # staged by one thread: small, because all of a node's threads share the movie
@@ -150,36 +153,34 @@ class TileReader:
         pixels: int = (read_rows.stop - read_rows.start) * (read_columns.stop - read_columns.start)
         return pixels
 
-    def empty_tile(self, rows: slice, columns: slice) -> TilePixels:
-        """The tile ``rows`` x ``columns``, to be filled in slab by slab."""
+    def read(
+        self,
+        rows: slice,
+        columns: slice,
+        skip_bad_frames: bool,
+        each: Callable[[Callable[[Region], int], Iterable[Region]], Iterable[int]] = map,
+    ) -> TilePixels:
+        """The tile ``rows`` x ``columns``; ``each`` fills it in slab by slab, like ``map``, and may raise.
+
+        Raises InputError at frames that can't be decoded, unless ``skip_bad_frames``.
+        """
+        frame_bytes = self._frame_pixels(rows, columns) * self.movie.dtype.itemsize
         rows, columns = self.held(rows, columns)
         shape = (self.movie.shape[0], rows.stop - rows.start, columns.stop - columns.start)
         tile = TilePixels.of(np.empty(shape, self.dtype), rows.start, columns.start, self.resampler)
         tile.frame_range = np.empty((shape[0], 2)) if self.frame_scaling else None
+        slabs = [(frames, rows, columns) for frames in self.movie.frames_a_slab(frame_bytes, _SLAB_BYTES)]
+        tile.decoded_bytes = sum(each(lambda slab: self.fill(tile, slab, skip_bad_frames), slabs))
         return tile
 
-    def slabs(self, rows: slice, columns: slice) -> list[tuple[slice, slice, slice]]:
-        """The regions (frames, rows and columns of the movie) that a tile is filled in by."""
-        frame_bytes = self._frame_pixels(rows, columns) * self.movie.dtype.itemsize
-        return [(slab, *self.held(rows, columns)) for slab in self.movie.frames_a_slab(frame_bytes, _SLAB_BYTES)]
-
-    def read(self, rows: slice, columns: slice, skip_bad_frames: bool) -> TilePixels:
-        """The tile ``rows`` x ``columns``.
-
-        Raises InputError at frames that can't be decoded, unless ``skip_bad_frames``.
-        """
-        tile = self.empty_tile(rows, columns)
-        tile.decoded_bytes = sum(self.fill(tile, slab, skip_bad_frames) for slab in self.slabs(rows, columns))
-        return tile
-
-    def regions(self, rows: slice, columns: slice) -> list[tuple[slice, slice, slice]]:
+    def regions(self, rows: slice, columns: slice) -> list[Region]:
         """Frames, rows and columns of the movie, region by region, that windows of ``rows`` x ``columns`` are cut from.
 
         Filling them one by one decodes every chunk once.
         """
         return self.movie.regions(*self.held(rows, columns), _REGION_BYTES, self.whole_frames)
 
-    def fill(self, tile: TilePixels, region: tuple[slice, slice, slice], skip_bad_frames: bool) -> int:
+    def fill(self, tile: TilePixels, region: Region, skip_bad_frames: bool) -> int:
         """Fill in a region (frames, rows and columns of the movie) of ``tile``; returns the bytes decoded for it.
 
         Raises InputError at frames that can't be decoded, unless ``skip_bad_frames``.
