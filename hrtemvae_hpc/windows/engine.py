@@ -11,7 +11,7 @@ from torch import Tensor
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.checkpoint import Model, Scaling
 from hrtemvae_hpc.model.network import Encoder
-from hrtemvae_hpc.windows.dense import Dense
+from hrtemvae_hpc.windows.packed import PackedLayers, can_pack
 from hrtemvae_hpc.windows.plain import PlainFirstLayer
 from hrtemvae_hpc.windows.shared import SharedFirstLayer
 from hrtemvae_hpc.windows.shared_frame import SharedConvolutions
@@ -47,9 +47,10 @@ class Engine:
         self.block = _BLOCK[device.type, scaling]
         self.batch = _BATCH[device.type, scaling]
         self._architecture = model.architecture
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        dtype = self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._encoder = copy.deepcopy(model.encoder).to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._encoder.dense = Dense(self._encoder.dense)
+        weight: Tensor = self._encoder.conv[0].weight
+        self._layers = PackedLayers(self._encoder) if can_pack(weight) else self._encoder
         if scaling == "frame":
             self._convolutions = SharedConvolutions(self._encoder, step)
         else:
@@ -126,19 +127,20 @@ class Engine:
 
     def _encode_by_window(self, patch: Tensor, low: Tensor, high: Tensor, _: Tensor) -> Tensor:
         """Latents [frames * windows, latents] of all windows of ``patch`` [frames, rows, columns]."""
-        encoder = self._encoder
-        parts = [encoder.layers(first, 1, _IN_CACHE) for first in self._first.windows(patch, low, high)]
+        network = self._layers
+        parts = [network.layers(first, 1, _IN_CACHE) for first in self._first.windows(patch, low, high)]
         together = torch.cat(parts) if len(parts) > 1 else parts[0]
-        mean: Tensor = encoder.mean(encoder.hidden(together, _IN_CACHE)).float()
+        mean: Tensor = network.mean(network.hidden(together, _IN_CACHE)).float()
         return mean
 
     def _encode_by_frame(self, patch: Tensor, low: Tensor, high: Tensor, valid: Tensor) -> Tensor:
         """The same, where the ``valid`` windows of a frame have one scale."""
-        encoder = self._encoder
+        network = self._layers
         first = valid.int().argmax(1, keepdim=True)
         low, high = (b.gather(1, first)[..., None] for b in (low, high))
-        scaled = ((patch - low) / (high - low)).to(encoder.conv[0].weight.dtype)
-        mean: Tensor = encoder.mean(encoder.hidden(self._convolutions.windows(scaled), len(encoder.conv))).float()
+        scaled = ((patch - low) / (high - low)).to(self._dtype)
+        convolved = self._convolutions.windows(scaled)
+        mean: Tensor = network.mean(network.hidden(convolved, len(self._architecture.channels))).float()
         return mean
 
     def _bounds(self, pixels: np.ndarray, limits: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from hrtemvae_hpc.model.architecture import same_padding
 from hrtemvae_hpc.model.network import Encoder
-from hrtemvae_hpc.windows.dense import dense
+from hrtemvae_hpc.windows.packed import dense
 
 _INNER = -1
 Maps = dict[tuple[int, int], Tensor]  # by kind along y and x: _INNER, or the number of an output at the border
