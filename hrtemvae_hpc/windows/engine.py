@@ -155,20 +155,19 @@ class Engine:
         host = torch.empty(pixels.shape, dtype=torch.float64 if wide else torch.float32, pin_memory=pinned)
         host.numpy()[...] = pixels
         patch = host.to(self.device, non_blocking=True)
-        finite = torch.isfinite(patch)
         if self.scaling == "frame":
             if limits is None:
                 raise ValueError("scaling by frame needs the range of each frame")
-            valid = _largest((~finite).float(), self.window, self.step) == 0
+            valid = _largest((~torch.isfinite(patch)).float(), self.window, self.step) == 0
             low, high = (b[:, None].expand_as(valid) for b in limits.to(patch).unbind(1))
         else:
             low, high = -_largest(-patch, self.window, self.step), _largest(patch, self.window, self.step)
             valid = torch.isfinite(low) & torch.isfinite(high)  # NaN and infinity reach the minimum or maximum
         valid &= high > low
-        patch = torch.where(finite, patch, torch.inf)
+        patch = patch.nan_to_num(torch.inf, torch.inf, torch.inf)
         level = patch.amin((1, 2))
         level = torch.where(torch.isfinite(level), level, 0)[:, None]
-        patch = torch.where(finite, patch - level[..., None], 0)
+        patch = (patch - level[..., None]).nan_to_num(0, 0, 0)
         return patch, torch.where(valid, low - level, 0), torch.where(valid, high - level, 1), valid
 
 
