@@ -63,9 +63,11 @@ class SharedFirstLayer:
         # Along an axis: the part of the kernel and the pixel where it starts, of the inner outputs and of each at the
         # border.
         self._kinds = [(parts[i], starts[i] + parts[i].start) for i in [*inner[:1], *border]]
-        self._kernels = [[weight[:, :, y, x].contiguous() for x, _ in self._kinds] for y, _ in self._kinds]
-        sums = [[kernel.sum((1, 2, 3)) for kernel in row] for row in self._kernels]
-        self._sums = torch.stack([torch.stack(row) for row in sums]).numpy()  # [kind along y, along x, channels]
+        taps = weight[:, 0].permute(1, 2, 0).numpy()
+        self._kernels = [[np.ascontiguousarray(taps[y, x]) for x, _ in self._kinds] for y, _ in self._kinds]
+        self._sums = np.array([[kernel.sum((0, 1)) for kernel in row] for row in self._kernels])
+        # In this layout of the kernel, C has its channels last already.
+        self._inner = weight.to(memory_format=torch.channels_last)
 
     def windows(self, frames: Tensor, low: Tensor, high: Tensor) -> Iterator[Tensor]:
         """The layer's output for all windows of ``frames`` [n, rows, columns], scaled from low..high to 0..1.
@@ -77,7 +79,7 @@ class SharedFirstLayer:
         if self._first == self._stop:
             yield from self._plain.windows(frames, low, high)
             return
-        shared = tuple(c.numpy() for c in self._shared(frames.float()))
+        shared = self._shared(frames.float())
         across = (frames.shape[2] - self._window) // self._step + 1
         faint = high >= _LEVEL * (high - low)
         at_once = max(1, _AT_ONCE // low.shape[1])
@@ -105,40 +107,56 @@ class SharedFirstLayer:
                 activations = torch.where(faint[part].flatten()[:, None, None, None], plain, activations)
             yield activations
 
-    def _shared(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _shared(self, frames: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """C of ``frames`` [n, rows, columns]: of inner outputs, of rows and columns at the border, and of corners.
 
-        [n, places, places, channels], [border, n, windows along y, places, channels], [border, n, places, windows
-        along x, channels], [border * border, n, windows along y, windows along x, channels].
+        [n, places, places, channels], [border, n, windows along y, places, channels], [border, n, windows along x,
+        places, channels], [border * border, n, windows along y, windows along x, channels].
         """
-        maps = [
-            [self._convolve(self._cut(self._cut(frames, 1, y), 2, x), y, x) for x in range(len(self._kinds))]
-            for y in range(len(self._kinds))
-        ]
-        inner, columns = maps[0][0], maps[0][1:]
-        rows, corners = [row[0] for row in maps[1:]], [c for row in maps[1:] for c in row[1:]]
-        rows_, columns_, corners_ = (torch.stack(c) if c else inner[None, :0] for c in (rows, columns, corners))
-        return inner, rows_, columns_, corners_
+        starts, hop, step = [start for _, start in self._kinds], self._hop, self._step
+        inner = F.conv2d(frames[:, None, starts[0] :, starts[0] :], self._inner, stride=hop).permute(0, 2, 3, 1)
+        n, *places, channels = inner.shape
+        windows = [(length - self._window) // step + 1 for length in frames.shape[1:]]
+        border = range(len(self._kinds) - 1)
+        rows = np.empty((len(border), n, windows[0], places[1], channels), np.float32)
+        columns = np.empty((len(border), n, windows[1], places[0], channels), np.float32)
+        corners = np.empty((len(border), len(border), n, *windows, channels), np.float32)
+        pixels = frames.numpy()
+        for u, above in enumerate(starts[1:]):
+            row, column = pixels[:, above:, starts[0] :], pixels.transpose(0, 2, 1)[:, above:, starts[0] :]
+            _convolve(row, self._kernels[u + 1][0], step, hop, rows[u])
+            _convolve(column, np.ascontiguousarray(self._kernels[0][u + 1].transpose(1, 0, 2)), step, hop, columns[u])
+            for v, left in enumerate(starts[1:]):
+                _convolve(pixels[:, above:, left:], self._kernels[u + 1][v + 1], step, step, corners[u, v])
+        return inner.contiguous().numpy(), rows, columns, corners.reshape(-1, *corners.shape[2:])
 
-    def _cut(self, frames: Tensor, axis: int, kind: int) -> Tensor:
-        """The pixels of ``frames`` that outputs of a kind see along ``axis``."""
-        part, start = self._kinds[kind]
-        length = frames.shape[axis] - start
-        if kind:
-            windows = (frames.shape[axis] - self._window) // self._step + 1
-            length = (windows - 1) * self._step + part.stop - part.start
-        return frames.narrow(axis, start, length)
 
-    def _convolve(self, pixels: Tensor, y: int, x: int) -> Tensor:
-        """C [n, places, places, channels] of ``pixels`` [n, rows, columns] for kinds ``y`` and ``x`` of outputs."""
-        kernel = self._kernels[y][x]
-        if not y and not x:
-            # In this layout of the kernel, C has its channels last already.
-            kernel = kernel.to(memory_format=torch.channels_last)
-            return F.conv2d(pixels[:, None], kernel, stride=self._hop).permute(0, 2, 3, 1).contiguous()
-        rows, columns = kernel.shape[2:]
-        seen = pixels.unfold(1, rows, self._step if y else self._hop).unfold(2, columns, self._step if x else self._hop)
-        return seen.flatten(3) @ kernel.flatten(1).T
+@compiled(fastmath={"contract", "nsz", "nnan", "ninf"})
+def _convolve(frames, kernel, step_y, step_x, out):  # type: ignore[no-untyped-def]
+    """Convolve ``frames`` [n, rows, columns] every so many pixels with ``kernel`` [rows, columns, channels].
+
+    ``out`` [n, places, places, channels]. PyTorch takes three times as long where there are few places along y or x.
+    """
+    across, taps = kernel.shape[1], kernel.shape[0] * kernel.shape[1]
+    weights = kernel.reshape(taps, kernel.shape[2])
+    out[:] = 0
+    for t in range(len(out)):
+        for i in range(out.shape[1]):
+            pixels, sums = frames[t, i * step_y :], out[t, i]
+            for k in range(0, taps - 3, 4):  # four at a time: each addition to memory is read and written
+                w = weights[k : k + 4]
+                a = pixels[k // across, k % across :: step_x]
+                b = pixels[(k + 1) // across, (k + 1) % across :: step_x]
+                c = pixels[(k + 2) // across, (k + 2) % across :: step_x]
+                d = pixels[(k + 3) // across, (k + 3) % across :: step_x]
+                for j in range(len(sums)):
+                    for q in range(sums.shape[1]):
+                        sums[j, q] += a[j] * w[0, q] + b[j] * w[1, q] + c[j] * w[2, q] + d[j] * w[3, q]
+            for k in range(taps - taps % 4, taps):
+                a = pixels[k // across, k % across :: step_x]
+                for j in range(len(sums)):
+                    for q in range(sums.shape[1]):
+                        sums[j, q] += a[j] * weights[k, q]
 
 
 @compiled(fastmath={"contract", "nsz", "nnan", "ninf"})
@@ -186,7 +204,7 @@ def _fill_windows(inner, rows, columns, corners, frame, low, high, across, step,
                 j = v - 1 if v <= first else v - 1 + count
                 if u == 0:
                     for c in range(channels):
-                        places[j, c] = max(columns[v - 1, t, y, s, c] * scale + shift[u, v, c], zero)
+                        places[j, c] = max(columns[v - 1, t, s, y, c] * scale + shift[u, v, c], zero)
                 else:
                     corner = (u - 1) * (kinds - 1) + v - 1
                     for c in range(channels):
