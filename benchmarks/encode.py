@@ -22,7 +22,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from hrtemvae_hpc.distributed.resources import keep_freed_memory
 from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.windows.engine import Engine
@@ -108,7 +107,6 @@ def measure(way: str, precision: str, frames: int, size: int) -> float:
         def work(movie: np.ndarray) -> None:
             plain_way(encoder, movie, model.architecture.window, dtype)
     else:
-        keep_freed_memory()
         engine = Engine(model, DEVICE, precision, way, STEP)
         pool = ThreadPoolExecutor(engine.at_once(torch.get_num_threads()), initializer=engine.begin_thread)
 
