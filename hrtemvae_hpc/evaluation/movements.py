@@ -10,6 +10,7 @@ from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.simulation.movements import MOVEMENTS, PATCH, PERIOD, Movement, frames, still_inside
 from hrtemvae_hpc.statistics.over_time import series_statistics
 from hrtemvae_hpc.windows.engine import Engine
+from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
 
 _HALF = 0.5
 _STEP = 16  # pixels between windows
@@ -60,20 +61,19 @@ def respond(model: Model, movement: Movement, period: float, step: int) -> Respo
             f"model {model.name}: no window of {engine.window} pixels stays inside the lattice, which is "
             f"{PATCH[1] - PATCH[0]} pixels wide; choose a model with a smaller window."
         )
-    latents, valid = [], []
-    for frame in frames(movement, period):
-        frame_range = np.array([[frame.min(), frame.max()]]) if model.scaling == "frame" else None
-        encoded, has_form = engine.encode(frame[None], np.ones((1, 1), bool), frame_range)
-        latents.append(encoded[0])
-        valid.append(has_form[0])
-    z = torch.stack(latents)
-    variance = series_statistics(z, torch.stack(valid)).variance
-    return Response(
-        movement,
-        variance.T.reshape(-1, *inside.shape).float().numpy(),
-        inside,
-        z[:, torch.from_numpy(inside.ravel())].numpy(),
-    )
+    movie = np.stack(list(frames(movement, period)))
+    frame_range = np.stack([movie.min((1, 2)), movie.max((1, 2))], 1) if model.scaling == "frame" else None
+    grid = WindowGrid(movie.shape[1], movie.shape[2], engine.window, step)
+    tiling = Tiling(grid, engine.block, grid.rows, grid.columns)
+    z = np.empty((len(movie), *inside.shape, engine.latents), np.float32)
+    variance = np.empty((engine.latents, *inside.shape), np.float32)
+    for block in tiling.blocks(tiling.tiles[0]):
+        pixels = movie[:, grid.pixels(block.row0, block.row1), grid.pixels(block.column0, block.column1)]
+        encoded, valid = engine.encode(pixels, np.ones((len(movie), 1), bool), frame_range)
+        rows, columns = slice(block.row0, block.row1), slice(block.column0, block.column1)
+        z[:, rows, columns] = encoded.view(len(movie), *block.shape, -1)
+        variance[:, rows, columns] = series_statistics(encoded, valid).variance.T.view(-1, *block.shape)
+    return Response(movement, variance, inside, z[:, inside])
 
 
 def lattice_period(model: Model) -> float:

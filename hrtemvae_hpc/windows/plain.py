@@ -22,11 +22,17 @@ class PlainFirstLayer:
 
         ``low``, ``high`` [n, windows], high > low. Yields [n * windows, channels, size, size], channels last in memory.
         """
+        yield self.some(frames, low, high, torch.ones_like(low, dtype=torch.bool))
+
+    def some(self, frames: Tensor, low: Tensor, high: Tensor, which: Tensor) -> Tensor:
+        """The same for the windows that are true in ``which`` [n, windows]."""
         size = self._encoder.architecture.window
-        cut = frames.unfold(1, size, self.step).unfold(2, size, self.step).reshape(*low.shape, size, size)
-        scaled = (cut - low[..., None, None]) / (high - low)[..., None, None]
-        x = scaled.flatten(0, 1)[:, None].to(self.dtype).contiguous(memory_format=torch.channels_last)
-        yield self._encoder.layers(x, 0, 1)
+        cut = frames.unfold(1, size, self.step).unfold(2, size, self.step)
+        frame, window = which.nonzero(as_tuple=True)
+        cut = cut[frame, window // cut.shape[2], window % cut.shape[2]]
+        scaled = (cut - low[which][:, None, None]) / (high - low)[which][:, None, None]
+        x = scaled[:, None].to(self.dtype).contiguous(memory_format=torch.channels_last)
+        return self._encoder.layers(x, 0, 1)
 
     def normalize(self, activations: Tensor) -> Tensor:
         """The normalisation that follows the first activation, if there is one."""

@@ -102,9 +102,9 @@ class SharedFirstLayer:
                 (out.view(torch.uint16) if dtype == torch.bfloat16 else out).numpy(),
             )
             activations = self._plain.normalize(out.permute(0, 3, 1, 2))
-            if faint[part].any():
-                plain = torch.cat(list(self._plain.windows(frames[part], low[part], high[part])))
-                activations = torch.where(faint[part].flatten()[:, None, None, None], plain, activations)
+            which = faint[part]
+            if which.any():
+                activations[which.flatten()] = self._plain.some(frames[part], low[part], high[part], which)
             yield activations
 
     def _shared(self, frames: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
