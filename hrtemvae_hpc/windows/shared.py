@@ -135,7 +135,7 @@ class SharedFirstLayer:
 def _convolve(frames, kernel, step_y, step_x, out):  # type: ignore[no-untyped-def]
     """Convolve ``frames`` [n, rows, columns] every so many pixels with ``kernel`` [rows, columns, channels].
 
-    ``out`` [n, places, places, channels]. PyTorch takes three times as long where there are few places along y or x.
+    ``out`` [n, places, places, channels]. Products of gathered pixels took twice as long for few places along y.
     """
     across, taps = kernel.shape[1], kernel.shape[0] * kernel.shape[1]
     weights = kernel.reshape(taps, kernel.shape[2])
