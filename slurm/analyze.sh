@@ -11,6 +11,8 @@
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 set -u
+asked= # to stop, before this script is ready to heed it
+trap 'asked=1' USR1 TERM
 
 # Slurm runs a copy of this file: it knows where the original is.
 home=$(dirname -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")")

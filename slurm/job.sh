@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # What the Slurm scripts share: the site's settings, the image, ranks, logs, and going on after a stop.
-# A script sets `home`, the folder of the project, before it reads this file, and `full` before it launches ranks.
-: "${home:?}" "${full:=}"
+# A script sets `home`, the folder of the project, before it reads this file, and `full` before it launches ranks; and
+# `asked`, if a signal came before heed_signals.
+: "${home:?}" "${full:=}" "${asked:=}"
 
 # A task of an array by its own number: the plain one may mean the whole array.
 job=${SLURM_JOB_ID:-}
@@ -144,6 +145,7 @@ heed_signals() {
   rm -f -- "$HRTEMVAE_STOP"
   trap 'rm -f -- "$HRTEMVAE_STOP"' EXIT
   trap ask_to_stop USR1 TERM
+  [ -z "$asked" ] || ask_to_stop
 }
 
 # By a file: a signal to the ranks would also reach the process that keeps the image mounted for them, and end it.

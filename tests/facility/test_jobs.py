@@ -89,6 +89,16 @@ def test_stopped_jobs_go_on(fault: Callable[[str, Queue], None], queue: Queue, m
     assert not list(queue.folder.glob(".hrtemvae*"))
 
 
+def test_a_signal_before_the_job_is_ready(queue: Queue, tmp_path: Path) -> None:
+    site = tmp_path / "site.sh"
+    site.write_text(f"touch '{tmp_path}/begun'; sleep 3\n")
+    job = queue.submit(ANALYZE, "m.h5", HRTEMVAE_SITE=str(site))
+    queue.until((tmp_path / "begun").exists, 60, "the script's begin")
+    asked_by_usr1(job, queue)
+    queue.until_requeued(job)
+    assert "asked to stop" in queue.log(job)
+
+
 def test_a_time_limit_that_is_too_short(queue: Queue, movie: Path, expected: Path) -> None:
     job = queue.submit("--nodes=2", "--time=1", "--signal=B:USR1@50", ANALYZE, movie, *STEP)
     queue.until_requeued(job)
