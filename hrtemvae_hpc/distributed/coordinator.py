@@ -23,7 +23,8 @@ from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, Stopped
 from hrtemvae_hpc.windows.grid import Tiling
 
-_POLL_S = 0.003
+_BUSY_S, _IDLE_S = 0.01, 0.001  # between two looks for messages: each takes time from what computes
+_AHEAD = 6
 _PATIENCE_S = 3.0
 
 
@@ -32,8 +33,8 @@ class RankRecord:
     """What rank 0 knows of a rank."""
 
     resources: RankResources
-    order: Order | None = None
     ready: bool = False
+    orders: deque[Order] = field(default_factory=deque)  # the first is in hand
     windows: int = 0
     activity: int = 0
     tiles: int = 0
@@ -101,7 +102,9 @@ class Coordinator:
         self.records[0].ready = True
         try:
             while self._unfinished:
-                busy = self._hear() | self._work()
+                while self._hear():
+                    pass
+                self._work()
                 if stop:
                     raise Stopped(f"stopped by {stop.name}")
                 self._hand_out()
@@ -109,8 +112,6 @@ class Coordinator:
                 windows = self._already + sum(r.windows for r in self.records)
                 self._progress.update(windows, self.finished)
                 self._tell(windows / self._progress.total)
-                if not busy:
-                    time.sleep(_POLL_S)
             self.done_at = time.monotonic()
             self._end(0)
         except HrtemvaeError as error:
@@ -126,6 +127,7 @@ class Coordinator:
             self._progress.close()
 
     def _hear(self) -> bool:
+        """Take in a message of another rank, if there is one."""
         if self.world.comm is None:
             return False
         report = receive_report(self.world.comm, self.tiling, self.worker.engine.latents)
@@ -145,24 +147,24 @@ class Coordinator:
             self._finish(record, report.finished)
         return True
 
-    def _work(self) -> bool:
+    def _work(self) -> None:
+        """Let this rank's own orders go on for a moment."""
         record = self.records[0]
         if record.activity != self.worker.activity:
             self._alive(record)
         record.windows, record.activity = self.worker.windows, self.worker.activity
         try:
-            finished = self.worker.poll()
+            finished = self.worker.poll(_BUSY_S if record.orders else _IDLE_S)
         except Exception as error:
             raise failure(error, record, self.tiling) from error
         if finished is not None:
             self._finish(record, finished)
-        return finished is not None
 
     def _finish(self, record: RankRecord, finished: Finished) -> None:
         record.decoded_bytes += finished.decoded_bytes
         for stage, seconds in finished.seconds.items():
             record.seconds[stage] += seconds
-        record.order, record.ready = None, True
+        record.orders.popleft()
         if finished.maps is None:
             self._staging[record.resources.host] -= 1
             self.staged_at = time.monotonic()
@@ -175,18 +177,24 @@ class Coordinator:
 
     def _hand_out(self) -> None:
         for record in self.records:
-            order = self._next_order(record.resources) if record.ready else None
-            if order is None:
-                continue
-            record.order, record.ready = order, False
-            self._alive(record)
-            if record.resources.rank == 0:
-                self.worker.start(order, self.tiling)
-            elif self.world.comm is not None:
-                send_order(self.world.comm, record.resources.rank, order)
+            while record.ready and (order := self._next_order(record)) is not None:
+                record.orders.append(order)
+                self._alive(record)
+                if record.resources.rank == 0:
+                    self.worker.start(order, self.tiling)
+                elif self.world.comm is not None:
+                    send_order(self.world.comm, record.resources.rank, order)
 
-    def _next_order(self, rank: RankResources) -> Order | None:
-        """What a rank does next: tiles come when its node has staged the movie."""
+    def _next_order(self, record: RankRecord) -> Order | None:
+        """What a rank does next, None if nothing or not yet: tiles come when its node has staged the movie.
+
+        A rank has its next order beforehand, so that it needn't wait for it, as long as more than ``_AHEAD`` are left
+        for each rank: one that is three times slower has done both before the others have done those.
+        """
+        rank = record.resources
+        left = len(self._unstaged[rank.host]) / rank.threads or len(self._pending)
+        if len(record.orders) >= (2 if left > _AHEAD * len(self.records) else 1):
+            return None
         if unstaged := self._unstaged[rank.host]:
             regions = [unstaged.popleft() for _ in range(min(rank.threads, len(unstaged)))]
             self._staging[rank.host] += 1
@@ -204,11 +212,11 @@ class Coordinator:
     def _watch(self) -> None:
         for record in self.records:
             silence = time.monotonic() - record.heard
-            if record.order and silence > self.silent_after and not record.named_silent:
+            if record.orders and silence > self.silent_after and not record.named_silent:
                 record.named_silent = True
                 say(
                     f"{record} (process {record.resources.pid}) has been silent for {silence:.0f} s while "
-                    f"{describe(record.order, self.tiling)}; its disk or device may hang. Stop the job and run the "
+                    f"{describe(record.orders[0], self.tiling)}; its disk or device may hang. Stop the job and run the "
                     "same command again: only the missing tiles are computed."
                 )
 
@@ -233,15 +241,16 @@ def serve(
             if order.task is Task.END:
                 worker.abandon(_PATIENCE_S)
                 return order.first
-            record.order = order
+            record.orders.append(order)
             worker.start(order, tiling)
         try:
-            finished = worker.poll()
+            finished = worker.poll(_BUSY_S if record.orders and not outbox.pending else _IDLE_S)
         except Exception as error:  # noqa: BLE001  told to rank 0, which ends the job
             raised = failure(error, record, tiling)
             outbox.post(Report(world.rank, Kind.FAILED, worker.windows, code=raised.exit_code, text=str(raised)))
             finished = None
         if finished is not None:
+            record.orders.popleft()
             kind = Kind.STAGED if finished.maps is None else Kind.FINISHED
             outbox.post(Report(world.rank, kind, worker.windows, finished=finished))
         if stop and not told:
@@ -251,7 +260,6 @@ def serve(
         if silence > silent_after and not named_silent:
             say(f"rank 0 has not answered {record} for {silence:.0f} s; it may hang. Stop the job and run it again.")
         named_silent = silence > silent_after
-        time.sleep(_POLL_S)
 
 
 def failure(error: Exception, record: RankRecord, tiling: Tiling) -> HrtemvaeError:
@@ -261,7 +269,7 @@ def failure(error: Exception, record: RankRecord, tiling: Tiling) -> HrtemvaeErr
     if not isinstance(error, RankFailed):
         traceback.print_exception(error)
     what = str(error) if isinstance(error, RankFailed) else f"{type(error).__name__}: {error}"
-    where = describe(record.order, tiling) if record.order else "waiting for an order"
+    where = describe(record.orders[0], tiling) if record.orders else "waiting for an order"
     return RankFailed(
         f"{record} failed while {where}: {what} Finished tiles are saved: run the same command again to go on."
     )

@@ -75,6 +75,11 @@ class Outbox:
         self._pending += [(self._comm.Issend(buffer, 0, _BODY), buffer) for buffer in buffers]
         self._sent = time.monotonic()
 
+    @property
+    def pending(self) -> bool:
+        """Whether rank 0 has not yet taken everything."""
+        return len(self._pending) > 0
+
     def beat(self, windows: int, activity: int) -> float:
         """Post the count of encoded windows if it is time; returns for how many seconds rank 0 did not listen."""
         self._pending = [(request, buffer) for request, buffer in self._pending if not request.Test()]

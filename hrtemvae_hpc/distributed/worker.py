@@ -2,8 +2,9 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
@@ -57,7 +58,7 @@ class Finished:
 
 
 class Worker:
-    """One rank's engine and reader, carrying out one order at a time in a thread of its own.
+    """One rank's engine and reader, carrying out orders one after the other in a thread of its own.
 
     Tiles are cut from ``stage`` where the movie is staged, read from the movie otherwise.
     """
@@ -79,39 +80,44 @@ class Worker:
         self._encoders = ThreadPoolExecutor(engine.at_once(threads), "encode", initializer=engine.begin_thread)
         self.threads = threads
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._carrier = ThreadPoolExecutor(1, "order")
+        self._orders = deque[Future[Finished]]()
         self._abandoned = False
-        self._outcome: Finished | BaseException | None = None
 
     def start(self, order: Order, tiling: Tiling) -> None:
-        """Begin to carry out ``order``; ``tiling`` knows its tile."""
-        doing(describe(order, tiling))
+        """Carry out ``order`` after those begun before; ``tiling`` knows its tile."""
+        self._orders.append(self._carrier.submit(self._carry_out, order, tiling))
 
-        def work() -> None:
-            try:
-                self._outcome = self._compute(order, tiling) if order.task is Task.TILE else self._fill(order)
-            except BaseException as error:  # noqa: BLE001  handed to the main thread by poll
-                self._outcome = error
+    def poll(self, patience: float) -> Finished | None:
+        """The oldest order if it is carried out within ``patience`` seconds, else None.
 
-        self._thread = threading.Thread(target=work, name=str(order), daemon=True)
-        self._thread.start()
-
-    def poll(self) -> Finished | None:
-        """The order that is carried out, None while it is under way; raises what that raised."""
-        if self._thread is None or self._thread.is_alive():
+        Raises what that raised, after which no further order is carried out.
+        """
+        if not self._orders or self._abandoned:
+            time.sleep(patience)
             return None
-        self._thread = None
-        outcome, self._outcome = self._outcome, None
-        doing("waiting for an order")
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
+        if not wait([self._orders[0]], patience).done:
+            return None
+        try:
+            return self._orders.popleft().result()
+        except BaseException:
+            self.abandon(0)
+            raise
 
     def abandon(self, patience: float) -> None:
-        """Drop the order in hand, waiting at most ``patience`` seconds for its threads."""
+        """Drop all orders, waiting at most ``patience`` seconds for the threads of the one in hand."""
         self._abandoned = True
-        if self._thread is not None:
-            self._thread.join(patience)
+        for order in self._orders:
+            order.cancel()
+        wait(self._orders, patience)
+
+    def _carry_out(self, order: Order, tiling: Tiling) -> Finished:
+        doing(describe(order, tiling))
+        try:
+            self._check()
+            return self._compute(order, tiling) if order.task is Task.TILE else self._fill(order)
+        finally:
+            doing("waiting for an order")
 
     def _check(self, windows: int = 0) -> None:
         with self._lock:
