@@ -37,7 +37,10 @@ class PackedLayers:
         self._encoder, self._stride = encoder, [a.stride, a.stride]
         self._pads = [same_padding(size, a.kernel, a.stride) for size in a.sizes[:-1]]
         self._weights: list[Tensor] = [
-            torch.ops.mkldnn._reorder_convolution_weight(conv.weight, [0, 0], self._stride) for conv in encoder.conv
+            torch.ops.mkldnn._reorder_convolution_weight(
+                conv.weight, pads if pads[0] == pads[1] else (0, 0), self._stride
+            )
+            for conv, pads in zip(encoder.conv, self._pads, strict=True)
         ]
         self._dense: Tensor = torch.ops.mkldnn._reorder_linear_weight(encoder.dense.weight)
 
