@@ -26,11 +26,12 @@ from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
+from hrtemvae_hpc.windows.packed import has_bfloat16
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ON_GPU = DEVICE.type == "cuda"
-PRECISIONS = list(DTYPES) if ON_GPU else ["fp32", "bf16"]
+PRECISIONS = list(DTYPES) if ON_GPU else ["fp32", "bf16"] if has_bfloat16() else ["fp32"]
 STEP = 8
 WAYS = {
     "plain": "plain PyTorch",

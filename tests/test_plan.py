@@ -9,9 +9,10 @@ import pytest
 import torch
 from conftest import drifting_pixels
 
-from hrtemvae_hpc.config import PreprocessSection
+from hrtemvae_hpc.config import AnalysisConfig, PreprocessSection
 from hrtemvae_hpc.distributed.estimate import estimate
 from hrtemvae_hpc.distributed.plan import decoded_bytes, make_plan
+from hrtemvae_hpc.distributed.plan_text import describe_plan
 from hrtemvae_hpc.distributed.resources import RankResources
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.checkpoint import Model
@@ -107,3 +108,13 @@ def test_the_estimate_follows_the_ranks(parts) -> None:
     assert one.tiles * 0.75 <= slowed.tiles <= one.tiles * 0.75 + 3 * longest
     # Every node decodes the movie, with all its ranks.
     assert estimate(plan, 5, rated(4, 2)).staging == pytest.approx(5 * 320 * 400 * 2 / 2e6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_bf16_is_advised_where_it_is_faster(parts, tiny_model: Model, precision: str, bfloat16: bool) -> None:
+    slow = [dataclasses.replace(r, encode_rate=1.0, decode_rate=1e6, bfloat16=bfloat16) for r in ranks(2)]
+    config = AnalysisConfig.model_validate({"encoding": {"precision": precision}})
+    told = describe_plan(parts[1], tiny_model, config, make_plan(*parts, slow, None), slow)
+    assert ("no rank has a GPU; --precision bf16 is faster" in told) == (bfloat16 and precision == "fp32")
+    assert ("rank 0 on node0 has no bfloat16 instructions" in told) == (not bfloat16 and precision == "bf16")

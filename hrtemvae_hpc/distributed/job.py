@@ -43,6 +43,7 @@ from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
+from hrtemvae_hpc.windows.packed import has_bfloat16
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def open_job(world: World, path: Path, config: AnalysisConfig) -> Iterator[Job]:
             free_bytes(scratch()),
             encode_rate,
             decode_rate,
+            engine.device.type != "cpu" or has_bfloat16(),
         )
         yield Job(config, movie, model, grid, worker, resources)
 

@@ -99,7 +99,13 @@ def _advice(
         advice.append(
             f"{len(ranks)} ranks share {plan.tiling.count} tiles: the movie is too small for so many; start fewer."
         )
-    if all(r.device_type == "cpu" for r in ranks) and encode > 600:
+    bf16 = config.encoding.precision == "bf16"
+    if bf16 and (without := [r for r in ranks if not r.bfloat16]):
+        advice.append(
+            f"the processor of rank {without[0].rank} on {without[0].host} has no bfloat16 instructions: "
+            "--precision fp32 is faster there, and more precise."
+        )
+    if not bf16 and encode > 600 and all(r.device_type == "cpu" and r.bfloat16 for r in ranks):
         advice.append(
             "no rank has a GPU; --precision bf16 is faster on processors with bfloat16 instructions, at less precise "
             "maps."

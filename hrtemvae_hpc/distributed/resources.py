@@ -33,6 +33,7 @@ class RankResources:
     stage_scratch: int = 0
     encode_rate: float = 0.0
     decode_rate: float = 0.0
+    bfloat16: bool = True  # computes in it no slower than in float32
 
 
 def bind_device(world: World) -> torch.device:

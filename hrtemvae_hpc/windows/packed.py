@@ -8,11 +8,16 @@ from hrtemvae_hpc.model.architecture import same_padding
 from hrtemvae_hpc.model.network import Encoder
 
 
+def has_bfloat16() -> bool:
+    """Whether oneDNN computes in bfloat16 on this processor; where not, PyTorch does, slower than in float32."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # type: ignore[no-any-return]
+
+
 def can_pack(weight: Tensor) -> bool:
     """Whether oneDNN computes with weights on this device and of this type."""
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    return weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return weight.dtype == torch.float32 or has_bfloat16()
 
 
 def dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
