@@ -13,9 +13,10 @@ from test_network import plain_encoder
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.architecture import Architecture
 from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.windows.engine import Engine
-from hrtemvae_hpc.windows.plain import PlainFirstLayer
-from hrtemvae_hpc.windows.shared import SharedFirstLayer
+from hrtemvae_hpc.windows.layers import Layers
+from hrtemvae_hpc.windows.runs import SharedLayers
 from hrtemvae_hpc.windows.shared_frame import SharedConvolutions
 
 CPU = torch.device("cpu")
@@ -49,6 +50,20 @@ def plain_latents(model: Model, pixels: np.ndarray, step: int) -> tuple[np.ndarr
     return np.array(z).reshape(*shape, model.architecture.latents), np.array(valid).reshape(shape)
 
 
+def plain_layers(encoder: Encoder, windows: torch.Tensor, depth: int) -> tuple[torch.Tensor, float]:
+    """The outputs of the first ``depth`` convolutions of float32 windows [n, 1, size, size].
+
+    And the largest number on the way there: what is small may be a difference of such numbers, rounded.
+    """
+    encoder, largest = copy.deepcopy(encoder), [0.0]
+    for norm in encoder.norm:
+        norm.register_forward_pre_hook(lambda _, inputs: largest.append(float(inputs[0].abs().max())))
+    for layer in range(depth):
+        windows = encoder.layers(windows, layer, layer + 1)
+        largest.append(float(windows.abs().max()))
+    return windows, max(largest)
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     window=st.integers(9, 20),
@@ -78,36 +93,44 @@ def test_agrees_with_a_plain_loop(window, kernel, stride, step, extra, normaliza
     np.testing.assert_allclose(z, expected, atol=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=80, deadline=None)
+@example(32, 3, 2, 8, (40, 3), [4, 4, 5], "after_activation", 0.0, torch.float32)
+@example(64, 4, 2, 8, (80, 9), [4, 4, 5, 3], "none", 0.0, torch.bfloat16)
 @given(
     window=st.integers(4, 40),
     kernel=st.integers(1, 7),
     stride=st.integers(1, 4),
     step=st.integers(1, 12),
-    extra=st.tuples(st.integers(0, 30), st.integers(0, 30)),
-    channels=st.integers(1, 33),
+    extra=st.tuples(st.integers(0, 60), st.integers(0, 20)),
+    channels=st.lists(st.integers(1, 9), min_size=1, max_size=4),
     normalization=st.sampled_from(["none", "before_activation", "after_activation"]),
     level=st.sampled_from([0.0, 1e2, 1e5]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
-def test_the_shared_first_layer_is_the_plain_one(
+def test_shared_layers_are_the_plain_ones(
     window, kernel, stride, step, extra, channels, normalization, level, dtype
 ) -> None:
     architecture = Architecture(
-        window=window, channels=(channels,), kernel=kernel, stride=stride, normalization=normalization
+        window=window, channels=channels, kernel=kernel, stride=stride, normalization=normalization
     )
-    encoder = random_model(architecture).encoder
+    exact = random_model(architecture).encoder
     random = torch.Generator().manual_seed(0)
     frames = torch.rand(3, window + extra[0], window + extra[1], generator=random)
     frames[1] += level  # far from what would be 0 in the frame
-    cut = frames.unfold(1, window, step).unfold(2, window, step).flatten(3).flatten(1, 2)
-    low, high = cut.amin(2), cut.amax(2)
-    plain = torch.cat(list(PlainFirstLayer(encoder, step).windows(frames, low, high)))
-    layer = SharedFirstLayer(encoder, PlainFirstLayer(copy.deepcopy(encoder).to(dtype), step))
-    shared = torch.cat([activations.clone() for activations in layer.windows(frames, low, high)])
-    assert shared.dtype == dtype
-    tolerance = 5e-5 if dtype == torch.float32 else plain.abs().max() / 64  # rounded twice at most
-    torch.testing.assert_close(shared.float(), plain, rtol=0, atol=float(tolerance))
+    cut = frames.unfold(1, window, step).unfold(2, window, step).flatten(1, 2)
+    low, high = cut.amin((2, 3)), cut.amax((2, 3))
+    scaled = (cut - low[..., None, None]) / (high - low)[..., None, None]
+    encoder = copy.deepcopy(exact).to(dtype)
+    with torch.inference_mode():
+        layers = SharedLayers(exact, encoder, Layers(encoder), step)
+        numbers, found = layers.windows(frames, low, high)
+    plain, largest = plain_layers(exact, scaled.flatten(0, 1)[:, None], layers.depth)
+    shared = torch.empty_like(plain)
+    shared[numbers] = found.float()
+    assert sorted(numbers.tolist()) == list(range(low.numel()))
+    assert found.dtype == dtype
+    tolerance = 5e-5 if dtype == torch.float32 else layers.depth / 64  # rounded twice a layer at most
+    torch.testing.assert_close(shared, plain, rtol=0, atol=tolerance * max(1.0, largest))
 
 
 @settings(max_examples=60, deadline=None)
@@ -132,8 +155,7 @@ def test_shared_convolutions_are_the_plain_ones(
     random = torch.Generator().manual_seed(0)
     frames = torch.rand(2, window + extra[0], window + extra[1], generator=random).to(dtype)
     cut = frames.unfold(1, window, step).unfold(2, window, step).reshape(-1, 1, window, window)
-    layers = [encoder.float().layers(cut.float(), 0, count) for count in range(1, len(channels) + 1)]
-    plain, largest = layers[-1], max(float(layer.abs().max()) for layer in layers)  # what is small may be a difference
+    plain, largest = plain_layers(encoder.float(), cut.float(), len(channels))
     with torch.inference_mode():
         shared = SharedConvolutions(encoder.to(dtype), step).windows(frames)
     assert shared.dtype == dtype

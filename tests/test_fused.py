@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hrtemvae_hpc.model.architecture import Architecture
 from hrtemvae_hpc.model.network import Encoder
-from hrtemvae_hpc.windows.plain import PlainFirstLayer
+from hrtemvae_hpc.windows.plain import PlainLayers
 
 triton = pytest.importorskip("triton", reason="Triton is made for Linux only")
 
@@ -45,7 +45,7 @@ def outputs(
     encoder: Encoder, step: int, dtype: torch.dtype, device: str, frames: tuple[torch.Tensor, ...], interpret: bool
 ) -> torch.Tensor:
     layer = load(interpret).FusedFirstLayer(encoder, step, dtype, torch.device(device))
-    (found,) = layer.windows(*(f.to(device) for f in frames))
+    _, found = layer.windows(*(f.to(device) for f in frames))
     return found
 
 
@@ -69,7 +69,7 @@ def test_the_kernel_computes_the_plain_first_layer(
     )
     encoder = random_model(architecture).encoder
     frames = scaled_frames(window, step, extra, *pixels)
-    (plain,) = PlainFirstLayer(copy.deepcopy(encoder), step).windows(*frames)
+    _, plain = PlainLayers(copy.deepcopy(encoder), step, 1).windows(*frames)
     found = outputs(encoder, step, dtype, "cpu", frames, interpret=True)
     assert found.dtype == dtype
     assert found.shape == plain.shape
@@ -106,7 +106,7 @@ def test_the_kernel_compiles_for_gpus(target, pixels, result) -> None:
 def test_on_a_gpu(normalization, pixels, dtype) -> None:
     encoder = random_model(Architecture(normalization=normalization)).encoder
     frames = scaled_frames(64, 8, (57, 91), *pixels)
-    (plain,) = PlainFirstLayer(copy.deepcopy(encoder), 8).windows(*frames)
+    _, plain = PlainLayers(copy.deepcopy(encoder), 8, 1).windows(*frames)
     found = outputs(encoder, 8, dtype, "cuda", frames, interpret=False).cpu()
     tolerance = (2e-6 if dtype == torch.float32 else 2**-8) * max(1.0, float(plain.abs().max()))
     np.testing.assert_allclose(found.float(), plain, rtol=0, atol=tolerance)

@@ -43,7 +43,7 @@ from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
-from hrtemvae_hpc.windows.packed import has_bfloat16
+from hrtemvae_hpc.windows.layers import has_bfloat16
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from hrtemvae_hpc.compiled import compiled
 
 MINIMUM_FRAMES = 3
 MAPS = ("mean", "variance", "spearman", "time_correlated_variance")
-_ELEMENTS_AT_ONCE = 2**22
+_ELEMENTS_AT_ONCE = {"cpu": 2**20, "cuda": 2**22}
 _LAST = np.iinfo(np.int64).max
 
 
@@ -30,8 +30,8 @@ class SeriesStatistics:
 
 
 def working_bytes(frames: int, windows: int, latents: int) -> int:
-    """Bytes that ``series_statistics`` takes beside its input."""
-    at_once = max(_ELEMENTS_AT_ONCE, frames * latents)
+    """Bytes that ``series_statistics`` takes on a CPU beside its input."""
+    at_once = max(_ELEMENTS_AT_ONCE["cpu"], frames * latents)
     return min(frames * windows * latents, at_once) * 64
 
 
@@ -42,7 +42,7 @@ def series_statistics(z: Tensor, valid: Tensor) -> SeriesStatistics:
     (rho * variance)^2. All are NaN for a window with fewer than 3 valid frames. Computed in float64.
     """
     frames, windows, latents = z.shape
-    step = max(1, _ELEMENTS_AT_ONCE // (frames * latents))
+    step = max(1, _ELEMENTS_AT_ONCE[z.device.type] // (frames * latents))
     moments = _moments_on_cpu if z.device.type == "cpu" else _moments_on_device
     parts = [moments(z[:, i : i + step], valid[:, i : i + step]) for i in range(0, windows, step)]
     mean, variance, rho = (torch.cat(maps) for maps in zip(*parts, strict=True))

@@ -1,7 +1,7 @@
 """Encoding: the pixels of a block of windows over all frames become their latents."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import numpy as np
@@ -10,10 +10,8 @@ from torch import Tensor
 
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.checkpoint import Model, Scaling
-from hrtemvae_hpc.model.network import Encoder
-from hrtemvae_hpc.windows.packed import PackedLayers, can_pack
-from hrtemvae_hpc.windows.plain import PlainFirstLayer
-from hrtemvae_hpc.windows.shared import SharedFirstLayer
+from hrtemvae_hpc.windows.layers import Layers
+from hrtemvae_hpc.windows.runs import SharedLayers
 from hrtemvae_hpc.windows.shared_frame import SharedConvolutions
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -21,15 +19,16 @@ Precision = Literal["fp32", "tf32", "bf16"]
 # Window positions on the side of a block, and windows of a batch: fixed for a kind of device, because they
 # decide the order of rounding. Small blocks keep small movies divisible; a GPU wants more work at once, and so do
 # convolutions that are shared.
-_BLOCK = {("cpu", "window"): 4, ("cpu", "frame"): 16, ("cuda", "window"): 16, ("cuda", "frame"): 16}
-_BATCH = {("cpu", "window"): 256, ("cpu", "frame"): 2048, ("cuda", "window"): 4096, ("cuda", "frame"): 4096}
-_IN_CACHE = 3  # convolutions that some windows go through before the next ones do; the later ones take a whole batch
+_BLOCK = {("cpu", "window"): 8, ("cpu", "frame"): 16, ("cuda", "window"): 16, ("cuda", "frame"): 16}
+_BATCH = {("cpu", "window"): 512, ("cpu", "frame"): 2048, ("cuda", "window"): 4096, ("cuda", "frame"): 4096}
 
 
-class FirstLayer(Protocol):
-    """A way to compute the first layer of many windows, as PlainFirstLayer describes."""
+class FirstLayers(Protocol):
+    """A way to compute the first convolutions of many windows, as PlainLayers describes."""
 
-    def windows(self, frames: Tensor, low: Tensor, high: Tensor) -> Iterator[Tensor]: ...
+    depth: int
+
+    def windows(self, frames: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class Engine:
@@ -49,12 +48,20 @@ class Engine:
         self._architecture = model.architecture
         dtype = self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._encoder = copy.deepcopy(model.encoder).to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        weight: Tensor = self._encoder.conv[0].weight
-        self._layers = PackedLayers(self._encoder) if can_pack(weight) else self._encoder
+        self._layers = Layers(self._encoder)
+        at_once = self.batch // self.block**2, self.block, self.block  # frames, and rows and columns of windows
+        self._first: FirstLayers
+        self._working_bytes = 0
         if scaling == "frame":
             self._convolutions = SharedConvolutions(self._encoder, step)
+            self._working_bytes = self._convolutions.working_bytes(*at_once)
+        elif device.type == "cuda":
+            from hrtemvae_hpc.windows.fused import FusedFirstLayer  # Triton comes with PyTorch for GPUs only
+
+            self._first = FusedFirstLayer(model.encoder, step, dtype, device)
         else:
-            self._first = _first_layer(model, self._encoder, step)
+            self._first = shared = SharedLayers(model.encoder, self._encoder, self._layers, step)
+            self._working_bytes = shared.working_bytes(*at_once)
         self._order = torch.tensor(model.latent_order, device=device)
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
@@ -77,17 +84,14 @@ class Engine:
             torch.cuda.set_stream(torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]
 
     def working_bytes(self, frames: int) -> int:
-        """Bytes that encoding one block of ``frames`` frames takes, its latents included."""
-        a = self._architecture
-        pixels = a.window**2
-        first, *others = (size**2 * channels for size, channels in zip(a.sizes[1:], a.channels, strict=True))
-        if self.scaling == "frame":
-            side = a.window + (self.block - 1) * self.step
-            pixels = -(-(side**2) // self.block**2)
-            first = self._convolutions.first_outputs(side, self.block) // self.block**2
-        window = 3 * pixels + 2 * first + 2 * max([a.hidden, *others])
-        latents = frames * self.block**2 * self.latents
-        return 4 * (latents + self.batch * window)
+        """Bytes that encoding one block of ``frames`` frames takes on a CPU, its latents included."""
+        a, windows = self._architecture, self.block**2
+        side = a.window + (self.block - 1) * self.step
+        pixels = 3 * 8 * self.batch // windows * side**2
+        later = (
+            4 * 2 * self.batch * max(a.hidden, *(n**2 * c for n, c in zip(a.sizes[2:], a.channels[1:], strict=True)))
+        )
+        return self._working_bytes + pixels + later + 4 * frames * windows * self.latents
 
     @torch.inference_mode()
     def encode(
@@ -127,21 +131,18 @@ class Engine:
 
     def _encode_by_window(self, patch: Tensor, low: Tensor, high: Tensor, _: Tensor) -> Tensor:
         """Latents [frames * windows, latents] of all windows of ``patch`` [frames, rows, columns]."""
-        network = self._layers
-        parts = [network.layers(first, 1, _IN_CACHE) for first in self._first.windows(patch, low, high)]
-        together = torch.cat(parts) if len(parts) > 1 else parts[0]
-        mean: Tensor = network.mean(network.hidden(together, _IN_CACHE)).float()
-        return mean
+        numbers, activations = self._first.windows(patch, low, high)
+        mean = self._layers.mean(activations, self._first.depth)
+        latents = torch.empty_like(mean)
+        latents[numbers] = mean
+        return latents
 
     def _encode_by_frame(self, patch: Tensor, low: Tensor, high: Tensor, valid: Tensor) -> Tensor:
         """The same, where the ``valid`` windows of a frame have one scale."""
-        network = self._layers
         first = valid.int().argmax(1, keepdim=True)
         low, high = (b.gather(1, first)[..., None] for b in (low, high))
         scaled = ((patch - low) / (high - low)).to(self._dtype)
-        convolved = self._convolutions.windows(scaled)
-        mean: Tensor = network.mean(network.hidden(convolved, len(self._architecture.channels))).float()
-        return mean
+        return self._layers.mean(self._convolutions.windows(scaled), len(self._architecture.channels))
 
     def _bounds(self, pixels: np.ndarray, limits: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The patch counted from its least pixel, what becomes 0 and 1 of each window, and which windows have these.
@@ -169,16 +170,6 @@ class Engine:
         level = torch.where(torch.isfinite(level), level, 0)[:, None]
         patch = (patch - level[..., None]).nan_to_num(0, 0, 0)
         return patch, torch.where(valid, low - level, 0), torch.where(valid, high - level, 1), valid
-
-
-def _first_layer(model: Model, encoder: Encoder, step: int) -> FirstLayer:
-    """The fastest way on the device and in the type of ``encoder``, a copy of the model's."""
-    weight: Tensor = encoder.conv[0].weight  # type: ignore[assignment]
-    if weight.device.type == "cpu":
-        return SharedFirstLayer(model.encoder, PlainFirstLayer(encoder, step))
-    from hrtemvae_hpc.windows.fused import FusedFirstLayer  # Triton comes with PyTorch for GPUs only
-
-    return FusedFirstLayer(model.encoder, step, weight.dtype, weight.device)
 
 
 def _largest(patch: Tensor, window: int, step: int) -> Tensor:

@@ -10,7 +10,6 @@ The pixels stay in the caches: neighbouring outputs share them, and neighbouring
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,6 +26,8 @@ _PLACES, _WARPS = 128, 4  # outputs of a program, and warps that share them
 
 class FusedFirstLayer:
     """The first convolution of an encoder with its activation and normalisation, on a GPU."""
+
+    depth = 1
 
     def __init__(self, encoder: Encoder, step: int, dtype: torch.dtype, device: torch.device) -> None:
         """``encoder`` is in float32; results are of type ``dtype``."""
@@ -53,12 +54,12 @@ class FusedFirstLayer:
             "places": _PLACES,
         }
 
-    def windows(self, frames: Tensor, low: Tensor, high: Tensor) -> Iterator[Tensor]:
+    def windows(self, frames: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's output for all windows of ``frames`` [n, rows, columns], scaled from low..high to 0..1.
 
         ``frames`` float32 or float64, contiguous; ``low``, ``high`` [n, windows] of the same type, high > low.
-        Yields [n * windows, channels, size, size], channels last in memory. Raises RuntimeError where Triton can't
-        compile.
+        Returns the numbers of all windows, and their outputs [n * windows, channels, size, size], channels last in
+        memory. Raises RuntimeError where Triton can't compile.
         """
         size, channels = self._size, self._fixed["channels"]
         out = torch.empty(low.numel(), size, size, channels, dtype=self._dtype, device=frames.device)
@@ -73,7 +74,7 @@ class FusedFirstLayer:
                 f"Triton can't compile or start the first layer ({type(error).__name__}: {error}); it needs a C "
                 "compiler, Python's headers, the GPU's driver, and a folder for its cache (TRITON_CACHE_DIR)"
             ) from error
-        yield out.permute(0, 3, 1, 2)
+        return torch.arange(low.numel(), device=low.device), out.permute(0, 3, 1, 2)
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "windows", "across"])  # type: ignore[untyped-decorator]

@@ -15,15 +15,12 @@ C doesn't know the window: it is computed once for the frame, and each window re
     | + + + + + + |         r a corner: neither; one place of C for each window
     r - - - - - - r
 
-One pass over a window then reads C, scales, shifts, cuts off below zero, rounds to the type that the second layer wants
-and writes where that reads. Nothing else is as large as this layer, so nothing else passes over memory.
+One pass over the lines of a window that are wanted then reads C, scales, shifts, cuts off below zero, rounds to the
+type that the second layer wants and writes where that reads. Nothing else is as large as this layer, so nothing else
+passes over memory.
 
-C of a window that is faint beside its level has lost digits. Where the level, counted from the least pixel of the
-frame, is more than 64 times the range, the window is computed the plain way.
+C of a window that is faint beside its level has lost digits: see `FAINT`.
 """
-
-import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -32,88 +29,61 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hrtemvae_hpc.compiled import compiled
-from hrtemvae_hpc.model.architecture import same_padding
 from hrtemvae_hpc.model.network import Encoder
-from hrtemvae_hpc.windows.plain import PlainFirstLayer
+from hrtemvae_hpc.windows.levels import Level
 
-_LEVEL = 64.0  # times the range of a window: rounding to 2^-24 of it is 4e-6 of the range
-_AT_ONCE = 32  # windows whose first layer is in memory at the same time: it stays in the cache of a core
+FAINT = 64.0  # A level of so many ranges above 0 takes too many digits: rounding to 2^-24 of it is 4e-6 of the range.
+Convolved = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 class SharedFirstLayer:
-    """The first convolution of an encoder with its activation, on a CPU."""
+    """The first convolution of an encoder with its activation and normalisation, on a CPU."""
 
-    def __init__(self, encoder: Encoder, plain: PlainFirstLayer) -> None:
-        """``encoder`` is in float32, as is all arithmetic here; results are of the type that ``plain`` gives."""
+    def __init__(self, encoder: Encoder, level: Level, step: int) -> None:
+        """``encoder`` is in float32, as is all arithmetic here; ``level`` is the layer's and has inner outputs."""
         a = encoder.architecture
-        self._plain = plain
-        self._step, self._stride, self._window, self._size = plain.step, a.stride, a.window, a.sizes[1]
-        self._hop = math.gcd(plain.step, a.stride)  # pixels between places of C
+        self._level, self._step, self._window = level, step, a.window
+        self._pixels = step // level.step  # between places of C
         conv: nn.Conv2d = encoder.conv[0]  # type: ignore[assignment]
+        self._gain = self._offset = np.empty(0, np.float32)
         if a.normalization == "before_activation":
             conv = fuse_conv_bn_eval(conv, encoder.norm[0])  # type: ignore[arg-type]
+        elif a.normalization == "after_activation":
+            norm: nn.BatchNorm2d = encoder.norm[0]  # type: ignore[assignment]
+            gain = (norm.weight * (norm.running_var + norm.eps) ** -0.5).detach()  # type: ignore[operator]
+            offset = (norm.bias - norm.running_mean * gain).detach()  # type: ignore[operator]
+            self._gain, self._offset = (np.tile(n.numpy(), level.size) for n in (gain, offset))
         weight = conv.weight.detach()
         self._bias = conv.bias.detach().numpy()  # type: ignore[union-attr]
-        before, _ = same_padding(a.window, a.kernel, a.stride)
-        starts = [i * a.stride - before for i in range(self._size)]
-        parts = [slice(max(0, -s), min(a.kernel, a.window - s)) for s in starts]  # of the kernel, inside the window
-        inner = [i for i, part in enumerate(parts) if part == slice(0, a.kernel)]
-        self._first, self._stop = (inner[0], inner[-1] + 1) if inner else (0, 0)
-        border = [i for i in range(self._size) if i not in inner]
-        # Along an axis: the part of the kernel and the pixel where it starts, of the inner outputs and of each at the
-        # border.
-        self._kinds = [(parts[i], starts[i] + parts[i].start) for i in [*inner[:1], *border]]
+        # Along an axis, of the inner outputs and of each at the border: the part of the kernel inside, and the pixel
+        # where it starts.
+        self._kinds = [(level.part(i), level.seen[i].start) for i in [level.inner[0], *level.border]]
         taps = weight[:, 0].permute(1, 2, 0).numpy()
         self._kernels = [[np.ascontiguousarray(taps[y, x]) for x, _ in self._kinds] for y, _ in self._kinds]
         self._sums = np.array([[kernel.sum((0, 1)) for kernel in row] for row in self._kernels])
         # In this layout of the kernel, C has its channels last already.
         self._inner = weight.to(memory_format=torch.channels_last)
 
-    def windows(self, frames: Tensor, low: Tensor, high: Tensor) -> Iterator[Tensor]:
-        """The layer's output for all windows of ``frames`` [n, rows, columns], scaled from low..high to 0..1.
+    def fill(
+        self, convolved: Convolved, runs: np.ndarray, scales: np.ndarray, inner: np.ndarray, border: np.ndarray
+    ) -> None:
+        """Write the lines of outputs of runs: windows one below the other that have one scale.
 
-        ``frames`` float32 or float64, finite, counted from about its least pixel; ``low``, ``high`` [n, windows] of the
-        same type, high > low. Yields [some, channels, size, size], channels last in memory, of some frames at a time;
-        each is overwritten by the next.
+        ``runs`` [n, 3]: frame, row and column of the first window; ``scales`` [n, 2]: what becomes 0 and 1. ``inner``
+        [n, lines, size, channels] takes the inner lines of a run as a whole, ``border`` [n, length, lines, size,
+        channels] those at the border of each window; float32, or uint16 to hold bfloat16.
         """
-        if self._first == self._stop:
-            yield from self._plain.windows(frames, low, high)
-            return
-        shared = self._shared(frames.float())
-        across = (frames.shape[2] - self._window) // self._step + 1
-        faint = high >= _LEVEL * (high - low)
-        at_once = max(1, _AT_ONCE // low.shape[1])
-        dtype = self._plain.dtype
-        buffer = torch.empty(at_once * low.shape[1], self._size, self._size, len(self._bias), dtype=dtype)
-        for start in range(0, len(frames), at_once):
-            part = slice(start, start + at_once)
-            out = buffer[: low[part].numel()]
-            _fill_windows(
-                *shared,
-                start,
-                low.numpy(),
-                high.numpy(),
-                across,
-                self._step // self._hop,
-                self._stride // self._hop,
-                self._first,
-                self._sums,
-                self._bias,
-                (out.view(torch.uint16) if dtype == torch.bfloat16 else out).numpy(),
-            )
-            activations = self._plain.normalize(out.permute(0, 3, 1, 2))
-            which = faint[part]
-            if which.any():
-                activations[which.flatten()] = self._plain.some(frames[part], low[part], high[part], which)
-            yield activations
+        level = self._level
+        numbers = self._sums, self._bias, self._gain, self._offset
+        _fill(*convolved, runs, scales, level.step, level.hop, level.inner[0], *numbers, inner, border)
 
-    def _shared(self, frames: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """C of ``frames`` [n, rows, columns]: of inner outputs, of rows and columns at the border, and of corners.
+    def convolved(self, frames: Tensor) -> Convolved:
+        """C of ``frames`` [n, rows, columns] float32: of inner outputs, of rows and columns at the border, of corners.
 
         [n, places, places, channels], [border, n, windows along y, places, channels], [border, n, windows along x,
         places, channels], [border * border, n, windows along y, windows along x, channels].
         """
-        starts, hop, step = [start for _, start in self._kinds], self._hop, self._step
+        starts, hop, step = [start for _, start in self._kinds], self._pixels, self._step
         inner = F.conv2d(frames[:, None, starts[0] :, starts[0] :], self._inner, stride=hop).permute(0, 2, 3, 1)
         n, *places, channels = inner.shape
         windows = [(length - self._window) // step + 1 for length in frames.shape[1:]]
@@ -160,45 +130,49 @@ def _convolve(frames, kernel, step_y, step_x, out):  # type: ignore[no-untyped-d
 
 
 @compiled(fastmath={"contract", "nsz", "nnan", "ninf"})
-def _fill_windows(inner, rows, columns, corners, frame, low, high, across, step, stride, first, sums, bias, out):  # type: ignore[no-untyped-def]
-    """Write windows from those of ``frame`` on to ``out`` [windows, size, size, channels].
-
-    ``step`` and ``stride`` count places of C.
-    """
-    size, channels, kinds = out.shape[1], out.shape[3], len(sums)
+def _fill(  # type: ignore[no-untyped-def]
+    inner, rows, columns, corners, runs, scales, step, hop, first, sums, bias, gain, offset, inner_out, border_out
+):
+    """``step`` and ``hop`` count places of C; for the rest see ``SharedFirstLayer.fill``."""
+    size, channels, kinds = inner_out.shape[2], inner_out.shape[3], len(sums)
     count, zero = size - kinds + 1, np.float32(0)  # of inner outputs along an axis
     inner_rows = inner.reshape(inner.shape[0], inner.shape[1], -1)
     border_rows = rows.reshape(rows.shape[0], rows.shape[1], rows.shape[2], -1)
-    out_rows = out.reshape(len(out), size, size * channels)
+    lines = inner_out.shape[1]
+    inner_lines = inner_out.reshape(len(runs), lines, size * channels)
+    border_lines = border_out.reshape(len(runs), -1, size * channels)
     # Neighbours in a window are neighbours in C, unless windows start between them.
-    runs, run = (1, count) if stride == 1 else (count, 1)
+    spans, span = (1, count) if hop == 1 else (count, 1)
     shift = np.empty((kinds, kinds, channels), np.float32)
-    shifts = np.empty((kinds, run, channels), np.float32)
-    flat_shifts = shifts.reshape(kinds, run * channels)
+    shifts = np.empty((kinds, span, channels), np.float32)
+    flat_shifts = shifts.reshape(kinds, span * channels)
     places = np.empty((size, channels), np.float32)
-    row = places.reshape(size * channels)
-    bits = row.view(np.uint32)
-    for n in range(len(out)):
-        t, w = frame + n // low.shape[1], n % low.shape[1]
-        r, s = w // across, w % across
-        scale = np.float32(1 / (high[t, w] - low[t, w]))
-        offset = np.float32(low[t, w] * scale)
+    line = places.reshape(size * channels)
+    bits = line.view(np.uint32)
+    for n in range(len(runs)):
+        t, r, s = runs[n]
+        scale = np.float32(1 / (scales[n, 1] - scales[n, 0]))
+        level = np.float32(scales[n, 0] * scale)
         for u in range(kinds):
             for v in range(kinds):
                 for c in range(channels):
-                    shift[u, v, c] = bias[c] - offset * sums[u, v, c]
-            for j in range(run):
+                    shift[u, v, c] = bias[c] - level * sums[u, v, c]
+            for j in range(span):
                 for c in range(channels):
                     shifts[u, j, c] = shift[u, 0, c]
-        for i in range(size):
-            u = 0 if first <= i < first + count else 1 + i if i < first else 1 + i - count
-            y = r * step + (i - first) * stride
-            for k in range(runs):
-                begin, place = (s * step + k * stride) * channels, (first + k) * channels
-                end = begin + run * channels
-                source = inner_rows[t, y, begin:end] if u == 0 else border_rows[u - 1, t, r, begin:end]
-                target = row[place : place + run * channels]
-                for q in range(run * channels):
+        for i in range(lines + border_lines.shape[1]):
+            # Kind and place along y, the row of windows, and where to write.
+            if i < lines:
+                u, y, w, out = 0, r * step + i * hop, r, inner_lines[n, i]
+            else:
+                u, w = 1 + (i - lines) % (kinds - 1), r + (i - lines) // (kinds - 1)
+                y, out = 0, border_lines[n, i - lines]
+            for k in range(spans):
+                begin, place = (s * step + k * hop) * channels, (first + k) * channels
+                end = begin + span * channels
+                source = inner_rows[t, y, begin:end] if u == 0 else border_rows[u - 1, t, w, begin:end]
+                target = line[place : place + span * channels]
+                for q in range(span * channels):
                     target[q] = max(source[q] * scale + flat_shifts[u, q], zero)
             for v in range(1, kinds):
                 j = v - 1 if v <= first else v - 1 + count
@@ -208,11 +182,13 @@ def _fill_windows(inner, rows, columns, corners, frame, low, high, across, step,
                 else:
                     corner = (u - 1) * (kinds - 1) + v - 1
                     for c in range(channels):
-                        places[j, c] = max(corners[corner, t, r, s, c] * scale + shift[u, v, c], zero)
+                        places[j, c] = max(corners[corner, t, w, s, c] * scale + shift[u, v, c], zero)
+            for q in range(len(gain)):
+                line[q] = line[q] * gain[q] + offset[q]
             if out.itemsize == 2:  # bfloat16, rounded to nearest even
                 for q in range(size * channels):
                     odd = (bits[q] >> np.uint32(16)) & np.uint32(1)
-                    out_rows[n, i, q] = (bits[q] + np.uint32(0x7FFF) + odd) >> np.uint32(16)
+                    out[q] = (bits[q] + np.uint32(0x7FFF) + odd) >> np.uint32(16)
             else:
                 for q in range(size * channels):
-                    out_rows[n, i, q] = row[q]
+                    out[q] = line[q]

@@ -16,34 +16,16 @@ windows and convolved as one. For 64 pixels, a step of 8 and the published layer
 outputs of the first layer instead of 1,024, then 16, 9 and 9 instead of 256, 64 and 16.
 """
 
-import math
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrtemvae_hpc.model.architecture import same_padding
 from hrtemvae_hpc.model.network import Encoder
-from hrtemvae_hpc.windows.packed import dense
+from hrtemvae_hpc.windows.layers import dense
+from hrtemvae_hpc.windows.levels import Level, levels
 
 _INNER = -1
 Maps = dict[tuple[int, int], Tensor]  # by kind along y and x: _INNER, or the number of an output at the border
-
-
-@dataclass(frozen=True)
-class _Level:
-    """The outputs of one layer along an axis of a window; the pixels are level 0."""
-
-    size: int
-    inner: range  # outputs that are shared
-    step: int  # places from one window to the next
-    hop: int  # places from one output of a window to the next
-
-    @property
-    def kinds(self) -> list[int]:
-        border = [i for i in range(self.size) if i not in self.inner]
-        return [_INNER, *border] if self.inner else border
 
 
 class SharedConvolutions:
@@ -54,31 +36,19 @@ class SharedConvolutions:
         a = self._architecture = encoder.architecture
         self._encoder = encoder
         self._step = step
-        self._levels = [_Level(a.window, range(a.window), step, 1)]
-        self._seen: list[list[range]] = []  # inputs of each output, by layer
+        self._levels = levels(a, step)
         self._weights: list[dict[tuple[int, int], Tensor]] = []  # of each kind of outputs, by layer
-        for layer in range(len(a.channels)):
-            below = self._levels[-1]
-            before, _ = same_padding(below.size, a.kernel, a.stride)
-            starts = [i * a.stride - before for i in range(a.sizes[layer + 1])]
-            seen = [range(max(0, s), min(below.size, s + a.kernel)) for s in starts]
-            whole = [i for i, s in enumerate(seen) if len(s) == a.kernel]
-            inner = [i for i in whole if seen[i][0] in below.inner and seen[i][-1] in below.inner]
-            shared = range(inner[0], inner[-1] + 1) if inner else range(0)
-            pitch = math.gcd(step, a.stride ** (layer + 1))
-            above = _Level(len(seen), shared, step // pitch, a.stride ** (layer + 1) // pitch)
-            parts = {i: slice(seen[i].start - starts[i], seen[i].stop - starts[i]) for i in above.kinds if i != _INNER}
-            parts[_INNER] = slice(0, a.kernel)
+        for layer, above in enumerate(self._levels[1:]):
+            parts = {_INNER: slice(0, a.kernel)} | {i: above.part(i) for i in above.border}
             kernel: Tensor = encoder.conv[layer].weight.detach()  # type: ignore[operator]
-            self._weights.append({(y, x): _laid_out(kernel, parts, y, x) for y in above.kinds for x in above.kinds})
-            self._levels.append(above)
-            self._seen.append(seen)
+            kinds = _kinds(above)
+            self._weights.append({(y, x): _laid_out(kernel, parts, y, x) for y in kinds for x in kinds})
 
-    def first_outputs(self, side: int, windows: int) -> int:
-        """Numbers that the first layer gives for ``windows`` x ``windows`` windows of a frame of ``side`` pixels."""
+    def working_bytes(self, frames: int, rows: int, columns: int) -> int:
+        """Bytes that ``rows`` x ``columns`` windows of ``frames`` frames take: the first layer and a copy of it."""
         level = self._levels[1]
-        places = -(-side * level.step // self._step)
-        return (places + len(level.kinds) * windows) ** 2 * self._architecture.channels[0]
+        places = [level.size + n * (level.step + len(level.border)) for n in (rows, columns)]
+        return 4 * 2 * frames * places[0] * places[1] * self._architecture.channels[0]
 
     def windows(self, frames: Tensor) -> Tensor:
         """The last layer's output for all windows of ``frames`` [n, rows, columns], which are scaled to 0..1.
@@ -88,8 +58,8 @@ class SharedConvolutions:
         size = self._architecture.window
         counts = tuple((length - size) // self._step + 1 for length in frames.shape[1:])
         maps: Maps = {(_INNER, _INNER): frames[..., None]}
-        for layer in range(len(self._seen)):
-            kinds = self._levels[layer + 1].kinds
+        for layer in range(len(self._weights)):
+            kinds = _kinds(self._levels[layer + 1])
             maps = {(y, x): self._outputs(layer, maps, y, x, counts) for y in kinds for x in kinds}
         last = self._levels[-1]
         every = range(last.size)
@@ -98,7 +68,8 @@ class SharedConvolutions:
 
     def _outputs(self, layer: int, maps: Maps, y: int, x: int, counts: tuple[int, ...]) -> Tensor:
         """The map of one kind of outputs [n, places or windows, places or windows, channels] of a layer."""
-        below, above, seen = self._levels[layer], self._levels[layer + 1], self._seen[layer]
+        below, above = self._levels[layer : layer + 2]
+        seen = above.seen
         n, stride, hop = len(next(iter(maps.values()))), below.step // above.step, below.hop
         weight = self._weights[layer][y, x]
         bias: Tensor = self._encoder.conv[layer].bias  # type: ignore[assignment]
@@ -122,6 +93,10 @@ class SharedConvolutions:
         return self._encoder.activate(layer, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+def _kinds(level: Level) -> list[int]:
+    return [_INNER, *level.border] if level.inner else level.border
+
+
 def _laid_out(kernel: Tensor, parts: dict[int, slice], y: int, x: int) -> Tensor:
     """The part of ``kernel`` [outputs, inputs, rows, columns] that kinds ``y`` and ``x`` of outputs see, as is fastest.
 
@@ -143,7 +118,7 @@ def _convolve(
     return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, stride, 0, hop).permute(0, 2, 3, 1).contiguous()
 
 
-def _pick(maps: Maps, level: _Level, y: int | None, x: int | None, counts: tuple[int, ...]) -> Tensor:
+def _pick(maps: Maps, level: Level, y: int | None, x: int | None, counts: tuple[int, ...]) -> Tensor:
     """Outputs ``y``, ``x`` of all windows [n, windows, windows, channels]; None: all inner places along that axis."""
     kinds, places = [], []
     for output, count in zip((y, x), counts, strict=True):
