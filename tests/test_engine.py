@@ -15,9 +15,9 @@ from hrtemvae_hpc.model.architecture import Architecture
 from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.windows.engine import Engine
-from hrtemvae_hpc.windows.layers import Layers
-from hrtemvae_hpc.windows.runs import SharedLayers
+from hrtemvae_hpc.windows.runs import find_runs
 from hrtemvae_hpc.windows.shared_frame import SharedConvolutions
+from hrtemvae_hpc.windows.shared_runs import SharedLayers
 
 CPU = torch.device("cpu")
 
@@ -93,6 +93,35 @@ def test_agrees_with_a_plain_loop(window, kernel, stride, step, extra, normaliza
     np.testing.assert_allclose(z, expected, atol=1e-4)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
+    values=st.integers(1, 4),
+    longest=st.integers(1, 9),
+    at_once=st.integers(1, 20),
+)
+def test_runs_hold_each_window_once_in_lines_of_one_scale(shape, values, longest, at_once) -> None:
+    scales = np.random.default_rng(0).integers(0, values, (*shape, 2)).astype(float)
+    windows = []
+    for piece in (piece for runs in find_runs(scales, longest) for piece in runs.split(at_once)):
+        count, length, _ = piece.windows.shape
+        assert length <= longest
+        assert count == 1 or count * length <= at_once
+        steps = np.diff(piece.windows, axis=1)
+        assert (steps == ((0, 0, 1) if piece.along_x else (0, 1, 0))).all()
+        own = scales[tuple(np.moveaxis(piece.windows, -1, 0))]
+        assert (own == own[:, :1]).all()
+        windows.extend(map(tuple, piece.windows.reshape(-1, 3)))
+    assert sorted(windows) == list(np.ndindex(shape))
+
+
+def test_windows_with_the_same_extreme_pixels_are_one_run() -> None:
+    scales = np.zeros((1, 4, 5, 2))
+    scales[0, 0] = 1, 2
+    found = {(runs.along_x, runs.windows.shape[1]): len(runs.windows) for runs in find_runs(scales, 8)}
+    assert found == {(True, 5): 4}
+
+
 @settings(max_examples=80, deadline=None)
 @example(32, 3, 2, 8, (40, 3), [4, 4, 5], "after_activation", 0.0, torch.float32)
 @example(64, 4, 2, 8, (80, 9), [4, 4, 5, 3], "none", 0.0, torch.bfloat16)
@@ -122,7 +151,7 @@ def test_shared_layers_are_the_plain_ones(
     scaled = (cut - low[..., None, None]) / (high - low)[..., None, None]
     encoder = copy.deepcopy(exact).to(dtype)
     with torch.inference_mode():
-        layers = SharedLayers(exact, encoder, Layers(encoder), step)
+        layers = SharedLayers(exact, encoder, step)
         numbers, found = layers.windows(frames, low, high)
     plain, largest = plain_layers(exact, scaled.flatten(0, 1)[:, None], layers.depth)
     shared = torch.empty_like(plain)

@@ -11,8 +11,8 @@ from torch import Tensor
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.checkpoint import Model, Scaling
 from hrtemvae_hpc.windows.layers import Layers
-from hrtemvae_hpc.windows.runs import SharedLayers
 from hrtemvae_hpc.windows.shared_frame import SharedConvolutions
+from hrtemvae_hpc.windows.shared_runs import SharedLayers
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -60,7 +60,7 @@ class Engine:
 
             self._first = FusedFirstLayer(model.encoder, step, dtype, device)
         else:
-            self._first = shared = SharedLayers(model.encoder, self._encoder, self._layers, step)
+            self._first = shared = SharedLayers(model.encoder, self._encoder, step)
             self._working_bytes = shared.working_bytes(*at_once)
         self._order = torch.tensor(model.latent_order, device=device)
         if device.type == "cuda":

@@ -31,27 +31,27 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-class Layers:
-    """The layers of an encoder after its first convolution.
+class Convolutions:
+    """The convolutions of an encoder after the first.
 
     oneDNN lays weights out anew in every call, unless it gets them as it wants them.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, transposed: bool = False) -> None:
+        """``transposed``: for inputs whose rows and columns have changed places, as they have in the outputs then."""
         a = encoder.architecture
         self._encoder, self._stride = encoder, [a.stride, a.stride]
         self._pads = [same_padding(size, a.kernel, a.stride) for size in a.sizes[:-1]]
-        self._weights: list[Tensor] = [conv.weight for conv in encoder.conv]  # type: ignore[misc]
-        self._dense: Tensor = encoder.dense.weight
-        self._packed = can_pack(self._dense)
-        if self._packed:
-            self._weights = [
-                torch.ops.mkldnn._reorder_convolution_weight(
-                    weight, pads if pads[0] == pads[1] else (0, 0), self._stride
-                )
-                for weight, pads in zip(self._weights, self._pads, strict=True)
-            ]
-            self._dense = torch.ops.mkldnn._reorder_linear_weight(self._dense)
+        self._packed = can_pack(encoder.dense.weight)
+        self._weights = []
+        for conv, pads in zip(encoder.conv, self._pads, strict=True):
+            weight: Tensor = conv.weight  # type: ignore[assignment]
+            if transposed:
+                weight = weight.transpose(2, 3).contiguous(memory_format=torch.channels_last)
+            if self._packed:
+                explicit = pads if pads[0] == pads[1] else (0, 0)
+                weight = torch.ops.mkldnn._reorder_convolution_weight(weight, explicit, self._stride)
+            self._weights.append(weight)
 
     def convolve(self, layer: int, x: Tensor, pad_y: bool = True) -> Tensor:
         """Convolution ``layer`` > 0 with its activation and normalisation, on ``x`` [n, channels, rows, columns].
@@ -71,6 +71,16 @@ class Layers:
         if normalization == "before_activation":
             return self._encoder.activate(layer, x)
         return x if normalization == "none" else self._encoder.norm[layer](x)
+
+
+class Layers(Convolutions):
+    """All layers of an encoder after the first convolution."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__(encoder)
+        self._dense: Tensor = encoder.dense.weight
+        if self._packed:
+            self._dense = torch.ops.mkldnn._reorder_linear_weight(self._dense)
 
     def mean(self, x: Tensor, first: int) -> Tensor:
         """The mean [n, latents] of the latents, from the input of convolution ``first`` on, in float32."""

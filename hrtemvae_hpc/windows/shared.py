@@ -39,8 +39,11 @@ Convolved = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 class SharedFirstLayer:
     """The first convolution of an encoder with its activation and normalisation, on a CPU."""
 
-    def __init__(self, encoder: Encoder, level: Level, step: int) -> None:
-        """``encoder`` is in float32, as is all arithmetic here; ``level`` is the layer's and has inner outputs."""
+    def __init__(self, encoder: Encoder, level: Level, step: int, transposed: bool = False) -> None:
+        """``encoder`` is in float32, as is all arithmetic here; ``level`` is the layer's and has inner outputs.
+
+        ``transposed``: for frames whose rows and columns have changed places, as they have in the outputs then.
+        """
         a = encoder.architecture
         self._level, self._step, self._window = level, step, a.window
         self._pixels = step // level.step  # between places of C
@@ -54,6 +57,8 @@ class SharedFirstLayer:
             offset = (norm.bias - norm.running_mean * gain).detach()  # type: ignore[operator]
             self._gain, self._offset = (np.tile(n.numpy(), level.size) for n in (gain, offset))
         weight = conv.weight.detach()
+        if transposed:
+            weight = weight.transpose(2, 3)
         self._bias = conv.bias.detach().numpy()  # type: ignore[union-attr]
         # Along an axis, of the inner outputs and of each at the border: the part of the kernel inside, and the pixel
         # where it starts.
@@ -99,6 +104,15 @@ class SharedFirstLayer:
             for v, left in enumerate(starts[1:]):
                 _convolve(pixels[:, above:, left:], self._kernels[u + 1][v + 1], step, step, corners[u, v])
         return inner.contiguous().numpy(), rows, columns, corners.reshape(-1, *corners.shape[2:])
+
+
+def transposed(convolved: Convolved) -> Convolved:
+    """C of the same frames with their rows and columns exchanged, by the kernel transposed."""
+    inner, rows, columns, corners = convolved
+    border = len(rows)
+    corners = corners.reshape(border, border, *corners.shape[1:]).transpose(1, 0, 2, 4, 3, 5)
+    corners = corners.reshape(border**2, *corners.shape[2:])
+    return np.ascontiguousarray(inner.transpose(0, 2, 1, 3)), columns, rows, corners
 
 
 @compiled(fastmath={"contract", "nsz", "nnan", "ninf"})
