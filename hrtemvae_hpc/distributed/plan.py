@@ -90,7 +90,7 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
         # Pinned, all batches at worst, as float64 at worst, in powers of two; the rest is the device's memory.
         block += 16 * frames * grid.pixels(0, min(engine.block, grid.rows)).stop ** 2
     else:
-        block += engine.working_bytes(frames) + over_time.working_bytes(frames, windows, engine.latents)
+        block += engine.working_bytes(frames, reader.dtype) + over_time.working_bytes(frames, windows, engine.latents)
     return int(_MARGIN * engine.at_once(threads) * block)
 
 

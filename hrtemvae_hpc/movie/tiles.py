@@ -9,6 +9,7 @@ made of, and is resampled patch by patch, so that a patch has the same values in
 """
 
 import math
+import mmap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -134,11 +135,14 @@ class TileReader:
         return self._reading_bytes(longest, frame) * (threads if self.movie.decodes_in_parallel else 1)
 
     def filling_bytes(self) -> int:
-        """Bytes that filling in one region needs, the pixels filled in among them."""
+        """Bytes that filling in one region of a staged movie needs, the pages that it touches there among them."""
         whole = slice(0, self.shape[0]), slice(0, self.shape[1])
         sizes = [[s.stop - s.start for s in region] for region in self.regions(*whole)]
         own = int(self.dtype.itemsize)
-        return max(int(self._reading_bytes(t, y * x) + t * y * x * own) for t, y, x in sizes)
+        row = self.shape[1] * own
+        return max(
+            int(self._reading_bytes(t, y * x) + t * y * min(row, x * own + 2 * mmap.PAGESIZE)) for t, y, x in sizes
+        )
 
     def _reading_bytes(self, frames: int, frame: int) -> int:
         movie = self.movie

@@ -21,6 +21,7 @@ Precision = Literal["fp32", "tf32", "bf16"]
 # convolutions that are shared.
 _BLOCK = {("cpu", "window"): 8, ("cpu", "frame"): 16, ("cuda", "window"): 16, ("cuda", "frame"): 16}
 _BATCH = {("cpu", "window"): 512, ("cpu", "frame"): 2048, ("cuda", "window"): 4096, ("cuda", "frame"): 4096}
+_APART = 4, 256  # the same on a CPU where windows lie too far apart to share more than their first convolution
 
 
 class FirstLayers(Protocol):
@@ -49,19 +50,18 @@ class Engine:
         dtype = self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._encoder = copy.deepcopy(model.encoder).to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._layers = Layers(self._encoder)
-        at_once = self.batch // self.block**2, self.block, self.block  # frames, and rows and columns of windows
         self._first: FirstLayers
-        self._working_bytes = 0
+        self._shared: SharedConvolutions | SharedLayers
         if scaling == "frame":
-            self._convolutions = SharedConvolutions(self._encoder, step)
-            self._working_bytes = self._convolutions.working_bytes(*at_once)
+            self._shared = self._convolutions = SharedConvolutions(self._encoder, step)
         elif device.type == "cuda":
             from hrtemvae_hpc.windows.fused import FusedFirstLayer  # Triton comes with PyTorch for GPUs only
 
             self._first = FusedFirstLayer(model.encoder, step, dtype, device)
         else:
-            self._first = shared = SharedLayers(model.encoder, self._encoder, step)
-            self._working_bytes = shared.working_bytes(*at_once)
+            self._shared = self._first = layers = SharedLayers(model.encoder, self._encoder, step)
+            if layers.depth == 1:
+                self.block, self.batch = _APART
         self._order = torch.tensor(model.latent_order, device=device)
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
@@ -83,15 +83,14 @@ class Engine:
             torch.cuda.set_device(self.device)
             torch.cuda.set_stream(torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]
 
-    def working_bytes(self, frames: int) -> int:
-        """Bytes that encoding one block of ``frames`` frames takes on a CPU, its latents included."""
+    def working_bytes(self, frames: int, dtype: np.dtype) -> int:
+        """Bytes that encoding one block of ``frames`` frames of ``dtype`` takes on a CPU, its latents included."""
         a, windows = self._architecture, self.block**2
-        side = a.window + (self.block - 1) * self.step
-        pixels = 3 * 8 * self.batch // windows * side**2
-        later = (
-            4 * 2 * self.batch * max(a.hidden, *(n**2 * c for n, c in zip(a.sizes[2:], a.channels[1:], strict=True)))
-        )
-        return self._working_bytes + pixels + later + 4 * frames * windows * self.latents
+        at_once = self.batch // windows
+        pixels = 3 * (8 if _is_wide(dtype) else 4) * at_once * (a.window + (self.block - 1) * self.step) ** 2
+        shared = self._shared.working_bytes(at_once, self.block, self.block)
+        later = [a.hidden, *(size**2 * channels for size, channels in zip(a.sizes[2:], a.channels[1:], strict=True))]
+        return pixels + shared + 4 * 2 * self.batch * max(later) + 4 * frames * windows * self.latents
 
     @torch.inference_mode()
     def encode(
@@ -150,10 +149,11 @@ class Engine:
         The patch [frames, rows, columns] is float32, float64 for pixels wider than float32 holds exactly; low and high
         [frames, windows] are of its type. Windows that are flat or hold a non-finite pixel have 0 and 1.
         """
-        wide = pixels.dtype.itemsize > (4 if pixels.dtype.kind == "f" else 2)
         # A GPU fetches pinned memory by itself, while this thread goes on.
         pinned = self.device.type == "cuda"
-        host = torch.empty(pixels.shape, dtype=torch.float64 if wide else torch.float32, pin_memory=pinned)
+        host = torch.empty(
+            pixels.shape, dtype=torch.float64 if _is_wide(pixels.dtype) else torch.float32, pin_memory=pinned
+        )
         host.numpy()[...] = pixels
         patch = host.to(self.device, non_blocking=True)
         if self.scaling == "frame":
@@ -170,6 +170,11 @@ class Engine:
         level = torch.where(torch.isfinite(level), level, 0)[:, None]
         patch = (patch - level[..., None]).nan_to_num(0, 0, 0)
         return patch, torch.where(valid, low - level, 0), torch.where(valid, high - level, 1), valid
+
+
+def _is_wide(dtype: np.dtype) -> bool:
+    """Whether float32 doesn't hold all pixels of ``dtype`` exactly."""
+    return dtype.itemsize > (4 if dtype.kind == "f" else 2)
 
 
 def _largest(patch: Tensor, window: int, step: int) -> Tensor:
