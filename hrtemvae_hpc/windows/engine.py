@@ -20,7 +20,7 @@ Precision = Literal["fp32", "tf32", "bf16"]
 # decide the order of rounding. Small blocks keep small movies divisible; a GPU wants more work at once, and so do
 # convolutions that are shared.
 _BLOCK = {("cpu", "window"): 8, ("cpu", "frame"): 16, ("cuda", "window"): 16, ("cuda", "frame"): 16}
-_BATCH = {("cpu", "window"): 512, ("cpu", "frame"): 2048, ("cuda", "window"): 4096, ("cuda", "frame"): 4096}
+_BATCH = {("cpu", "window"): 1024, ("cpu", "frame"): 2048, ("cuda", "window"): 4096, ("cuda", "frame"): 4096}
 _APART = 4, 256  # the same on a CPU where windows lie too far apart to share more than their first convolution
 
 

@@ -36,7 +36,7 @@ from hrtemvae_hpc.windows.shared import FAINT, Convolved, SharedFirstLayer, tran
 from hrtemvae_hpc.windows.workspace import Workspace
 
 _INNER, _BORDER, _PADDING = range(3)  # kinds of lines
-_AT_ONCE = 32  # windows that go through the layers before the next ones do: they stay in the cache of a core
+_AT_ONCE = 64  # windows that go through the layers before the next ones do: they stay in the cache of a core
 
 
 class SharedLayers:
