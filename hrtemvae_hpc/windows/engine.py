@@ -60,7 +60,7 @@ class Engine:
             self._first = FusedFirstLayer(model.encoder, step, dtype, device)
         else:
             self._shared = self._first = layers = SharedLayers(model.encoder, self._encoder, step)
-            if layers.depth == 1:
+            if not layers.shares:
                 self.block, self.batch = _APART
         self._order = torch.tensor(model.latent_order, device=device)
         if device.type == "cuda":

@@ -36,7 +36,8 @@ from hrtemvae_hpc.windows.shared import FAINT, Convolved, SharedFirstLayer, tran
 from hrtemvae_hpc.windows.workspace import Workspace
 
 _INNER, _BORDER, _PADDING = range(3)  # kinds of lines
-_AT_ONCE = 64  # windows that go through the layers before the next ones do: they stay in the cache of a core
+_AT_ONCE = 64  # windows that go through some layers before the next ones do: they stay in the cache of a core
+_IN_CACHE = 3  # layers that they go through, shared or not
 
 
 class SharedLayers:
@@ -47,15 +48,19 @@ class SharedLayers:
         a = self._architecture = encoder.architecture
         self._step = step
         self._levels = levels(a, step)
-        self.depth = 1
-        while self.depth < len(a.channels) and _shares(self._levels[self.depth + 1]):
-            self.depth += 1
+        shared = 1  # layers
+        while shared < len(a.channels) and _shares(self._levels[shared + 1]):
+            shared += 1
+        self.shares = shared > 1
+        self.depth = max(shared, min(_IN_CACHE, len(a.channels)))
         self._plain = PlainLayers(encoder, step, self.depth)
         self._dtype: torch.dtype = encoder.conv[0].weight.dtype  # type: ignore[assignment]
         self._memory = Workspace()
         self._along: list[_Along] = []  # y and x
         if self._levels[1].inner:
-            self._along = [_Along(exact, encoder, self._levels[: self.depth + 1], step, x) for x in (False, True)]
+            self._along = [
+                _Along(exact, encoder, self._levels[: shared + 1], step, self.depth, x) for x in (False, True)
+            ]
 
     def working_bytes(self, frames: int, rows: int, columns: int) -> int:
         """Bytes that ``rows`` x ``columns`` windows of ``frames`` frames take, their outputs included."""
@@ -84,7 +89,7 @@ class SharedLayers:
         outputs = self._memory.empty("outputs", (low.numel(), size, size, channels), self._dtype)
         numbers = np.empty(low.numel(), int)
         done = 0
-        for runs in find_runs(scales, max(shape[1:]) if self.depth > 1 else 1):
+        for runs in find_runs(scales, max(shape[1:]) if self.shares else 1):
             for piece in runs.split(_AT_ONCE):
                 now = slice(done, done + piece.windows.shape[0] * piece.windows.shape[1])
                 numbers[now] = np.ravel_multi_index(tuple(piece.windows.reshape(-1, 3).T), shape)
@@ -101,8 +106,11 @@ class SharedLayers:
 class _Along:
     """The first convolutions of runs along one axis."""
 
-    def __init__(self, exact: Encoder, encoder: Encoder, levels: list[Level], step: int, along_x: bool) -> None:
-        self._levels, self._along_x = levels, along_x
+    def __init__(
+        self, exact: Encoder, encoder: Encoder, levels: list[Level], step: int, depth: int, along_x: bool
+    ) -> None:
+        """``levels`` are the pixels and the layers to share; those up to ``depth`` see the windows whole."""
+        self._levels, self._depth, self._along_x = levels, depth, along_x
         self._kernel, self._channels = encoder.architecture.kernel, encoder.architecture.channels
         self.first = SharedFirstLayer(exact, levels[1], step, transposed=along_x)
         self._convolutions = Convolutions(encoder, transposed=along_x)
@@ -123,10 +131,14 @@ class _Along:
         inner, border = self._first_lines(convolved, windows, scales)
         for layer in range(1, len(self._levels) - 1):
             inner, border = self._next_lines(layer, inner, border)
-        whole = self._memory.empty("whole", tuple(out.shape), self._dtype) if self._along_x else out
+        shape = len(out), len(self._whole), *inner.shape[2:]
+        whole = self._memory.empty("whole", shape, self._dtype)
         _gather(*_raw(inner, border, whole), self._whole, self._levels[-1].step)
-        if self._along_x:
-            out[:] = whole.transpose(1, 2)
+        found = whole.permute(0, 3, 1, 2)
+        for layer in range(len(self._levels) - 1, self._depth):
+            found = self._convolutions.convolve(layer, found)
+        found = found.permute(0, 2, 3, 1)
+        out[:] = found.transpose(1, 2) if self._along_x else found
 
     def _first_lines(self, convolved: Convolved, windows: np.ndarray, scales: np.ndarray) -> tuple[Tensor, Tensor]:
         """The first layer: inner lines [runs, lines, size, channels], border [runs, length, lines, size, channels]."""
