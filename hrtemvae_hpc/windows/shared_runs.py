@@ -58,9 +58,8 @@ class SharedLayers:
         self._memory = Workspace()
         self._along: list[_Along] = []  # y and x
         if self._levels[1].inner:
-            self._along = [
-                _Along(exact, encoder, self._levels[: shared + 1], step, self.depth, x) for x in (False, True)
-            ]
+            ways = (False, True) if self.shares else (False,)
+            self._along = [_Along(exact, encoder, self._levels[: shared + 1], step, self.depth, x) for x in ways]
 
     def working_bytes(self, frames: int, rows: int, columns: int) -> int:
         """Bytes that ``rows`` x ``columns`` windows of ``frames`` frames take, their outputs included."""
@@ -84,7 +83,7 @@ class SharedLayers:
         scales = torch.stack((low, high), -1).view(*shape, 2).numpy()
         faint = (high >= FAINT * (high - low)).view(shape).numpy()
         convolved = self._along[0].first.convolved(frames.float())
-        both = convolved, transposed(convolved)
+        both = (convolved, transposed(convolved)) if self.shares else (convolved,)
         size, channels = self._levels[self.depth].size, self._architecture.channels[self.depth - 1]
         outputs = self._memory.empty("outputs", (low.numel(), size, size, channels), self._dtype)
         numbers = np.empty(low.numel(), int)
