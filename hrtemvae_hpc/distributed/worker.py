@@ -221,8 +221,7 @@ class Worker:
             return self.engine.encode(pixels, readable, frame_range)[1].numel()
 
         each = range(self.engine.at_once(self.threads))
-        self._encoders.submit(encode).result()  # the first call pays for setting up, and that of each thread
-        _on_threads(self._encoders, lambda _: encode(), each)
+        _on_threads(self._encoders, lambda _: encode(), each)  # the first call of each thread pays for setting up
         began = time.monotonic()
         windows = sum(_on_threads(self._encoders, lambda _: encode(), each))
         return windows / max(time.monotonic() - began, 1e-6), decode_rate
