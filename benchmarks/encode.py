@@ -6,9 +6,9 @@ On a GPU where PyTorch sees one (a larger movie then tells more: --frames 64 --s
 
 The plain way is batched PyTorch with nothing shared between windows: unfold, scale each window, batches of 512 (4,096
 on a GPU), channels last, all cores in each operation. Ours is the engine of `hrtemvae analyze`, on the threads that it
-takes there. The floor is the time that the matrix products which can't be shared (all layers but the first) would take
-at the rate of large products, on all cores by oneDNN or on the GPU; the share of the floor is thus the share of the
-matrix peak that ours reaches.
+takes there. The floor is the time that the matrix products of all layers but the first would take for each window by
+itself, at the rate of large products, on all cores by oneDNN or on the GPU. Where windows share more than the first
+layer, ours may be faster; elsewhere the share of the floor is the share of the matrix peak that ours reaches.
 """
 
 import argparse
@@ -37,7 +37,7 @@ WAYS = {
     "plain": "plain PyTorch",
     "window": "ours",
     "frame": "ours, one scale for a frame",
-    "floor": "floor: products that can't be shared",
+    "floor": "floor: products of all layers but the first",
 }
 
 
