@@ -82,8 +82,12 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
     """Bytes a rank needs beside its tile: a block on each of its threads."""
     frames = reader.movie.shape[0]
     windows = min(engine.block, grid.rows) * min(engine.block, grid.columns)
-    rows = reader.held(grid.pixels(0, min(engine.block, grid.rows)), slice(0, 1))[0]
-    batch = min(frames, max(1, engine.batch // windows)) * rows.stop * reader.movie.shape[2]
+    lines = []  # rows of pixels that a batch of a low block or a whole one reads
+    for height in (1, min(engine.block, grid.rows)):
+        rows = reader.held(grid.pixels(0, height), slice(0, 1))[0]
+        at_once = engine.frames_at_once(height * min(engine.block, grid.columns))
+        lines.append(min(frames, at_once) * rows.stop)
+    batch = max(lines) * reader.movie.shape[2]
     # Of staged pixels, in whole rows of frames: smaller than a page.
     block = batch * reader.dtype.itemsize + patch_bytes(reader, grid, engine.block)
     if engine.device.type == "cuda":

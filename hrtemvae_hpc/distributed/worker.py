@@ -208,7 +208,7 @@ class Worker:
         """
         first = Rectangle(0, min(self.engine.block, self.grid.rows), 0, min(self.engine.block, self.grid.columns))
         rows, columns = self.grid.pixels(0, first.row1), self.grid.pixels(0, first.column1)
-        frames = max(1, self.engine.batch // first.windows)
+        frames = self.engine.frames_at_once(first.windows)
         began = time.monotonic()
         pixels, decoded = self.reader.sample(rows, columns, frames)
         decode_rate = decoded / max(time.monotonic() - began, 1e-6)

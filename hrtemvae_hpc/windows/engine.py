@@ -83,14 +83,23 @@ class Engine:
             torch.cuda.set_device(self.device)
             torch.cuda.set_stream(torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]
 
+    def frames_at_once(self, windows: int) -> int:
+        """Frames of a batch of a block of so many windows; not more than a block of one row has."""
+        return max(1, self.batch // max(windows, self.block))
+
     def working_bytes(self, frames: int, dtype: np.dtype) -> int:
         """Bytes that encoding one block of ``frames`` frames of ``dtype`` takes on a CPU, its latents included."""
         a, windows = self._architecture, self.block**2
-        at_once = self.batch // windows
-        pixels = 3 * (8 if _is_wide(dtype) else 4) * at_once * (a.window + (self.block - 1) * self.step) ** 2
-        shared = self._shared.working_bytes(at_once, self.block, self.block)
+        pixel, columns = 3 * (8 if _is_wide(dtype) else 4), self.block
+        # Of a low block at the grid's edge more frames are encoded at once, and their windows overlap less.
+        patches = []
+        for rows in (1, self.block):
+            at_once = min(frames, self.frames_at_once(rows * columns))
+            sides = [a.window + (n - 1) * self.step for n in (rows, columns)]
+            pixels = pixel * at_once * sides[0] * sides[1]
+            patches.append(pixels + self._shared.working_bytes(at_once, rows, columns))
         later = [a.hidden, *(size**2 * channels for size, channels in zip(a.sizes[2:], a.channels[1:], strict=True))]
-        return pixels + shared + 4 * 2 * self.batch * max(later) + 4 * frames * windows * self.latents
+        return max(patches) + 4 * 2 * self.batch * max(later) + 4 * frames * windows * self.latents
 
     @torch.inference_mode()
     def encode(
@@ -114,7 +123,7 @@ class Engine:
         z = torch.zeros(frames, rows * columns, self.latents, device=self.device)
         valid = torch.zeros(frames, rows * columns, dtype=torch.bool, device=self.device)
         # Batches are cut by window position and frame, never by what is left over.
-        chunk = max(1, self.batch // (rows * columns))
+        chunk = self.frames_at_once(rows * columns)
         for start in range(0, frames, chunk):
             part = slice(start, start + chunk)
             patch, low, high, ok = self._bounds(pixels[part], None if limits is None else limits[part])

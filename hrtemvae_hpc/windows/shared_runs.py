@@ -59,7 +59,9 @@ class SharedLayers:
         self._along: list[_Along] = []  # y and x
         if self._levels[1].inner:
             ways = (False, True) if self.shares else (False,)
-            self._along = [_Along(exact, encoder, self._levels[: shared + 1], step, self.depth, x) for x in ways]
+            self._along = [
+                _Along(exact, encoder, self._levels[: shared + 1], step, self.depth, x, self._memory) for x in ways
+            ]
 
     def working_bytes(self, frames: int, rows: int, columns: int) -> int:
         """Bytes that ``rows`` x ``columns`` windows of ``frames`` frames take, their outputs included."""
@@ -106,7 +108,14 @@ class _Along:
     """The first convolutions of runs along one axis."""
 
     def __init__(
-        self, exact: Encoder, encoder: Encoder, levels: list[Level], step: int, depth: int, along_x: bool
+        self,
+        exact: Encoder,
+        encoder: Encoder,
+        levels: list[Level],
+        step: int,
+        depth: int,
+        along_x: bool,
+        memory: Workspace,
     ) -> None:
         """``levels`` are the pixels and the layers to share; those up to ``depth`` see the windows whole."""
         self._levels, self._depth, self._along_x = levels, depth, along_x
@@ -120,7 +129,7 @@ class _Along:
             for below, above in pairwise(levels)
         ]
         self._whole = np.array([_line(levels[-1], i) for i in range(levels[-1].size)])
-        self._memory = Workspace()
+        self._memory = memory
 
     def compute(self, convolved: Convolved, windows: np.ndarray, scales: np.ndarray, out: Tensor) -> None:
         """Write the last layer's outputs of ``windows`` [runs, length, 3] to ``out`` [windows, size, size, channels].
