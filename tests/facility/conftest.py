@@ -107,7 +107,7 @@ class Queue:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"{what} didn't come\n" + "\n".join(
-                path.read_text() for path in sorted(self.folder.glob("*.log"))
+                path.read_text() for path in sorted(self.folder.rglob("*.log"))
             )
             time.sleep(0.3)
 
