@@ -27,6 +27,8 @@ def convert(value: float, units: str, to: str) -> float | None:
     plain = units.strip().strip("[]").replace("_", "")
     if plain.lower() in _UNCALIBRATED or not (np.isfinite(value) and value > 0):
         return None
+    if plain == to:
+        return float(value)  # most movies; loading pint takes a third of a second
     try:
         return float(_registry().Quantity(value, "angstrom" if plain in ("A", "Å") else plain).to(to).magnitude)
     except Exception:  # noqa: BLE001  any text may stand where a unit is expected, and pint parses it as an expression
