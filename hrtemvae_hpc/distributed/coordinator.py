@@ -18,7 +18,7 @@ from hrtemvae_hpc.distributed.messages import (
 from hrtemvae_hpc.distributed.parts import Parts
 from hrtemvae_hpc.distributed.progress import Progress, say
 from hrtemvae_hpc.distributed.resources import RankResources
-from hrtemvae_hpc.distributed.worker import STAGES, Finished, Order, Task, Worker, describe
+from hrtemvae_hpc.distributed.worker import AT_ONCE, STAGES, Finished, Order, Task, Worker, describe
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, Stopped
 from hrtemvae_hpc.windows.grid import Tiling
@@ -34,7 +34,7 @@ class RankRecord:
 
     resources: RankResources
     ready: bool = False
-    orders: deque[Order] = field(default_factory=deque)  # the first is in hand
+    orders: deque[Order] = field(default_factory=deque)  # in hand; the first began first
     windows: int = 0
     activity: int = 0
     tiles: int = 0
@@ -150,13 +150,13 @@ class Coordinator:
     def _work(self) -> None:
         """Let this rank's own orders go on for a moment."""
         record = self.records[0]
-        if record.activity != self.worker.activity:
-            self._alive(record)
-        record.windows, record.activity = self.worker.windows, self.worker.activity
         try:
             finished = self.worker.poll(_BUSY_S if record.orders else _IDLE_S)
         except Exception as error:
             raise failure(error, record, self.tiling) from error
+        if record.activity != self.worker.activity:
+            self._alive(record)
+        record.windows, record.activity = self.worker.windows, self.worker.activity
         if finished is not None:
             self._finish(record, finished)
 
@@ -188,12 +188,12 @@ class Coordinator:
     def _next_order(self, record: RankRecord) -> Order | None:
         """What a rank does next, None if nothing or not yet: tiles come when its node has staged the movie.
 
-        A rank has its next order beforehand, so that it needn't wait for it, as long as more than ``_AHEAD`` are left
-        for each rank: one that is three times slower has done both before the others have done those.
+        A rank has its next order beforehand, so that its threads needn't wait, as long as more than ``_AHEAD`` are left
+        for each of the others: one that is three times slower has done both before the others have done those.
         """
         rank = record.resources
         left = len(self._unstaged[rank.host]) / rank.threads or len(self._pending)
-        if len(record.orders) >= (2 if left > _AHEAD * len(self.records) else 1):
+        if len(record.orders) >= (AT_ONCE if left > _AHEAD * (len(self.records) - 1) else 1):
             return None
         if unstaged := self._unstaged[rank.host]:
             regions = [unstaged.popleft() for _ in range(min(rank.threads, len(unstaged)))]

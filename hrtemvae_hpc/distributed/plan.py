@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from hrtemvae_hpc.distributed.resources import FREE_SHARE, RankResources
+from hrtemvae_hpc.distributed.worker import AT_ONCE
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.statistics import over_time
@@ -112,8 +113,8 @@ def tile_bytes(
     engine: Engine, reader: TileReader, grid: WindowGrid, tile: Rectangle, source: Source, threads: int
 ) -> int:
     """Bytes of a tile's maps, and of its pixels and to read them on ``threads`` where they are not staged."""
-    # The finished maps are held, sent and written at the same time.
-    maps = 3 * map_bytes(tile.windows, engine.latents)
+    # The maps of a finished tile are held, sent and written at the same time, while others are computed.
+    maps = (AT_ONCE + 3) * map_bytes(tile.windows, engine.latents)
     if source != "movie":
         return int(_MARGIN * maps)
     rows, columns = grid.pixels(tile.row0, tile.row1), grid.pixels(tile.column0, tile.column1)

@@ -44,7 +44,7 @@ def describe_plan(
         f"lattice   {scale}",
         f"windows   {grid.rows} x {grid.columns}, {grid.step} pixels apart: {plan.encodings:,} encodings",
         f"tiles     {plan.tiling.count} of up to {rows} x {columns} windows",
-        f"memory    a rank {format_bytes(plan.tile_bytes)} for its tile and {format_bytes(plan.working_bytes)} to work",
+        f"memory    a rank {format_bytes(plan.tile_bytes)} for tiles and {format_bytes(plan.working_bytes)} to work",
         f"reading   {format_bytes(plan.decoded_bytes)} decoded, read amplification {plan.read_amplification:.2f}"
         + _SOURCES[plan.source].format(format_bytes(plan.stage_bytes)),
     ]

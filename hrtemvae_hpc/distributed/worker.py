@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
@@ -24,6 +25,8 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 STAGES = ("read", "encode", "statistics")
+# Orders carried out at a time: threads begin on a staged tile before the last one is done.
+AT_ONCE = 2
 
 
 class Abandoned(Exception):
@@ -58,7 +61,7 @@ class Finished:
 
 
 class Worker:
-    """One rank's engine and reader, carrying out orders one after the other in a thread of its own.
+    """One rank's engine and reader, carrying out orders on threads of their own.
 
     Tiles are cut from ``stage`` where the movie is staged, read from the movie otherwise.
     """
@@ -80,13 +83,15 @@ class Worker:
         self._encoders = ThreadPoolExecutor(engine.at_once(threads), "encode", initializer=engine.begin_thread)
         self.threads = threads
         self._lock = threading.Lock()
-        self._carrier = ThreadPoolExecutor(1, "order")
-        self._orders = deque[Future[Finished]]()
+        self._unstaged = threading.Lock()  # one tile's pixels are held at a time
+        self._carrier = ThreadPoolExecutor(AT_ONCE, "order")
+        self._orders = deque[tuple[str, Future[Finished]]]()  # what each does
         self._abandoned = False
 
     def start(self, order: Order, tiling: Tiling) -> None:
-        """Carry out ``order`` after those begun before; ``tiling`` knows its tile."""
-        self._orders.append(self._carrier.submit(self._carry_out, order, tiling))
+        """Carry out ``order``; ``tiling`` knows its tile. Threads turn to it when those begun before need no more."""
+        self._orders.append((describe(order, tiling), self._carrier.submit(self._carry_out, order, tiling)))
+        doing(self._orders[0][0])
 
     def poll(self, patience: float) -> Finished | None:
         """The oldest order if it is carried out within ``patience`` seconds, else None.
@@ -96,28 +101,30 @@ class Worker:
         if not self._orders or self._abandoned:
             time.sleep(patience)
             return None
-        if not wait([self._orders[0]], patience).done:
+        if not wait([self._orders[0][1]], patience).done:
             return None
+        _, order = self._orders.popleft()
+        doing(self._orders[0][0] if self._orders else "waiting for an order")
         try:
-            return self._orders.popleft().result()
+            return order.result()
         except BaseException:
             self.abandon(0)
             raise
 
     def abandon(self, patience: float) -> None:
-        """Drop all orders, waiting at most ``patience`` seconds for the threads of the one in hand."""
+        """Drop all orders, waiting at most ``patience`` seconds for the threads of those in hand."""
         self._abandoned = True
-        for order in self._orders:
+        orders = [order for _, order in self._orders]
+        for order in orders:
             order.cancel()
-        wait(self._orders, patience)
+        wait(orders, patience)
 
     def _carry_out(self, order: Order, tiling: Tiling) -> Finished:
-        doing(describe(order, tiling))
-        try:
-            self._check()
-            return self._compute(order, tiling) if order.task is Task.TILE else self._fill(order)
-        finally:
-            doing("waiting for an order")
+        self._check()
+        if order.task is Task.REGIONS:
+            return self._fill(order)
+        with nullcontext() if self.stage else self._unstaged:
+            return self._compute(order, tiling)
 
     def _check(self, windows: int = 0) -> None:
         with self._lock:
@@ -155,9 +162,9 @@ class Worker:
 
     def _compute(self, order: Order, tiling: Tiling) -> Finished:
         tile = tiling.tiles[order.first]
-        began = time.monotonic()
         rows = self.grid.pixels(tile.row0, tile.row1)
         columns = self.grid.pixels(tile.column0, tile.column1)
+        began = time.monotonic()
         staged = self.stage and self.stage.pixels
         pixels = staged or self.reader.read(rows, columns, self.skip_bad_frames, self._each)
         seconds = {"read": time.monotonic() - began, "encode": 0.0, "statistics": 0.0}
