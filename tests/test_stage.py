@@ -1,12 +1,14 @@
 """Staged movies: decoded once, by any number of ranks, and the same as read from the file."""
 
 import os
+import threading
 from pathlib import Path
 
 import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+import torch
 from conftest import assert_same_maps, drifting_pixels
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,11 +16,15 @@ from test_movie import break_chunk
 
 from hrtemvae_hpc.config import MovieSection, PreprocessSection
 from hrtemvae_hpc.distributed.stage import open_stage
+from hrtemvae_hpc.distributed.worker import Order, Task, Worker
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.maps.result import open_result
+from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.windows.engine import Engine
+from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
 
 FRAMES, ROWS, COLUMNS = 12, 144, 125  # windows end at column 120
 STORAGE = {
@@ -132,6 +138,25 @@ def test_staged_pixels_are_those_of_tiles(tmp_path: Path, storage: str, preproce
         else:
             assert stage.frame_range is None
         assert stage.bad_frames(rows, columns) == []
+
+
+def test_a_thread_begins_on_the_next_tile_before_the_last_one_is_done(
+    tmp_path: Path, tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Movie(write(tmp_path / "m.h5", "mixed")) as movie:
+        reader = TileReader(movie, PreprocessSection(), False)
+        engine = Engine(tiny_model, torch.device("cpu"), "fp32", "window", 8)
+        grid = WindowGrid(ROWS, COLUMNS, engine.window, 8)
+        worker = Worker(engine, reader, grid, 2, False)
+        worker.stage = open_stage(World(), reader, tmp_path)
+        both = threading.Barrier(2, timeout=60)
+        encode = engine.encode
+        monkeypatch.setattr(engine, "encode", lambda *block: both.wait() >= 0 and encode(*block))
+        tiling = Tiling(grid, engine.block, 1, 1)  # a tile has one block, the other thread nothing of it to do
+        for tile in (0, 1):
+            worker.start(Order(Task.TILE, tile), tiling)
+        found = [worker.poll(60), worker.poll(60)]
+    assert [finished and finished.order.first for finished in found] == [0, 1]
 
 
 def test_a_folder_that_can_not_hold_the_stage(tmp_path: Path) -> None:
