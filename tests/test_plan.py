@@ -11,7 +11,7 @@ from conftest import drifting_pixels
 
 from hrtemvae_hpc.config import AnalysisConfig, PreprocessSection
 from hrtemvae_hpc.distributed.estimate import estimate
-from hrtemvae_hpc.distributed.plan import decoded_bytes, make_plan
+from hrtemvae_hpc.distributed.plan import Plan, decoded_bytes, make_plan
 from hrtemvae_hpc.distributed.plan_text import describe_plan
 from hrtemvae_hpc.distributed.resources import RankResources
 from hrtemvae_hpc.errors import InputError
@@ -108,6 +108,17 @@ def test_the_estimate_follows_the_ranks(parts) -> None:
     assert one.tiles * 0.75 <= slowed.tiles <= one.tiles * 0.75 + 3 * longest
     # Every node decodes the movie, with all its ranks.
     assert estimate(plan, 5, rated(4, 2)).staging == pytest.approx(5 * 320 * 400 * 2 / 2e6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_frames_are_decoded_once_wherever_there_is_room_to_stage_them(parts, count: int) -> None:
+    def plan(memory: int, scratch: int) -> Plan:
+        there = [dataclasses.replace(r, stage_memory=memory, stage_scratch=scratch) for r in ranks(count)]
+        return make_plan(*parts, there, None)
+
+    assert plan(GB, GB).read_amplification == plan(0, GB).read_amplification == 1
+    assert {plan(GB, GB).source, plan(0, GB).source} == {"memory", "scratch"}
+    assert plan(0, 0).source == "movie"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

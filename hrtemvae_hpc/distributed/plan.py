@@ -159,8 +159,8 @@ def make_plan(
     """
     limits = memory_limits(ranks, max_memory)
     working = {r.rank: working_bytes(engine, reader, grid, r.threads) for r in ranks}
-    once, staged = decoded_bytes(reader, Tiling(grid, engine.block, grid.rows, grid.columns)), stage_bytes(reader)
-    hosts = Counter(r.host for r in ranks)
+    hosts, staged = Counter(r.host for r in ranks), stage_bytes(reader)
+    once_a_node = len(hosts) * decoded_bytes(reader, Tiling(grid, engine.block, grid.rows, grid.columns))
     threads = max(r.threads for r in ranks)
     filling = int(_MARGIN * threads * reader.filling_bytes())
 
@@ -190,12 +190,14 @@ def make_plan(
             f"to {format_bytes(need)} or more, start fewer ranks a node{other}."
         )
     if ways["memory"]:
-        ways |= {"movie": [t for t in ways["movie"] if decoded_bytes(reader, t) <= _ONCE * once], "scratch": []}
-    elif reader.movie.storage.compression == "not compressed" and not reader.filters and ways["movie"]:
-        ways["scratch"] = []  # a copy of what is plain already gains nothing
+        ways["scratch"] = []
+    # What is plain already may be read twice sooner than copied to scratch.
+    plain = reader.movie.storage.compression == "not compressed" and not reader.filters
+    if ways["memory"] or (ways["scratch"] and not plain):
+        ways["movie"] = [t for t in ways["movie"] if decoded_bytes(reader, t) <= _ONCE * once_a_node]
 
     def decoded(source: Source, tiling: Tiling) -> int:
-        return decoded_bytes(reader, tiling) if source == "movie" else once * len(hosts)
+        return decoded_bytes(reader, tiling) if source == "movie" else once_a_node
 
     source, best = min(
         ((source, t) for source in ways for t in ways[source]),
