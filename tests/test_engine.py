@@ -72,8 +72,8 @@ def plain_layers(encoder: Encoder, windows: torch.Tensor, depth: int) -> tuple[t
     window=st.integers(9, 20),
     kernel=st.integers(1, 6),
     stride=st.integers(1, 3),
-    step=st.integers(1, 9),
-    extra=st.tuples(st.integers(0, 11), st.integers(0, 11)),
+    step=st.one_of(st.integers(1, 9), st.integers(10, 30)),
+    extra=st.tuples(st.integers(0, 11), st.integers(0, 40)),
     normalization=st.sampled_from(["none", "before_activation", "after_activation"]),
     dtype=st.sampled_from(["u1", "i2", "u2", "i4", "f2", "f4", "f8"]),
 )
@@ -227,11 +227,12 @@ def test_flat_and_non_finite_windows_have_no_scaled_form(tiny_model: Model) -> N
     assert torch.isfinite(z).all()
 
 
-def test_scaling_by_frame_uses_the_frame_range(tiny_model: Model) -> None:
-    pixels = np.random.default_rng(0).integers(100, 200, (3, 16, 24)).astype("u2")
+@pytest.mark.parametrize("step", [8, 24])
+def test_scaling_by_frame_uses_the_frame_range(tiny_model: Model, step: int) -> None:
+    pixels = np.random.default_rng(0).integers(100, 200, (3, 16, step + 16)).astype("u2")
     limits = np.array([[50.0, 300.0], [100.0, 250.0], [7.0, 7.0]])
-    z, valid = make_engine(tiny_model, 8, "frame").encode(pixels, np.ones((3, 1), bool), limits)
-    scaled = (pixels[0, :, 8:] - 50.0) / 250.0
+    z, valid = make_engine(tiny_model, step, "frame").encode(pixels, np.ones((3, 1), bool), limits)
+    scaled = (pixels[0, :, step:] - 50.0) / 250.0
     expected = plain_encoder(tiny_model.encoder, scaled)[list(tiny_model.latent_order)]
     np.testing.assert_allclose(z[0, 1], expected, atol=1e-5)
     assert valid.tolist() == [[True, True], [True, True], [False, False]]

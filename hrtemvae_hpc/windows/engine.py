@@ -42,7 +42,8 @@ class Engine:
         self.device = device
         self.window = model.architecture.window
         self.latents = model.architecture.latents
-        self.step = step
+        self._spacing = step
+        self.step = min(step, self.window)  # once pixels between windows are left out
         self.scaling = scaling
         self.block = _BLOCK[device.type, scaling]
         self.batch = _BATCH[device.type, scaling]
@@ -53,13 +54,13 @@ class Engine:
         self._first: FirstLayers
         self._shared: SharedConvolutions | SharedLayers
         if scaling == "frame":
-            self._shared = self._convolutions = SharedConvolutions(self._encoder, step)
+            self._shared = self._convolutions = SharedConvolutions(self._encoder, self.step)
         elif device.type == "cuda":
             from hrtemvae_hpc.windows.fused import FusedFirstLayer  # Triton comes with PyTorch for GPUs only
 
-            self._first = FusedFirstLayer(model.encoder, step, dtype, device)
+            self._first = FusedFirstLayer(model.encoder, self.step, dtype, device)
         else:
-            self._shared = self._first = layers = SharedLayers(model.encoder, self._encoder, step)
+            self._shared = self._first = layers = SharedLayers(model.encoder, self._encoder, self.step)
             if not layers.shares:
                 self.block, self.batch = _APART
         self._order = torch.tensor(model.latent_order, device=device)
@@ -119,14 +120,15 @@ class Engine:
         """
         frames, can_be_read = len(pixels), torch.from_numpy(readable).to(self.device)
         limits = None if frame_range is None else torch.from_numpy(frame_range).to(self.device)
-        rows, columns = ((n - self.window) // self.step + 1 for n in pixels.shape[1:])
+        rows, columns = ((n - self.window) // self._spacing + 1 for n in pixels.shape[1:])
         z = torch.zeros(frames, rows * columns, self.latents, device=self.device)
         valid = torch.zeros(frames, rows * columns, dtype=torch.bool, device=self.device)
         # Batches are cut by window position and frame, never by what is left over.
         chunk = self.frames_at_once(rows * columns)
         for start in range(0, frames, chunk):
             part = slice(start, start + chunk)
-            patch, low, high, ok = self._bounds(pixels[part], None if limits is None else limits[part])
+            held = _close_up(pixels[part], self.window, self._spacing)
+            patch, low, high, ok = self._bounds(held, None if limits is None else limits[part])
             encode = self._encode_by_frame if self.scaling == "frame" else self._encode_by_window
             encoded = encode(patch, low, high, ok).view(*ok.shape, self.latents)[..., self._order]
             ok &= can_be_read[part]
@@ -179,6 +181,16 @@ class Engine:
         level = torch.where(torch.isfinite(level), level, 0)[:, None]
         patch = (patch - level[..., None]).nan_to_num(0, 0, 0)
         return patch, torch.where(valid, low - level, 0), torch.where(valid, high - level, 1), valid
+
+
+def _close_up(pixels: np.ndarray, window: int, step: int) -> np.ndarray:
+    """``pixels`` [frames, rows, columns] without those between windows, where these lie apart."""
+    if step <= window:
+        return pixels
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (window, window), (1, 2))[:, ::step, ::step]
+    frames, rows, columns = windows.shape[:3]
+    held: np.ndarray = windows.swapaxes(2, 3).reshape(frames, rows * window, columns * window)
+    return held
 
 
 def _is_wide(dtype: np.dtype) -> bool:
