@@ -110,7 +110,7 @@ class Coordinator:
                 self._hand_out()
                 self._watch()
                 windows = self._already + sum(r.windows for r in self.records)
-                self._progress.update(windows, self.finished)
+                self._progress.update(windows, self.finished, self._note())
                 self._tell(windows / self._progress.total)
             self.done_at = time.monotonic()
             self._end(0)
@@ -125,6 +125,11 @@ class Coordinator:
             raise
         finally:
             self._progress.close()
+
+    def _note(self) -> str:
+        left = sum(map(len, self._unstaged.values()))
+        share = 1 - left / (len(self.worker.regions) * len(self._unstaged))
+        return f"{share:.0%} of the movie staged" if left else ""
 
     def _hear(self) -> bool:
         """Take in a message of another rank, if there is one."""

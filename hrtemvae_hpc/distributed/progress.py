@@ -54,19 +54,20 @@ class Progress:
             )
 
     def update(self, done: int, steps_done: int = 0, note: str = "") -> None:
-        """Show that ``done`` units and ``steps_done`` steps are finished, and a ``note`` about the last step."""
-        changed, self.steps_done = steps_done != self.steps_done, steps_done
+        """Show that ``done`` units and ``steps_done`` steps are finished, and a ``note`` beside them."""
+        self.steps_done = steps_done
         place = f"{self.step} {steps_done}/{self.steps}" if self.steps else ""
         now = time.monotonic()
+        if done == self._already:
+            self._began = now  # what comes before the first units says nothing of the rate
         if self._bar is not None:
-            if changed or not self._bar.postfix:
-                self._bar.set_postfix_str(", ".join(filter(None, (place, note))), refresh=False)
+            self._bar.set_postfix_str(", ".join(filter(None, (place, note))), refresh=False)
             self._bar.update(done - self._done)
         elif now - self._last > self._pause and done < self.total:
-            rate = (done - self._already) / (now - self._began)
-            left = f", {format_seconds((self.total - done) / rate)} left" if rate > 0 else ""
+            rate = (done - self._already) / (now - self._began) if done > self._already else 0.0
+            speed = f"{_rate(rate)} {self.unit}s/s, {format_seconds((self.total - done) / rate)} left" if rate else ""
             share = 100 * done / self.total
-            words = (f"{share:.0f}%", place.replace("/", " of "), note, f"{_rate(rate)} {self.unit}s/s{left}")
+            words = (f"{share:.0f}%", place.replace("/", " of "), note, speed)
             say(", ".join(filter(None, words)))
             self._last, self._pause = now, min(2 * self._pause, _LONGEST_SILENCE_S)
         self._done = done
