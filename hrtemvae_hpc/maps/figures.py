@@ -154,8 +154,9 @@ def variance_curve(result: Result) -> bytes:
     if enough.any():
         variances = (result.maps("variance", i)[enough] for i in result.latent)
         high, mean = zip(*((np.percentile(v, 99), v.mean()) for v in variances), strict=True)
-        axes.semilogy(result.latent, high, ".-", label="99th percentile of the windows")
-        axes.semilogy(result.latent, mean, ".-", label="mean over the windows")
+        axes.plot(result.latent, high, ".-", label="99th percentile of the windows")
+        axes.plot(result.latent, mean, ".-", label="mean over the windows")
+        axes.set_yscale("log" if max(mean) > 0 else "linear")  # a movie may stand still
         axes.legend(fontsize=8)
     axes.set_xlabel("latent variable (last: most variance over the training set)", fontsize=9)
     axes.set_ylabel("variance over time", fontsize=9)
