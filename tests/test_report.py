@@ -77,3 +77,12 @@ def test_a_result_without_any_valid_window_is_reported(hrtemvae, tmp_path: Path,
     assert outcome.code == 0, outcome.text
     assert "Nothing to show" in (tmp_path / "flat.maps.html").read_text()
     assert (read_maps(tmp_path / "flat.maps.h5")["valid_frames"] == 0).all()
+
+
+def test_a_movie_that_stands_still_is_reported(hrtemvae, tmp_path: Path, tiny_model_path: Path) -> None:
+    with h5py.File(tmp_path / "still.h5", "w") as file:
+        file["m"] = np.tile(np.random.default_rng(0).integers(0, 255, (40, 40), "u1"), (4, 1, 1))
+    outcome = hrtemvae("analyze", "still.h5", "--model", tiny_model_path)
+    assert outcome.code == 0, outcome.text
+    assert "arning" not in outcome.text
+    assert (read_maps(tmp_path / "still.maps.h5")["variance"] == 0).all()
