@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hrtemvae_hpc.statistics.over_time import MAPS, _moments_on_device, series_statistics
+from hrtemvae_hpc.statistics.sort import sort_series
 
 
 def reference(z: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
@@ -87,6 +88,28 @@ def test_steady_drift_has_rho_one_and_its_reverse_minus_one() -> None:
 def test_signed_zeros_tie() -> None:
     z = np.array([0.0, -0.0, 0.0, 1.0, -1.0], np.float32).reshape(5, 1, 1)
     assert_agrees(z, np.ones((5, 1), bool))
+
+
+@settings(deadline=None)
+@given(
+    length=st.integers(250, 700),
+    least=st.sampled_from([-(2**31), -300, -1, 0]),
+    most=st.sampled_from([0, 1, 70_000, 2**31 - 1]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_series_of_keys_are_sorted(length: int, least: int, most: int, seed: int) -> None:
+    upper = np.random.default_rng(seed).integers(least, most, (3, length), endpoint=True)
+    keys = (upper << 32) | np.arange(length)
+    expected = np.sort(keys, axis=1)
+    sort_series(keys)
+    np.testing.assert_array_equal(keys, expected)
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_long_series_with_ties_and_gaps(levels: int) -> None:
+    random = np.random.default_rng(levels)
+    z = np.floor(random.standard_normal((700, 3, 5)) * levels / 3).astype(np.float32)
+    assert_agrees(z, random.random((700, 3)) < 0.8)
 
 
 def test_many_series_in_several_parts() -> None:

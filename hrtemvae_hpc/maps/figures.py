@@ -150,7 +150,7 @@ def variance_curve(result: Result) -> bytes:
     """PNG: each latent's variance over time, mean and 99th percentile over the windows, in the model's order."""
     enough = result.valid_frames >= MINIMUM_FRAMES
     figure = Figure((7.5, 2.8), DPI)
-    axes = figure.add_axes((0.09, 0.17, 0.9, 0.8))
+    axes = figure.add_axes((0.11, 0.17, 0.88, 0.8))
     if enough.any():
         variances = (result.maps("variance", i)[enough] for i in result.latent)
         high, mean = zip(*((np.percentile(v, 99), v.mean()) for v in variances), strict=True)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from hrtemvae_hpc.compiled import compiled
+from hrtemvae_hpc.statistics.sort import sort_series
 
 MINIMUM_FRAMES = 3
 MAPS = ("mean", "variance", "spearman", "time_correlated_variance")
-_ELEMENTS_AT_ONCE = {"cpu": 2**20, "cuda": 2**22}
+_ELEMENTS_AT_ONCE = {"cpu": 2**17, "cuda": 2**22}
 _LAST = np.iinfo(np.int64).max
 
 
@@ -32,7 +33,7 @@ class SeriesStatistics:
 def working_bytes(frames: int, windows: int, latents: int) -> int:
     """Bytes that ``series_statistics`` takes on a CPU beside its input."""
     at_once = max(_ELEMENTS_AT_ONCE["cpu"], frames * latents)
-    return min(frames * windows * latents, at_once) * 64
+    return 8 * min(frames * windows * latents, at_once) + 100 * windows * latents
 
 
 def series_statistics(z: Tensor, valid: Tensor) -> SeriesStatistics:
@@ -56,54 +57,68 @@ def series_statistics(z: Tensor, valid: Tensor) -> SeriesStatistics:
 
 
 def _moments_on_cpu(z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, variance and rho [windows, latents] float64, series by series."""
-    series = z.flatten(1).T.contiguous().view(*z.shape[1:], len(z)).numpy()
-    here = valid.T.contiguous().numpy()
-    keys = np.empty(series.shape, np.int64)
-    _fill_keys(series, here, keys)
-    keys.sort(axis=2)
-    maps = [np.empty(series.shape[:2]) for _ in range(3)]
-    _fill_moments(series, here, keys, *maps)
+    """Mean, variance and rho [windows, latents] float64."""
+    values, here = z.numpy(), valid.numpy()
+    keys = np.empty((*values.shape[1:], len(values)), np.int64)
+    _fill_keys(values.view(np.int32), here, keys)
+    sort_series(keys.reshape(-1, len(values)))
+    maps = [np.empty(values.shape[1:]) for _ in range(3)]
+    _fill_moments(values, here, *maps[:2])
+    _fill_rho(keys, here, maps[2])
     mean, variance, rho = map(torch.from_numpy, maps)
     return mean, variance, rho
 
 
 @compiled(fastmath=set())
-def _fill_keys(series, valid, keys):  # type: ignore[no-untyped-def]
-    """Whole numbers that sort like the values, with the frame in their lower half; frames left out come last."""
-    windows, latents, frames = series.shape
-    values = np.empty(frames, np.float32)
-    bits = values.view(np.int32)
+def _fill_keys(bits, valid, keys):  # type: ignore[no-untyped-def]
+    """Whole numbers that sort like the values, with the frame in their lower half; frames left out come last.
+
+    ``bits`` [frames, windows, latents] are the values' own, as int32; keys are [windows, latents, frames].
+    """
+    frames, windows, latents = bits.shape
     for w in range(windows):
-        for k in range(latents):
-            for t in range(frames):
-                values[t] = series[w, k, t] + np.float32(0)  # -0 becomes 0
-            for t in range(frames):
-                ordered = np.int64(bits[t] ^ ((bits[t] >> 31) & 0x7FFFFFFF))
-                keys[w, k, t] = (ordered << 32) | t if valid[w, t] else _LAST
+        for t in range(frames):
+            if valid[t, w]:
+                for k in range(latents):
+                    value = bits[t, w, k]
+                    value = 0 if value == -0x80000000 else value  # -0 is 0
+                    keys[w, k, t] = (np.int64(value ^ ((value >> 31) & 0x7FFFFFFF)) << 32) | t
+            else:
+                keys[w, :, t] = _LAST
 
 
 @compiled(fastmath=set())
-def _fill_moments(series, valid, keys, mean, variance, rho):  # type: ignore[no-untyped-def]
-    windows, latents, frames = series.shape
+def _fill_moments(z, valid, mean, variance):  # type: ignore[no-untyped-def]
+    frames, windows, latents = z.shape
+    for w in range(windows):
+        count = np.float64(valid[:, w].sum())
+        mean[w] = 0
+        variance[w] = 0
+        for t in range(frames):
+            if valid[t, w]:
+                for k in range(latents):
+                    mean[w, k] += z[t, w, k]
+        mean[w] /= count
+        for t in range(frames):
+            if valid[t, w]:
+                for k in range(latents):
+                    variance[w, k] += (z[t, w, k] - mean[w, k]) ** 2
+        variance[w] /= count
+
+
+@compiled(fastmath=set())
+def _fill_rho(keys, valid, rho):  # type: ignore[no-untyped-def]
+    """``keys`` are sorted."""
+    windows, latents, frames = keys.shape
     time = np.empty(frames, np.int64)
     for w in range(windows):
         count = 0
         for t in range(frames):
             time[t] = count
-            count += valid[w, t]
+            count += valid[t, w]
         n = np.float64(count)
         time_squares = n * (n * n - 1) / 3
         for k in range(latents):
-            total, squares = 0.0, 0.0
-            for t in range(frames):
-                if valid[w, t]:
-                    total += series[w, k, t]
-            mean[w, k] = total / n
-            for t in range(frames):
-                if valid[w, t]:
-                    squares += (series[w, k, t] - mean[w, k]) ** 2
-            variance[w, k] = squares / n
             products, rank_squares, i = 0, 0, 0
             while i < count:
                 value, stop = keys[w, k, i] >> 32, i + 1
