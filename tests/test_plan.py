@@ -1,6 +1,7 @@
 """What the plan decides, and what it refuses."""
 
 import dataclasses
+import runpy
 from pathlib import Path
 
 import h5py
@@ -119,6 +120,15 @@ def test_frames_are_decoded_once_wherever_there_is_room_to_stage_them(parts, cou
     assert plan(GB, GB).read_amplification == plan(0, GB).read_amplification == 1
     assert {plan(GB, GB).source, plan(0, GB).source} == {"memory", "scratch"}
     assert plan(0, 0).source == "movie"
+
+
+def test_the_benchmark_of_scaling_plans_for_gpus_that_are_not_here(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "large.h5", "w") as file:
+        file.create_dataset("m", (1000, 4096, 4096), "u2", chunks=(1, 4096, 4096), compression="gzip")
+    expected = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/scaling.py"))["expected"]
+    estimated = expected(tmp_path / "large.h5", 8, 8, 4, 3e5, 1e9, "cuda")
+    assert estimated.staging == pytest.approx(2 * 4096 * 4096 * 1000 / 4e9)  # every node decodes all of it
+    assert estimated.tiles == pytest.approx(505**2 * 1000 / (32 * 3e5), rel=0.05)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
