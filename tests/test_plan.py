@@ -139,3 +139,12 @@ def test_bf16_is_advised_where_it_is_faster(parts, tiny_model: Model, precision:
     told = describe_plan(parts[1], tiny_model, config, make_plan(*parts, slow, None), slow)
     assert ("no rank has a GPU; --precision bf16 is faster" in told) == (bfloat16 and precision == "fp32")
     assert ("rank 0 on node0 has no bfloat16 instructions" in told) == (not bfloat16 and precision == "bf16")
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_slow_decoding_is_told(parts, tiny_model: Model, hosts: int) -> None:
+    room = {"stage_memory": GB, "encode_rate": 1e5, "decode_rate": 1e6}
+    slow = [dataclasses.replace(r, **room) for r in ranks(2, hosts)]
+    told = describe_plan(parts[1], tiny_model, AnalysisConfig(), make_plan(*parts, slow, None), slow)
+    assert "decoding the movie takes" in told
+    assert ("as every node decodes it all" in told) == ("more ranks on fewer nodes" in told) == (hosts == 2)

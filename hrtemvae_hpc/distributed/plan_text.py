@@ -89,9 +89,11 @@ def _advice(
         advice.append(f"reading costs as much as it does because each tile decodes its chunks again.{chunk} "
                       "A larger --max-memory gives fewer, larger tiles.")  # fmt: skip
     if e.staging > 0.25 * e.tiles:
+        several = len({r.host for r in ranks}) > 1
+        why, better = (", as every node decodes it all", "more ranks on fewer nodes, or ") if several else ("", "")
         advice.append(
-            f"decoding takes {e.staging / e.tiles:.0%} of the time of the tiles, because every node decodes the whole "
-            f"movie ({movie.storage}): more ranks on fewer nodes, or a faster compression, would be quicker."
+            f"decoding the movie takes {e.staging / e.tiles:.0%} of the time of the tiles{why} ({movie.storage}): "
+            f"{better}a faster compression would be quicker."
         )
     if e.busy < 0.75 and plan.tiling.count >= len(ranks):
         advice.append(f"ranks have work for {e.busy:.0%} of the time of the tiles; fewer would take hardly longer.")
