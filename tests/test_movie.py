@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.calibration import convert, spacing
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.preview import first_and_last
-from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
 
 PIXELS = drifting_pixels(6, 20, 30)
 
@@ -275,13 +276,34 @@ def test_region_and_frames(tmp_path_factory, top, height, left, width, first, co
 # Tiles
 
 
+@pytest.mark.parametrize("axes", ["tyx", "txy", "yxt"])
+def test_decoded_bytes_are_those_that_are_read_where_there_are_no_chunks(tmp_path: Path, axes: str) -> None:
+    def read_so_far() -> int:
+        return int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])
+
+    sizes = {"t": 40, "y": 500, "x": 700}
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["m"] = np.zeros([sizes[a] for a in axes], "u2")
+    with Movie(tmp_path / "m.h5", MovieSection(axes=axes)) as movie:
+        reader = TileReader(movie, PreprocessSection(), False)
+        before = read_so_far()
+        decoded = reader.read(slice(100, 400), slice(50, 350), False).decoded_bytes
+        assert decoded == pytest.approx(read_so_far() - before, rel=0.25)
+        before = read_so_far()
+        rows, columns = reader.frame
+        whole = TilePixels.of(np.empty(movie.shape, "u2"), 0, 0, None)
+        for region in movie.regions(rows, columns, 2**20, False):
+            reader.fill(whole, region, False)
+        assert read_so_far() - before == pytest.approx(40 * 500 * 700 * 2, rel=0.25)
+
+
 @pytest.mark.parametrize("storage", STORAGE)
 @pytest.mark.parametrize("frames", [None, "1:6:2"])
 def test_decoded_bytes_are_those_of_the_chunks_touched(tmp_path: Path, storage: str, frames: str | None) -> None:
     path = tmp_path / "movie.h5"
     with h5py.File(path, "w") as file:
         dataset = file.create_dataset("m", data=PIXELS, **STORAGE[storage])
-        chunk = dataset.chunks or (1, 1, 1)
+        chunk = dataset.chunks or PIXELS.shape  # smaller than HDF5's buffer
     rows, columns, chosen = slice(3, 9), slice(7, 25), range(6)[1:6:2] if frames else range(6)
     touched = {
         (t // chunk[0], y // chunk[1], x // chunk[2])

@@ -118,8 +118,20 @@ def test_frames_are_decoded_once_wherever_there_is_room_to_stage_them(parts, cou
         return make_plan(*parts, there, None)
 
     assert plan(GB, GB).read_amplification == plan(0, GB).read_amplification == 1
-    assert {plan(GB, GB).source, plan(0, GB).source} == {"memory", "scratch"}
-    assert plan(0, 0).source == "movie"
+    assert [plan(GB, GB).source, plan(0, GB).source, plan(0, 0).source] == ["memory", "scratch", "movie"]
+
+
+@pytest.mark.parametrize("compression", [None, "lzf"])
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_tiles_decode_no_more_than_every_node_would(parts, tmp_path: Path, compression: str | None, hosts: int) -> None:
+    engine, _, grid = parts
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file.create_dataset("m", (5, 320, 400), "u2", chunks=(5, 64, 64) if compression else None)
+    with Movie(tmp_path / "other.h5") as movie:
+        there = [dataclasses.replace(r, stage_memory=GB) for r in ranks(4, hosts)]
+        plan = make_plan(engine, TileReader(movie, PreprocessSection(), False), grid, there, None)
+        # The movie's last rows and columns are in no window, but in a chunk or a line.
+        assert plan.read_amplification <= 1.05 * hosts * (320 * 400) / (312 * 392)
 
 
 def test_the_benchmark_of_scaling_plans_for_gpus_that_are_not_here(tmp_path: Path) -> None:

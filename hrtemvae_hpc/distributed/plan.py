@@ -93,7 +93,7 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
     block = batch * reader.dtype.itemsize + patch_bytes(reader, grid, engine.block)
     if engine.device.type == "cuda":
         # Pinned, all batches at worst, as float64 at worst, in powers of two; the rest is the device's memory.
-        block += 16 * frames * grid.pixels(0, min(engine.block, grid.rows)).stop ** 2
+        block += 16 * frames * engine.side(min(engine.block, grid.rows)) ** 2
     else:
         block += engine.working_bytes(frames, reader.dtype) + over_time.working_bytes(frames, windows, engine.latents)
     return int(_MARGIN * engine.at_once(threads) * block)
@@ -155,6 +155,9 @@ def make_plan(
 ) -> Plan:
     """The cheapest tiling that fits, or ``known`` if it fits.
 
+    What is compressed is decoded by tiles only where that is no more than decoding it once on each node, or where it
+    can't be staged.
+
     Raises InputError when not even one block of windows fits the memory of every rank.
     """
     limits = memory_limits(ranks, max_memory)
@@ -201,7 +204,7 @@ def make_plan(
 
     source, best = min(
         ((source, t) for source in ways for t in ways[source]),
-        key=lambda way: _cost(engine, reader, way[0], way[1], len(ranks), decoded(*way)),
+        key=lambda way: _cost(engine, reader, way[0], way[1], ranks, decoded(*way)),
     )
     movie = reader.movie
     rows, columns = reader.held(grid.pixels(0, grid.rows), grid.pixels(0, grid.columns))
@@ -227,17 +230,17 @@ def _candidates(grid: WindowGrid, block: int) -> list[Tiling]:
 
 
 def _cost(
-    engine: Engine, reader: TileReader, source: Source, tiling: Tiling, ranks: int, decoded: int
+    engine: Engine, reader: TileReader, source: Source, tiling: Tiling, ranks: Sequence[RankResources], decoded: int
 ) -> tuple[float, int]:
     """Seconds of all ranks together on an ordinary machine, beside the encoding itself."""
     movie, kind = reader.movie, engine.device.type
     largest = tiling.largest.windows * movie.shape[0] * _ENCODE_S[kind]
     count = tiling.count
     byte = _DECODE_S[movie.storage.compression != "not compressed"] + _FILTER_S * reader.filters
-    read = decoded * byte + stage_bytes(reader) * _STAGE_S[source]
-    waiting = largest * 0.5 * ((ranks - 1) + _INTERRUPTED)
+    read = decoded * byte + len({r.host for r in ranks}) * stage_bytes(reader) * _STAGE_S[source]
+    waiting = largest * 0.5 * ((len(ranks) - 1) + _INTERRUPTED)
     # Ranks without a tile wait for the whole of one.
-    idle = max(0, ranks - count) * largest
+    idle = max(0, len(ranks) - count) * largest
     too_long = max(0.0, largest - _LONGEST_TILE_S) * 1e3
     return read + waiting + idle + count * _TILE_S + too_long, count
 

@@ -20,6 +20,7 @@ from hrtemvae_hpc.files import is_file
 from hrtemvae_hpc.movie.chunks import decodes_outside, filters_of, read_chunks
 from hrtemvae_hpc.movie.layouts import locate
 
+_SIEVE = 2**16  # bytes of the buffer through which HDF5 reads what is not stored in chunks
 _PIECE = 64  # pixels on the side of what is read of a damaged frame that is not stored in chunks
 
 
@@ -72,6 +73,7 @@ class Movie:
         self.shape = (len(self.frame_indices), bottom - self.top, right - self.left)
         self.dtype = self._dataset.dtype.newbyteorder("=")
         self.storage = self._storage(order)
+        self.unit = self.storage.chunk or self._line()  # frames, rows and columns that are read together
         self.pixel_size_nm, frame_time = located.calibration(self.axes)
         self.frame_time_s = frame_time * self._frames.step if frame_time else None
         self.decodes_in_parallel = decodes_outside(self._dataset)  # else HDF5 lets one thread in at a time
@@ -133,10 +135,9 @@ class Movie:
         return self.axes == "tyx" or self.decodes_in_parallel
 
     def frames_a_slab(self, frame_bytes: int, most: int) -> list[slice]:
-        """The frames in slabs that end at chunk borders, each of about ``most`` bytes at ``frame_bytes`` a frame."""
-        depth = self.storage.chunk[0] if self.storage.chunk else 1
-        in_chunk = self.frame_indices // depth
-        borders = np.flatnonzero(np.diff(in_chunk)) + 1
+        """The frames in slabs that share no chunk or line, each of about ``most`` bytes at ``frame_bytes`` a frame."""
+        depth = self.unit[0]
+        borders = np.flatnonzero(np.diff(self.frame_indices // depth)) + 1
         starts, slab_start = [0], 0
         for border in borders:
             if (border - slab_start + depth) * frame_bytes > most:
@@ -146,20 +147,23 @@ class Movie:
 
     def pieces(self, axis: int, span: slice) -> list[slice]:
         """The rows (axis 1) or columns (2) of the chunks that ``span`` touches, cut to the region of interest."""
-        depth = self.storage.chunk[axis] if self.storage.chunk else _PIECE
+        return self._cut(axis, span, self.storage.chunk[axis] if self.storage.chunk else _PIECE)
+
+    def _cut(self, axis: int, span: slice, depth: int) -> list[slice]:
+        """Each ``depth`` rows (axis 1) or columns (2) of the file that ``span`` touches, cut to the region."""
         start = (self.top, self.left)[axis - 1]
         first, last = (start + span.start) // depth, (start + span.stop - 1) // depth
         borders = [(i * depth - start, (i + 1) * depth - start) for i in range(first, last + 1)]
         return [slice(max(0, a), min(self.shape[axis], b)) for a, b in borders]
 
     def regions(self, rows: slice, columns: slice, most: int, whole: bool) -> list[tuple[slice, slice, slice]]:
-        """All frames of a region in pieces of about ``most`` bytes, no two of which share a chunk.
+        """All frames of a region in pieces of about ``most`` bytes, no two of which share a chunk or line.
 
         Frames, rows and columns of each; all rows and columns in each if ``whole``.
         """
         ys, xs = [rows], [columns]
-        if self.storage.chunk and not whole:
-            depth, height, width = self.storage.chunk
+        if not whole:
+            depth, height, width = self.unit
             xs = self._pieces_together(2, columns, most // (depth * height * self.dtype.itemsize))
             widest = max(width, *(x.stop - x.start for x in xs))
             ys = self._pieces_together(1, rows, most // (depth * widest * self.dtype.itemsize))
@@ -168,22 +172,21 @@ class Movie:
         return [(slab, y, x) for slab in slabs for y in ys for x in xs]
 
     def _pieces_together(self, axis: int, span: slice, most: int) -> list[slice]:
-        """``span`` cut between chunks into pieces of at most ``most`` rows (axis 1) or columns (2), or of one chunk."""
+        """``span`` cut between chunks or lines into pieces of at most ``most`` rows (axis 1) or columns (2)."""
         starts = [span.start]
-        for piece in self.pieces(axis, span)[1:]:
+        for piece in self._cut(axis, span, self.unit[axis])[1:]:
             if min(piece.stop, span.stop) - starts[-1] > most:
                 starts.append(piece.start)
         return [slice(a, b) for a, b in zip(starts, [*starts[1:], span.stop], strict=True)]
 
     def decoded_bytes(self, rows: slice, columns: slice, frames: slice = slice(None)) -> int:
-        """Bytes that reading ``frames`` of a region decodes: whole chunks, each once."""
+        """Bytes that reading ``frames`` of a region decodes: whole chunks or lines, each once."""
         t, y, x = self.decoded_extent(0, frames), self.decoded_extent(1, rows), self.decoded_extent(2, columns)
         return t * y * x * int(self.dtype.itemsize)
 
     def decoded_extent(self, axis: int, span: slice) -> int:
-        """Frames (axis 0), rows (1) or columns (2) of the chunks that reading ``span`` touches."""
-        size = self.full_shape[axis]
-        depth = self.storage.chunk[axis] if self.storage.chunk else 1
+        """Frames (axis 0), rows (1) or columns (2) of the chunks or lines that reading ``span`` touches."""
+        size, depth = self.full_shape[axis], self.unit[axis]
         if axis == 0:
             chunks = np.unique(self.frame_indices[span] // depth)
         else:
@@ -197,6 +200,20 @@ class Movie:
         facts = [(f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(files)]
         text = repr((facts, self.located.dataset, self.axes, self.full_shape, self.dtype.str))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _line(self) -> tuple[int, int, int]:
+        """Frames, rows and columns that HDF5 reads together of what is not stored in chunks.
+
+        All along an axis where they fit its buffer, which it fills with all that lies between the first and the last.
+        """
+        sizes = dict(zip("tyx", self.full_shape, strict=True))
+        together = dict.fromkeys("tyx", 1)
+        line = self.dtype.itemsize
+        for axis in reversed(self.axes):
+            line *= sizes[axis]
+            if line <= _SIEVE:
+                together[axis] = sizes[axis]
+        return together["t"], together["y"], together["x"]
 
     def _storage(self, order: Sequence[int]) -> Storage:
         """How the pixels lie in the file; those of a virtual dataset as in the first of its sources."""

@@ -130,8 +130,7 @@ class TileReader:
     def working_bytes(self, rows: slice, columns: slice, threads: int) -> int:
         """Bytes that reading a tile on ``threads`` needs beside the tile itself."""
         frame = self._frame_pixels(rows, columns)
-        depth = self.movie.storage.chunk[0] if self.movie.storage.chunk else 1
-        longest = min(self.movie.shape[0], max(depth, _SLAB_BYTES // (frame * self.movie.dtype.itemsize)))
+        longest = min(self.movie.shape[0], max(self.movie.unit[0], _SLAB_BYTES // (frame * self.movie.dtype.itemsize)))
         return self._reading_bytes(longest, frame) * (threads if self.movie.decodes_in_parallel else 1)
 
     def filling_bytes(self) -> int:

@@ -43,7 +43,7 @@ class Engine:
         self.window = model.architecture.window
         self.latents = model.architecture.latents
         self._spacing = step
-        self.step = min(step, self.window)  # once pixels between windows are left out
+        self._step = min(step, self.window)  # once pixels between windows are left out
         self.scaling = scaling
         self.block = _BLOCK[device.type, scaling]
         self.batch = _BATCH[device.type, scaling]
@@ -54,13 +54,13 @@ class Engine:
         self._first: FirstLayers
         self._shared: SharedConvolutions | SharedLayers
         if scaling == "frame":
-            self._shared = self._convolutions = SharedConvolutions(self._encoder, self.step)
+            self._shared = self._convolutions = SharedConvolutions(self._encoder, self._step)
         elif device.type == "cuda":
             from hrtemvae_hpc.windows.fused import FusedFirstLayer  # Triton comes with PyTorch for GPUs only
 
-            self._first = FusedFirstLayer(model.encoder, self.step, dtype, device)
+            self._first = FusedFirstLayer(model.encoder, self._step, dtype, device)
         else:
-            self._shared = self._first = layers = SharedLayers(model.encoder, self._encoder, self.step)
+            self._shared = self._first = layers = SharedLayers(model.encoder, self._encoder, self._step)
             if not layers.shares:
                 self.block, self.batch = _APART
         self._order = torch.tensor(model.latent_order, device=device)
@@ -88,6 +88,10 @@ class Engine:
         """Frames of a batch of a block of so many windows; not more than a block of one row has."""
         return max(1, self.batch // max(windows, self.block))
 
+    def side(self, windows: int) -> int:
+        """Pixels along ``windows`` in a line, without those between them."""
+        return self.window + (windows - 1) * self._step
+
     def working_bytes(self, frames: int, dtype: np.dtype) -> int:
         """Bytes that encoding one block of ``frames`` frames of ``dtype`` takes on a CPU, its latents included."""
         a, windows = self._architecture, self.block**2
@@ -96,8 +100,7 @@ class Engine:
         patches = []
         for rows in (1, self.block):
             at_once = min(frames, self.frames_at_once(rows * columns))
-            sides = [a.window + (n - 1) * self.step for n in (rows, columns)]
-            pixels = pixel * at_once * sides[0] * sides[1]
+            pixels = pixel * at_once * self.side(rows) * self.side(columns)
             patches.append(pixels + self._shared.working_bytes(at_once, rows, columns))
         later = [a.hidden, *(size**2 * channels for size, channels in zip(a.sizes[2:], a.channels[1:], strict=True))]
         return max(patches) + 4 * 2 * self.batch * max(later) + 4 * frames * windows * self.latents
@@ -170,10 +173,10 @@ class Engine:
         if self.scaling == "frame":
             if limits is None:
                 raise ValueError("scaling by frame needs the range of each frame")
-            valid = _largest((~torch.isfinite(patch)).float(), self.window, self.step) == 0
+            valid = _largest((~torch.isfinite(patch)).float(), self.window, self._step) == 0
             low, high = (b[:, None].expand_as(valid) for b in limits.to(patch).unbind(1))
         else:
-            low, high = -_largest(-patch, self.window, self.step), _largest(patch, self.window, self.step)
+            low, high = -_largest(-patch, self.window, self._step), _largest(patch, self.window, self._step)
             valid = torch.isfinite(low) & torch.isfinite(high)  # NaN and infinity reach the minimum or maximum
         valid &= high > low
         patch = patch.nan_to_num(torch.inf, torch.inf, torch.inf)
