@@ -6,11 +6,13 @@ from hrtemvae_hpc.distributed import progress
 from hrtemvae_hpc.distributed.progress import Progress
 
 
-def test_the_rate_counts_from_the_first_unit_on(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_the_rate_counts_from_the_beginning(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     told = Progress(1000, "window", 10, "tile", done=100, steps_done=1)
     for clock[0], done, note in ((90.0, 100, "70% staged"), (100.0, 100, "99% staged"), (300.0, 500, "")):
+        if note:
+            told.begin()
         told.update(done, done // 100, note)
     assert capsys.readouterr().err.splitlines() == [
         "10%, tile 1 of 10, 70% staged",

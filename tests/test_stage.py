@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_movie import break_chunk
 
 from hrtemvae_hpc.config import MovieSection, PreprocessSection
-from hrtemvae_hpc.distributed.stage import open_stage
+from hrtemvae_hpc.distributed.stage import open_stage, scratch_bytes
 from hrtemvae_hpc.distributed.worker import Order, Task, Worker
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed
@@ -157,6 +157,16 @@ def test_a_thread_begins_on_the_next_tile_before_the_last_one_is_done(
             worker.start(Order(Task.TILE, tile), tiling)
         found = [worker.poll(60), worker.poll(60)]
     assert [finished and finished.order.first for finished in found] == [0, 1]
+
+
+def test_scratch_in_memory_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HRTEMVAE_SCRATCH", "/dev/shm")
+    assert scratch_bytes() == 0
+    (tmp_path / "link").symlink_to("/dev/shm")
+    monkeypatch.setenv("HRTEMVAE_SCRATCH", str(tmp_path / "link"))
+    assert scratch_bytes() == 0
+    monkeypatch.setenv("HRTEMVAE_SCRATCH", str(Path(__file__).parent))
+    assert scratch_bytes() > 0
 
 
 def test_a_folder_that_can_not_hold_the_stage(tmp_path: Path) -> None:

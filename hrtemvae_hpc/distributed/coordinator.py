@@ -77,6 +77,7 @@ class Coordinator:
         self._stages = len(regions) > 0
         self._unstaged = {r.host: deque(regions) for r in ranks}  # every node stages the movie for itself
         self._staging = Counter[str]()
+        self._regions, self._regions_done = len(regions) * len(self._unstaged), 0
         self.staged_at = self.done_at = time.monotonic()
         self._already = sum(tiles[i].windows for i in self.resumed) * frames
         self._progress = Progress(
@@ -110,7 +111,10 @@ class Coordinator:
                 self._hand_out()
                 self._watch()
                 windows = self._already + sum(r.windows for r in self.records)
-                self._progress.update(windows, self.finished, self._note())
+                if staging := self._regions_done < self._regions:
+                    self._progress.begin()
+                staged = f"{self._regions_done / self._regions:.0%} of the movie staged" if staging else ""
+                self._progress.update(windows, self.finished, staged)
                 self._tell(windows / self._progress.total)
             self.done_at = time.monotonic()
             self._end(0)
@@ -125,11 +129,6 @@ class Coordinator:
             raise
         finally:
             self._progress.close()
-
-    def _note(self) -> str:
-        left = sum(map(len, self._unstaged.values()))
-        share = 1 - left / (len(self.worker.regions) * len(self._unstaged))
-        return f"{share:.0%} of the movie staged" if left else ""
 
     def _hear(self) -> bool:
         """Take in a message of another rank, if there is one."""
@@ -172,6 +171,7 @@ class Coordinator:
         record.orders.popleft()
         if finished.maps is None:
             self._staging[record.resources.host] -= 1
+            self._regions_done += finished.order.count
             self.staged_at = time.monotonic()
             return
         self._hand_out()  # the rank goes on while its tile is saved

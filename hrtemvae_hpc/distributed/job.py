@@ -29,7 +29,7 @@ from hrtemvae_hpc.distributed.resources import (
     process_bytes,
 )
 from hrtemvae_hpc.distributed.scale import make_resampler
-from hrtemvae_hpc.distributed.stage import MEMORY, free_bytes, open_stage, scratch
+from hrtemvae_hpc.distributed.stage import MEMORY, free_bytes, open_stage, scratch, scratch_bytes
 from hrtemvae_hpc.distributed.worker import Worker
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed
@@ -146,7 +146,7 @@ def open_job(world: World, path: Path, config: AnalysisConfig) -> Iterator[Job]:
             process_bytes(),
             node_free_bytes(),
             free_bytes(MEMORY),
-            free_bytes(scratch()),
+            scratch_bytes(),
             encode_rate,
             decode_rate,
             engine.device.type != "cpu" or has_bfloat16(),

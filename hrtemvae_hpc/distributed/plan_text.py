@@ -87,7 +87,8 @@ def _advice(
     if e.total > 1.25 * encode and plan.read_amplification > 1.5 and plan.source == "movie":
         chunk = f" The movie is stored in {movie.storage}." if movie.storage.chunk else ""
         advice.append(f"reading costs as much as it does because each tile decodes its chunks again.{chunk} "
-                      "A larger --max-memory gives fewer, larger tiles.")  # fmt: skip
+                      "A larger --max-memory gives fewer, larger tiles; with room for it on a disk, a folder there in "
+                      "HRTEMVAE_SCRATCH, the movie would be decoded once.")  # fmt: skip
     if e.staging > 0.25 * e.tiles:
         several = len({r.host for r in ranks}) > 1
         why, better = (", as every node decodes it all", "more ranks on fewer nodes, or ") if several else ("", "")

@@ -53,13 +53,15 @@ class Progress:
                 smoothing=0.05,
             )
 
+    def begin(self) -> None:
+        """Count the rate from now on."""
+        self._began = time.monotonic()
+
     def update(self, done: int, steps_done: int = 0, note: str = "") -> None:
         """Show that ``done`` units and ``steps_done`` steps are finished, and a ``note`` beside them."""
         self.steps_done = steps_done
         place = f"{self.step} {steps_done}/{self.steps}" if self.steps else ""
         now = time.monotonic()
-        if done == self._already:
-            self._began = now  # what comes before the first units says nothing of the rate
         if self._bar is not None:
             self._bar.set_postfix_str(", ".join(filter(None, (place, note))), refresh=False)
             self._bar.update(done - self._done)

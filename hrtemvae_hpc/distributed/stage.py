@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
+import psutil
 
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import RankFailed
@@ -34,6 +35,14 @@ def free_bytes(folder: Path) -> int:
         return shutil.disk_usage(folder).free if os.access(folder, os.W_OK) else 0
     except OSError:
         return 0
+
+
+def scratch_bytes() -> int:
+    """Bytes that a movie may take on scratch: none where that lies in memory, as /tmp does on many nodes."""
+    kinds = {Path(mount.mountpoint): mount.fstype for mount in psutil.disk_partitions(all=True)}
+    folder = scratch().resolve()
+    kind = next((kinds[place] for place in (folder, *folder.parents) if place in kinds), "")
+    return 0 if kind in ("tmpfs", "ramfs") else free_bytes(folder)
 
 
 class Stage:

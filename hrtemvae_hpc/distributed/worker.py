@@ -83,7 +83,7 @@ class Worker:
         self._encoders = ThreadPoolExecutor(engine.at_once(threads), "encode", initializer=engine.begin_thread)
         self.threads = threads
         self._lock = threading.Lock()
-        self._unstaged = threading.Lock()  # one tile's pixels are held at a time
+        self._one_tile = threading.Lock()  # one tile's pixels are held at a time
         self._carrier = ThreadPoolExecutor(AT_ONCE, "order")
         self._orders = deque[tuple[str, Future[Finished]]]()  # what each does
         self._abandoned = False
@@ -123,7 +123,7 @@ class Worker:
         self._check()
         if order.task is Task.REGIONS:
             return self._fill(order)
-        with nullcontext() if self.stage else self._unstaged:
+        with nullcontext() if self.stage else self._one_tile:
             return self._compute(order, tiling)
 
     def _check(self, windows: int = 0) -> None:
@@ -209,13 +209,15 @@ class Worker:
         return readable
 
     def trial(self) -> tuple[float, float]:
-        """Rates on the first block: windows/s of short batches on all threads, and decoded bytes/s of all threads.
+        """Rates on the first block: windows/s and decoded bytes/s, of all threads.
 
-        Frames that can't be decoded are left to the analysis.
+        A CPU encodes short batches for it. Frames that can't be decoded are left to the analysis.
         """
         first = Rectangle(0, min(self.engine.block, self.grid.rows), 0, min(self.engine.block, self.grid.columns))
         rows, columns = self.grid.pixels(0, first.row1), self.grid.pixels(0, first.column1)
-        frames = max(1, self.engine.frames_at_once(first.windows) // 4)
+        frames = self.engine.frames_at_once(first.windows)
+        if self.engine.device.type == "cpu":
+            frames = max(1, frames // 4)
         began = time.monotonic()
         pixels, decoded = self.reader.sample(rows, columns, frames)
         decode_rate = decoded / max(time.monotonic() - began, 1e-6)
