@@ -111,7 +111,8 @@ class Coordinator:
                 self._hand_out()
                 self._watch()
                 windows = self._already + sum(r.windows for r in self.records)
-                if staging := self._regions_done < self._regions:
+                staging = self._regions_done < self._regions
+                if staging and windows == self._already:
                     self._progress.begin()
                 staged = f"{self._regions_done / self._regions:.0%} of the movie staged" if staging else ""
                 self._progress.update(windows, self.finished, staged)
