@@ -89,7 +89,7 @@ def _advice(
         advice.append(f"reading costs as much as it does because each tile decodes its chunks again.{chunk} "
                       "A larger --max-memory gives fewer, larger tiles; with room for it on a disk, a folder there in "
                       "HRTEMVAE_SCRATCH, the movie would be decoded once.")  # fmt: skip
-    if e.staging > 0.25 * e.tiles:
+    if e.staging > 0.25 * e.tiles and movie.storage.compression != "not compressed":
         several = len({r.host for r in ranks}) > 1
         why, better = (", as every node decodes it all", "more ranks on fewer nodes, or ") if several else ("", "")
         advice.append(
