@@ -22,7 +22,7 @@ _STAGE_S = {"movie": 0.0, "memory": 4e-10, "scratch": 4e-9}  # a byte, written a
 _TILE_S = 0.02  # messages and the part file
 _INTERRUPTED = 0.1  # the chance that a run is interrupted, and half a tile lost
 _LONGEST_TILE_S = 300.0
-_ONCE = 1.05  # read amplification up to which reading tiles counts as reading once
+_ONCE = 1.05  # times what staging decodes, up to which reading tiles counts as no more
 _MARGIN = 1.15  # allocators keep more than was asked for
 
 
@@ -163,7 +163,7 @@ def make_plan(
     limits = memory_limits(ranks, max_memory)
     working = {r.rank: working_bytes(engine, reader, grid, r.threads) for r in ranks}
     hosts, staged = Counter(r.host for r in ranks), stage_bytes(reader)
-    once_a_node = len(hosts) * decoded_bytes(reader, Tiling(grid, engine.block, grid.rows, grid.columns))
+    once_on_each_node = len(hosts) * decoded_bytes(reader, Tiling(grid, engine.block, grid.rows, grid.columns))
     threads = max(r.threads for r in ranks)
     filling = int(_MARGIN * threads * reader.filling_bytes())
 
@@ -197,10 +197,10 @@ def make_plan(
     # What is plain already may be read twice sooner than copied to scratch.
     plain = reader.movie.storage.compression == "not compressed" and not reader.filters
     if ways["memory"] or (ways["scratch"] and not plain):
-        ways["movie"] = [t for t in ways["movie"] if decoded_bytes(reader, t) <= _ONCE * once_a_node]
+        ways["movie"] = [t for t in ways["movie"] if decoded_bytes(reader, t) <= _ONCE * once_on_each_node]
 
     def decoded(source: Source, tiling: Tiling) -> int:
-        return decoded_bytes(reader, tiling) if source == "movie" else once_a_node
+        return decoded_bytes(reader, tiling) if source == "movie" else once_on_each_node
 
     source, best = min(
         ((source, t) for source in ways for t in ways[source]),
