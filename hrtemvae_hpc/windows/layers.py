@@ -7,6 +7,8 @@ from torch import Tensor
 from hrtemvae_hpc.model.architecture import same_padding
 from hrtemvae_hpc.model.network import Encoder
 
+_AT_ONCE = 1024  # windows of the widest layer on a CPU: what takes 32 MB and more, glibc asks the system for each time
+
 
 def has_bfloat16() -> bool:
     """Whether oneDNN computes in bfloat16 on this processor; where not, PyTorch does, slower than in float32."""
@@ -86,9 +88,12 @@ class Layers(Convolutions):
         """The mean [n, latents] of the latents, from the input of convolution ``first`` on, in float32."""
         for layer in range(first, len(self._weights)):
             x = self.convolve(layer, x)
-        x, bias = x.permute(0, 2, 3, 1).flatten(1), self._encoder.dense.bias
+        x = x.permute(0, 2, 3, 1).flatten(1)
+        pieces = torch.split(x, _AT_ONCE) if x.device.type == "cpu" else (x,)
+        return torch.cat([self._encoder.mean(self._hidden(piece)) for piece in pieces]).float()
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        bias = self._encoder.dense.bias
         if self._packed:
-            hidden = torch.ops.mkldnn._linear_pointwise(x, self._dense, bias, "relu", [], "")
-        else:
-            hidden = F.relu(F.linear(x, self._dense, bias), inplace=True)
-        return self._encoder.mean(hidden).float()  # type: ignore[no-any-return]
+            return torch.ops.mkldnn._linear_pointwise(x, self._dense, bias, "relu", [], "")  # type: ignore[no-any-return]
+        return F.relu(F.linear(x, self._dense, bias), inplace=True)

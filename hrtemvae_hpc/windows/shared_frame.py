@@ -63,8 +63,8 @@ class SharedConvolutions:
             maps = {(y, x): self._outputs(layer, maps, y, x, counts) for y in kinds for x in kinds}
         last = self._levels[-1]
         every = range(last.size)
-        cut = torch.stack([torch.stack([_pick(maps, last, y, x, counts) for x in every], 3) for y in every], 3)
-        return cut.flatten(0, 2).permute(0, 3, 1, 2)
+        cut = torch.stack([_pick(maps, last, y, x, counts) for y in every for x in every], 3)
+        return cut.view(-1, last.size, last.size, cut.shape[-1]).permute(0, 3, 1, 2)
 
     def _outputs(self, layer: int, maps: Maps, y: int, x: int, counts: tuple[int, ...]) -> Tensor:
         """The map of one kind of outputs [n, places or windows, places or windows, channels] of a layer."""
@@ -74,9 +74,9 @@ class SharedConvolutions:
         weight = self._weights[layer][y, x]
         bias: Tensor = self._encoder.conv[layer].bias  # type: ignore[assignment]
         if y != _INNER and x != _INNER:
-            rows = [torch.stack([_pick(maps, below, i, j, counts) for j in seen[x]], 3) for i in seen[y]]
-            taps = torch.stack(rows, 3).flatten(3)  # n, windows, windows, rows x columns x channels of the kernel
-            return self._activate(layer, dense(taps.flatten(0, 2), weight, bias).view(n, *counts, -1))
+            taps = torch.stack([_pick(maps, below, i, j, counts) for i in seen[y] for j in seen[x]], 3)
+            taps = taps.view(-1, weight.shape[1])  # rows x columns x channels of the kernel
+            return self._activate(layer, dense(taps, weight, bias).view(n, *counts, -1))
         first = (seen[above.inner[0]][0] - below.inner[0]) * hop  # the place that the first inner output sees first
         if y == x:
             return self._activate(layer, _convolve(maps[y, x][:, first:, first:], weight, bias, stride, hop))
