@@ -36,7 +36,8 @@ from hrtemvae_hpc.windows.shared import FAINT, Convolved, SharedFirstLayer, tran
 from hrtemvae_hpc.windows.workspace import Workspace
 
 _INNER, _BORDER, _PADDING = range(3)  # kinds of lines
-_AT_ONCE = 64  # windows that go through some layers before the next ones do: they stay in the cache of a core
+# Windows that go through some layers before the next ones do: they stay in the cache.
+_AT_ONCE = {torch.float32: 64, torch.bfloat16: 128}
 _IN_CACHE = 3  # layers that they go through, shared or not
 
 
@@ -55,6 +56,7 @@ class SharedLayers:
         self.depth = max(shared, min(_IN_CACHE, len(a.channels)))
         self._plain = PlainLayers(encoder, step, self.depth)
         self._dtype: torch.dtype = encoder.conv[0].weight.dtype  # type: ignore[assignment]
+        self._at_once = _AT_ONCE[self._dtype]
         self._memory = Workspace()
         self._along: list[_Along] = []  # y and x
         if self._levels[1].inner:
@@ -69,7 +71,7 @@ class SharedLayers:
         places = [first.size + n * (first.step + len(first.border)) for n in (rows, columns)]
         shared = 2 * places[0] * places[1] * channels[0] + rows * columns * last.size**2 * channels[self.depth - 1]
         sizes = [level.size**2 * c for level, c in zip(self._levels[1:], channels, strict=True)]
-        at_once = max(_AT_ONCE, rows, columns)
+        at_once = max(self._at_once, rows, columns)
         return 4 * (frames * shared + at_once * 3 * max(sizes))  # lines, strips, and the layer they give
 
     def windows(self, frames: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,14 +93,14 @@ class SharedLayers:
         numbers = np.empty(low.numel(), int)
         done = 0
         for runs in find_runs(scales, max(shape[1:]) if self.shares else 1):
-            for piece in runs.split(_AT_ONCE):
+            for piece in runs.split(self._at_once):
                 now = slice(done, done + piece.windows.shape[0] * piece.windows.shape[1])
                 numbers[now] = np.ravel_multi_index(tuple(piece.windows.reshape(-1, 3).T), shape)
                 along = self._along[runs.along_x]
                 along.compute(both[runs.along_x], piece.windows, scales, outputs[now])
                 done = now.stop
         again = np.flatnonzero(faint.ravel()[numbers])
-        for some in (torch.from_numpy(again[i : i + _AT_ONCE]) for i in range(0, len(again), _AT_ONCE)):
+        for some in (torch.from_numpy(again[i : i + self._at_once]) for i in range(0, len(again), self._at_once)):
             found = self._plain.some(frames, low, high, torch.from_numpy(numbers)[some])
             outputs[some] = found.permute(0, 2, 3, 1)
         return torch.from_numpy(numbers), outputs.permute(0, 3, 1, 2)
