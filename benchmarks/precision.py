@@ -3,7 +3,7 @@
     python benchmarks/precision.py MOVIE.h5 [--step 16]
 
 fp32 and bf16 are what `hrtemvae analyze` writes on a CPU. tf32 is what GPUs do, imitated: the factors of every product
-rounded to 10 bits after the first one, sums in float32. float64 and tf32 are plain: windows scaled and encoded one by
+but those of the first layer, which is in float32 there, rounded to 10 bits after the first one, sums in float32. float64 and tf32 are plain: windows scaled and encoded one by
 one, ranks by scipy.
 """
 
@@ -32,9 +32,9 @@ def as_tf32(x: Tensor) -> Tensor:
 
 
 def round_factors(encoder: Encoder) -> Encoder:
-    """Have every product of ``encoder`` see factors in TensorFloat-32."""
+    """Have every product of ``encoder`` after the first layer see factors in TensorFloat-32."""
     for module in encoder.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear | nn.Conv2d) and module is not encoder.conv[0]:
             module.weight.data = as_tf32(module.weight.data)
         if isinstance(module, nn.Linear):
             module.register_forward_pre_hook(lambda _, inputs: (as_tf32(inputs[0]),))
@@ -53,7 +53,9 @@ def plain_maps(movie: np.ndarray, step: int, tf32: bool) -> dict[str, np.ndarray
         low, high = windows.amin((2, 3), keepdim=True), windows.amax((2, 3), keepdim=True)
         x = (windows - low) / (high - low)
         for layer in range(len(encoder.conv)):
-            x = encoder.layers(as_tf32(x.float()) if tf32 else x, layer, layer + 1)
+            if tf32:
+                x = as_tf32(x) if layer else x.float()
+            x = encoder.layers(x, layer, layer + 1)
         series.append(encoder.mean(encoder.hidden(x, len(encoder.conv))))
     z = torch.stack(series)[..., list(model.latent_order)].double().numpy()
     variance = z.var(0)

@@ -55,7 +55,7 @@ def main() -> None:
     print("| frames | way | us a series | times ours |\n|---|---|---|---|")
     for frames in options.frames:
         z = np.random.default_rng(0).standard_normal((frames, options.windows, LATENTS)).astype(np.float32)
-        series = {loop: LOOPED, all_at_once: z[0].size, ours: z[0].size}
+        series = {loop: min(LOOPED, z[0].size), all_at_once: z[0].size, ours: z[0].size}
         ours(z)
         rounds = [
             {name: microseconds(way, z, series[way]) for name, way in ways.items()} for _ in range(options.rounds)

@@ -90,7 +90,7 @@ def test_movies_that_can_not_be_analysed(hrtemvae, tmp_path: Path, tiny_model_pa
         (["--frames", "1:3"], "2 frames can't vary over time"),
         (["--axes", "xyz"], "--axes: name each of the axes t, y and x once"),
         (["--step", "0"], "--step: input should be greater than or equal to 1, not 0"),
-        (["--precision", "tf32"], "tf32: is arithmetic of GPUs"),
+        (["--precision", "tf32"], "tf32: is arithmetic of NVIDIA's GPUs"),
         (["--model", "none.safetensors"], "none.safetensors: there is no such model file"),
         (["--config", "none.yaml"], "none.yaml: the configuration can't be read"),
         (["--max-memory", "50MB"], "raise --max-memory to"),

@@ -16,7 +16,7 @@ from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.runs import find_runs
-from hrtemvae_hpc.windows.shared_frame import SharedConvolutions
+from hrtemvae_hpc.windows.shared_frame import SharedConvolutions, shares_all
 from hrtemvae_hpc.windows.shared_runs import SharedLayers
 
 CPU = torch.device("cpu")
@@ -129,6 +129,7 @@ def test_windows_with_the_same_extreme_pixels_are_one_run() -> None:
 @settings(max_examples=80, deadline=None)
 @example(32, 3, 2, 8, (40, 3), [4, 4, 5], "after_activation", 0.0, torch.float32)
 @example(64, 4, 2, 8, (80, 9), [4, 4, 5, 3], "none", 0.0, torch.bfloat16)
+@example(16, 2, 3, 9, (18, 9), [2, 3], "none", 0.0, torch.float32)
 @given(
     window=st.integers(4, 40),
     kernel=st.integers(1, 7),
@@ -198,12 +199,25 @@ def test_shared_convolutions_are_the_plain_ones(
     torch.testing.assert_close(shared.float(), plain, rtol=0, atol=tolerance * largest)
 
 
-def test_a_faint_window_beside_a_dark_pixel(tiny_model: Model) -> None:
-    pixels = np.random.default_rng(0).integers(60_000, 60_020, (2, 16, 40)).astype("u2")
-    pixels[:, 3, 39] = 0
-    z, _ = make_engine(tiny_model).encode(pixels, np.ones((2, 1), bool))
-    expected, _ = plain_latents(tiny_model, pixels, 8)
-    np.testing.assert_allclose(z, expected, atol=1e-5)
+@pytest.mark.parametrize(
+    ("dtype", "level", "odd"),
+    [
+        ("u2", 60_000, 0),
+        ("f4", 0, -3e7),
+        ("f4", 0, -1e10),
+        ("f4", 0, -3.4e38),
+        ("f4", 0, 3.4e38),
+        ("f8", 0, -1e300),
+        ("i8", 0, -(2**62)),
+    ],
+)
+def test_an_odd_pixel_leaves_windows_without_it_alone(tiny_model: Model, dtype: str, level: int, odd: float) -> None:
+    pixels = np.random.default_rng(0).integers(level, level + 20, (2, 16, 40)).astype(dtype)
+    pixels[:, 3, 39] = odd
+    z, valid = make_engine(tiny_model).encode(pixels, np.ones((2, 1), bool))
+    expected, _ = plain_latents(tiny_model, pixels[:, :, :32], 8)
+    np.testing.assert_allclose(z[:, :3], expected, atol=1e-5)
+    assert valid.all()
 
 
 @pytest.mark.parametrize(
@@ -226,6 +240,16 @@ def test_flat_and_non_finite_windows_have_no_scaled_form(tiny_model: Model) -> N
     assert valid.tolist() == [[False, True], [False, True], [True, False], [False, False]]
     assert (z[~valid] == 0).all()
     assert torch.isfinite(z).all()
+
+
+def test_all_convolutions_are_shared_where_that_takes_fewer_products() -> None:
+    assert [step for step in (1, 4, 8, 9, 16, 20, 30, 50, 64, 80) if shares_all(Architecture(), step)] == [
+        1,
+        4,
+        8,
+        16,
+        20,
+    ]
 
 
 @pytest.mark.parametrize("step", [8, 24])
@@ -253,7 +277,7 @@ def test_bfloat16_is_close_and_tf32_is_refused_on_a_cpu() -> None:
 def test_a_network_that_overflows_is_told(tiny_model: Model) -> None:
     model = random_model(TINY)
     model.encoder.mean.bias[0] = torch.inf
-    with pytest.raises(RankFailed, match="not finite"):
+    with pytest.raises(RankFailed, match="overflow"):
         make_engine(model).encode(np.random.default_rng(0).random((1, 16, 16)), np.ones((1, 1), bool))
 
 

@@ -1,6 +1,7 @@
 """Encoding: the pixels of a block of windows over all frames become their latents."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.checkpoint import Model, Scaling
 from hrtemvae_hpc.windows.layers import Layers
-from hrtemvae_hpc.windows.shared_frame import SharedConvolutions
+from hrtemvae_hpc.windows.shared_frame import SharedConvolutions, shares_all
 from hrtemvae_hpc.windows.shared_runs import SharedLayers
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -37,23 +38,26 @@ class Engine:
 
     def __init__(self, model: Model, device: torch.device, precision: Precision, scaling: Scaling, step: int) -> None:
         """Raises InputError where the device doesn't know the precision."""
-        if device.type == "cpu" and precision == "tf32":
-            raise InputError("--precision tf32: is arithmetic of GPUs, this rank has none; choose fp32 or bf16.")
+        if precision == "tf32" and not _has_tf32(device):
+            raise InputError(
+                "--precision tf32: is arithmetic of NVIDIA's GPUs from A100 on, here is none; choose fp32 or bf16."
+            )
         self.device = device
         self.window = model.architecture.window
         self.latents = model.architecture.latents
         self._spacing = step
         self._step = min(step, self.window)  # once pixels between windows are left out
         self.scaling = scaling
-        self.block = _BLOCK[device.type, scaling]
-        self.batch = _BATCH[device.type, scaling]
         self._architecture = model.architecture
+        self._shares_all = scaling == "frame" and shares_all(model.architecture, self._step)
+        way = device.type, "frame" if self._shares_all else "window"
+        self.block, self.batch = _BLOCK[way], _BATCH[way]
         dtype = self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._encoder = copy.deepcopy(model.encoder).to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._layers = Layers(self._encoder)
         self._first: FirstLayers
         self._shared: SharedConvolutions | SharedLayers
-        if scaling == "frame":
+        if self._shares_all:
             self._shared = self._convolutions = SharedConvolutions(self._encoder, self._step)
         elif device.type == "cuda":
             from hrtemvae_hpc.windows.fused import FusedFirstLayer  # Triton comes with PyTorch for GPUs only
@@ -132,14 +136,18 @@ class Engine:
             part = slice(start, start + chunk)
             held = _close_up(pixels[part], self.window, self._spacing)
             patch, low, high, ok = self._bounds(held, None if limits is None else limits[part])
-            encode = self._encode_by_frame if self.scaling == "frame" else self._encode_by_window
+            encode = self._encode_by_frame if self._shares_all else self._encode_by_window
             encoded = encode(patch, low, high, ok).view(*ok.shape, self.latents)[..., self._order]
             ok &= can_be_read[part]
             z[part] = torch.where(ok[..., None], encoded, 0)
             valid[part] = ok
             check(ok.numel())
-        if not torch.isfinite(z).all():  # asked once, because a GPU has to have finished for the answer
-            raise RankFailed("the network returned latents that are not finite; the model is not usable.")
+        lowest, highest = torch.aminmax(z)  # asked once, because a GPU has to have finished for the answer
+        if not math.isfinite(highest - lowest):
+            raise RankFailed(
+                f"the network's latents overflow, they lie from {lowest:g} to {highest:g}; look at the pixels, or take "
+                "another model."
+            )
         return z, valid
 
     def _encode_by_window(self, patch: Tensor, low: Tensor, high: Tensor, _: Tensor) -> Tensor:
@@ -158,10 +166,11 @@ class Engine:
         return self._layers.mean(self._convolutions.windows(scaled), len(self._architecture.channels))
 
     def _bounds(self, pixels: np.ndarray, limits: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The patch counted from its least pixel, what becomes 0 and 1 of each window, and which windows have these.
+        """The patch, what becomes 0 and 1 of each window, and which windows have these.
 
-        The patch [frames, rows, columns] is float32, float64 for pixels wider than float32 holds exactly; low and high
-        [frames, windows] are of its type. Windows that are flat or hold a non-finite pixel have 0 and 1.
+        The patch [frames, rows, columns] is float32, float64 for pixels wider than float32 holds exactly; non-finite
+        pixels are replaced. low and high [frames, windows] are of its type, high > low also for windows that are flat
+        or hold a non-finite pixel.
         """
         # A GPU fetches pinned memory by itself, while this thread goes on.
         pinned = self.device.type == "cuda"
@@ -178,12 +187,12 @@ class Engine:
         else:
             low, high = -_largest(-patch, self.window, self._step), _largest(patch, self.window, self._step)
             valid = torch.isfinite(low) & torch.isfinite(high)  # NaN and infinity reach the minimum or maximum
-        valid &= high > low
+        valid &= (high > low) & torch.isfinite(high - low)
         patch = patch.nan_to_num(torch.inf, torch.inf, torch.inf)
         level = patch.amin((1, 2))
         level = torch.where(torch.isfinite(level), level, 0)[:, None]
-        patch = (patch - level[..., None]).nan_to_num(0, 0, 0)
-        return patch, torch.where(valid, low - level, 0), torch.where(valid, high - level, 1), valid
+        patch = torch.where(torch.isinf(patch), level[..., None], patch)
+        return patch, torch.where(valid, low, level), torch.where(valid, high, level + 1 + level.abs()), valid
 
 
 def _close_up(pixels: np.ndarray, window: int, step: int) -> np.ndarray:
@@ -194,6 +203,10 @@ def _close_up(pixels: np.ndarray, window: int, step: int) -> np.ndarray:
     frames, rows, columns = windows.shape[:3]
     held: np.ndarray = windows.swapaxes(2, 3).reshape(frames, rows * window, columns * window)
     return held
+
+
+def _has_tf32(device: torch.device) -> bool:
+    return device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _is_wide(dtype: np.dtype) -> bool:

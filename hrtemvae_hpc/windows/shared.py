@@ -19,7 +19,7 @@ One pass over the lines of a window that are wanted then reads C, scales, shifts
 type that the second layer wants and writes where that reads. Nothing else is as large as this layer, so nothing else
 passes over memory.
 
-C of a window that is faint beside its level has lost digits: see `FAINT`.
+C of a window that is faint beside its level has lost digits, and C of very large pixels overflows: see `FAINT`, `HUGE`.
 """
 
 import numpy as np
@@ -33,6 +33,7 @@ from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.windows.levels import Level
 
 FAINT = 64.0  # A level of so many ranges above 0 takes too many digits: rounding to 2^-24 of it is 4e-6 of the range.
+HUGE = 1e30  # A range from which on sums of a kernel's products may leave float32.
 Convolved = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 

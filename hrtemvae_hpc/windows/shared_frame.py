@@ -20,12 +20,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hrtemvae_hpc.model.architecture import Architecture
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.windows.layers import dense
 from hrtemvae_hpc.windows.levels import Level, levels
 
 _INNER = -1
 Maps = dict[tuple[int, int], Tensor]  # by kind along y and x: _INNER, or the number of an output at the border
+
+
+def shares_all(architecture: Architecture, step: int) -> bool:
+    """Whether windows every ``step`` pixels need fewer products here than each by itself.
+
+    Not where they lie far apart, or so that deep layers have places at every few pixels (steps of 9 or 50).
+    """
+    shared, alone, inputs = 0, 0, 1
+    for level, outputs in zip(levels(architecture, step)[1:], architecture.channels, strict=True):
+        places = level.step * bool(level.inner) + len(level.border)
+        shared += places**2 * inputs * outputs
+        alone += level.size**2 * inputs * outputs
+        inputs = outputs
+    return shared < alone
 
 
 class SharedConvolutions:

@@ -32,7 +32,7 @@ from hrtemvae_hpc.windows.layers import Convolutions
 from hrtemvae_hpc.windows.levels import Level, levels
 from hrtemvae_hpc.windows.plain import PlainLayers
 from hrtemvae_hpc.windows.runs import find_runs
-from hrtemvae_hpc.windows.shared import FAINT, Convolved, SharedFirstLayer, transposed
+from hrtemvae_hpc.windows.shared import FAINT, HUGE, Convolved, SharedFirstLayer, transposed
 from hrtemvae_hpc.windows.workspace import Workspace
 
 _INNER, _BORDER, _PADDING = range(3)  # kinds of lines
@@ -77,16 +77,17 @@ class SharedLayers:
     def windows(self, frames: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """The last layer's output for all windows of ``frames`` [n, rows, columns], scaled from low..high to 0..1.
 
-        ``frames`` float32 or float64, finite, counted from about its least pixel; ``low``, ``high`` [n, windows] of the
-        same type, high > low. Returns the numbers of the windows, counted through all frames, and in this order their
-        outputs [n * windows, channels, size, size], channels last in memory; a thread's next call overwrites these.
+        ``frames`` float32 or float64, finite; ``low``, ``high`` [n, windows] of the same type, high > low. Returns the
+        numbers of the windows, counted through all frames, and in this order their outputs [n * windows, channels,
+        size, size], channels last in memory; a thread's next call overwrites these.
         """
         if not self._along:
             return self._plain.windows(frames, low, high)
         shape = len(frames), *((n - self._architecture.window) // self._step + 1 for n in frames.shape[1:])
-        scales = torch.stack((low, high), -1).view(*shape, 2).numpy()
-        faint = (high >= FAINT * (high - low)).view(shape).numpy()
-        convolved = self._along[0].first.convolved(frames.float())
+        level, contrast = frames.amin((1, 2)), high - low
+        scales = (torch.stack((low, high), -1) - level[:, None, None]).view(*shape, 2).numpy()
+        apart = ((high - level[:, None] >= FAINT * contrast) | (contrast > HUGE)).view(shape).numpy()
+        convolved = self._along[0].first.convolved((frames - level[:, None, None]).float())
         both = (convolved, transposed(convolved)) if self.shares else (convolved,)
         size, channels = self._levels[self.depth].size, self._architecture.channels[self.depth - 1]
         outputs = self._memory.empty("outputs", (low.numel(), size, size, channels), self._dtype)
@@ -99,7 +100,7 @@ class SharedLayers:
                 along = self._along[runs.along_x]
                 along.compute(both[runs.along_x], piece.windows, scales, outputs[now])
                 done = now.stop
-        again = np.flatnonzero(faint.ravel()[numbers])
+        again = np.flatnonzero(apart.ravel()[numbers])
         for some in (torch.from_numpy(again[i : i + self._at_once]) for i in range(0, len(again), self._at_once)):
             found = self._plain.some(frames, low, high, torch.from_numpy(numbers)[some])
             outputs[some] = found.permute(0, 2, 3, 1)
@@ -174,6 +175,8 @@ class _Along:
             strips = self._memory.empty("strips", shape, self._dtype)
             _gather(*_raw(inner, border, strips), self._seen[layer], below.step)
             border = self._convolve(layer, strips)
+        else:
+            border = border[:0]
         first = above.seen[above.inner[0]][0] - below.inner[0]
         inner = self._convolve(layer, inner[:, first:])
         return inner, border.reshape(runs, length, len(above.border), *inner.shape[2:])
