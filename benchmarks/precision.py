@@ -3,8 +3,8 @@
     python benchmarks/precision.py MOVIE.h5 [--step 16]
 
 fp32 and bf16 are what `hrtemvae analyze` writes on a CPU. tf32 is what GPUs do, imitated: the factors of every product
-but those of the first layer, which is in float32 there, rounded to 10 bits after the first one, sums in float32. float64 and tf32 are plain: windows scaled and encoded one by
-one, ranks by scipy.
+but those of the first layer, which is in float32 there, rounded to 10 bits after the first one, sums in float32.
+float64 and tf32 are plain: windows scaled and encoded one by one, ranks by scipy.
 """
 
 import argparse

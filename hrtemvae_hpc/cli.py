@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     analyze.add_argument("-o", "--output", type=Path, help="result file (MOVIE.maps.h5 in this folder)")
     again = analyze.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on where a stopped run ended (the default)")
-    again.add_argument("--restart", action="store_true", help="forget parts and result of an earlier run")
+    again.add_argument(
+        "--restart", action="store_true", help="forget parts and result of an earlier run; leave it out to go on"
+    )
 
     report = add("report", _report, "Draw a result: one HTML page and a PNG of each map.")
     report.add_argument("result", type=Path, help="result file of `hrtemvae analyze`")
@@ -83,12 +85,15 @@ def _analyze(options: argparse.Namespace) -> int:
 
     def job(world: "World", stop: "StopRequest") -> None:
         config = world.on_root(lambda: configuration(options))
-        if not analyze(world, options.movie, config, output, options.restart, stop):
+        page = output.with_suffix(".html")
+        if not analyze(world, options.movie, config, output, options.restart, stop) and page.exists():
+            return
+        if not world.is_root:
             return
         from hrtemvae_hpc.maps.report import write_result_page  # draws, which takes a second to load
 
         try:
-            print(f"report: {write_result_page(output, output.with_suffix('.html'))}", file=sys.stderr)
+            print(f"report: {write_result_page(output, page)}", file=sys.stderr)
         except InputError as error:
             raise RankFailed(f"the result {output} is complete, but its page could not be drawn: {error}") from error
 
@@ -98,7 +103,7 @@ def _analyze(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.maps.report import write_report
 
-    folder = options.output or options.result.with_suffix(".report")
+    folder = options.output or options.result.parent / f"{options.result.stem}.report"
     print(write_report(options.result, folder, options.tiff))
     return 0
 

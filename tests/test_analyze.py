@@ -223,6 +223,9 @@ def test_same_command_again_does_nothing_and_restart_does_it_anew(
     assert again.code == 0
     assert "already holds this analysis" in again.text
     assert (tmp_path / "maps.h5").stat() == before
+    (tmp_path / "maps.html").unlink()  # as if the run had been killed before its page was drawn
+    assert hrtemvae(*command).code == 0
+    assert (tmp_path / "maps.html").exists()
     other = hrtemvae(*command, "--step", 4)
     assert other.code == 2
     assert "--restart" in other.text

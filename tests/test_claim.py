@@ -35,6 +35,11 @@ def test_it_is_seen_and_given_free(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="can't be written"):
+        Claim(tmp_path / "gone").take()
+
+
 def test_a_process_that_is_gone_does_not_count(tmp_path: Path) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()

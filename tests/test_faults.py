@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -143,6 +144,23 @@ def test_signals_stop_and_save(start, undisturbed: Path, ranks: int | None, numb
     assert not (run.folder / "maps.h5").exists()
     if number is signal.SIGTERM:
         go_on(start, 3, run.parts(), undisturbed)
+
+
+@pytest.mark.parametrize("earlier", ["the same analysis", "another one"])
+def test_a_restart_that_is_stopped_goes_on_without_restart(
+    start, undisturbed: Path, tmp_path: Path, hrtemvae, movie_path: Path, tiny_model_path: Path, earlier: str
+) -> None:
+    if earlier == "another one":
+        assert hrtemvae("analyze", movie_path, "--model", tiny_model_path, "-o", tmp_path / "maps.h5").code == 0
+    else:
+        shutil.copy(undisturbed, tmp_path / "maps.h5")
+    before = (tmp_path / "maps.h5").read_bytes()
+    run = start(None, "--restart")
+    run.wait_for_parts(2)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 3, run.text
+    assert (tmp_path / "maps.h5").read_bytes() == before
+    go_on(start, None, run.parts(), undisturbed)
 
 
 def test_signal_to_the_launcher_reaches_the_ranks(start) -> None:
@@ -299,4 +317,5 @@ def test_result_that_does_not_fit(tmp_path: Path, movie_path: Path, tiny_model_p
             command, env=environment(), preexec_fn=limit, stdout=out, stderr=out, timeout=60, check=False
         )
     assert done.returncode == 4, log.read_text()
+    assert "maps.h5: can't be written (" in log.read_text()
     assert sorted(os.listdir(tmp_path)) == ["log", "maps.h5.parts"]

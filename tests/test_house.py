@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "hrtemvae_hpc"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # A room may import from its own floor and the floors below it.
 FLOORS = [
-    {"compiled", "config", "errors", "files", "pages"},
+    {"compiled", "config", "errors", "files", "pages", "pixels"},
     {"model"},
     {"maps", "movie", "windows", "statistics", "simulation", "fourier"},
     {"distributed"},

@@ -226,6 +226,16 @@ def test_virtual_dataset_and_external_link(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_all(tmp_path / "linked.h5"), PIXELS)
     with Movie(tmp_path / "virtual.h5") as movie:
         assert str(movie.storage) == "virtual, sources chunks of 1 x 20 x 30, gzip"
+    frames = h5py.VirtualLayout(PIXELS.shape, PIXELS.dtype)
+    for i, pixels in enumerate(PIXELS):
+        with h5py.File(tmp_path / f"frame {i}.h5", "w") as file:
+            file.create_dataset("m", data=pixels, chunks=(10, 30), compression="gzip")
+        frames[i] = h5py.VirtualSource(f"frame {i}.h5", "m", (20, 30))
+    with h5py.File(tmp_path / "frames.h5", "w") as file:
+        file.create_virtual_dataset("m", frames)
+    np.testing.assert_array_equal(read_all(tmp_path / "frames.h5"), PIXELS)
+    with Movie(tmp_path / "frames.h5") as movie:
+        assert str(movie.storage) == "virtual, sources chunks of 1 x 10 x 30, gzip"
     sources[1].unlink()
     # HDF5 itself would read zeros where the source is missing.
     for name in ("virtual.h5", "linked.h5"):

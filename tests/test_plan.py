@@ -126,7 +126,9 @@ def test_frames_are_decoded_once_wherever_there_is_room_to_stage_them(parts, cou
 def test_tiles_decode_no_more_than_every_node_would(parts, tmp_path: Path, compression: str | None, hosts: int) -> None:
     engine, _, grid = parts
     with h5py.File(tmp_path / "other.h5", "w") as file:
-        file.create_dataset("m", (5, 320, 400), "u2", chunks=(5, 64, 64) if compression else None)
+        file.create_dataset(
+            "m", (5, 320, 400), "u2", chunks=(5, 64, 64) if compression else None, compression=compression
+        )
     with Movie(tmp_path / "other.h5") as movie:
         there = [dataclasses.replace(r, stage_memory=GB) for r in ranks(4, hosts)]
         plan = make_plan(engine, TileReader(movie, PreprocessSection(), False), grid, there, None)

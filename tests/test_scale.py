@@ -113,7 +113,7 @@ def test_where_a_frame_costs_much_a_few_windows_tell_its_period(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float | None
 ) -> None:
     with h5py.File(tmp_path / "m.h5", "w") as file:
-        file.create_dataset("m", data=drifting_pixels(8, 320, 320), chunks=(8, 64, 64), compression="gzip")
+        file.create_dataset("m", data=drifting_pixels(8, 320, 320), chunks=(8, 16, 16), compression="gzip")
     with Movie(tmp_path / "m.h5") as movie:
         resampler = Resampler(320, 320, scaled_shape(320, 320, factor)) if factor else None
         period, share = lattice_period(movie, 32, resampler)
@@ -127,3 +127,17 @@ def test_where_a_frame_costs_much_a_few_windows_tell_its_period(
     assert len(reads) == 32
     assert len({rows.start for _, rows, _ in reads}) > 4
     assert len({columns.start for _, _, columns in reads}) > 4
+
+
+def test_a_deep_chunk_of_whole_frames_is_decoded_once_for_its_period(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.create_dataset("m", data=drifting_pixels(8, 320, 320), chunks=(8, 320, 320), compression="gzip")
+    with Movie(tmp_path / "m.h5") as movie:
+        monkeypatch.setattr(scale, "_MUCH", (0.1, 0))
+        reads = []
+        read = movie.read
+        monkeypatch.setattr(movie, "read", lambda *region: reads.append(region) or read(*region))
+        lattice_period(movie, 32, None)
+    assert len(reads) == 1

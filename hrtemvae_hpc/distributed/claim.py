@@ -99,11 +99,17 @@ class Claim:
             )
 
     def take(self) -> None:
-        """Claim the folder, which exists. Raises InputError where another run was faster."""
-        with self._turn():
-            self.check()
-            with replacing(self._path) as aside:
-                aside.write_text(json.dumps(asdict(this_run())))
+        """Claim the folder, which exists. Raises InputError where another run was faster, or it can't be written."""
+        try:
+            with self._turn():
+                self.check()
+                with replacing(self._path) as aside:
+                    aside.write_text(json.dumps(asdict(this_run())))
+        except OSError as error:
+            raise InputError(
+                f"{self._folder}: can't be written ({error.strerror}); make room or mend its permissions, or choose "
+                "another output with -o."
+            ) from error
         self._told = time.monotonic()
 
     @contextmanager

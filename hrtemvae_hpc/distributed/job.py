@@ -158,7 +158,7 @@ def plan_analysis(world: World, path: Path, config: AnalysisConfig) -> str:
     """The plan of an analysis, in words, on every rank."""
     world.on_root(lambda: _check_alone(path, config))
     with open_job(world, path, config) as job:
-        ranks = world.allgather(job.resources)
+        ranks = _check_same(world, job)
         return world.on_root(
             lambda: describe_plan(job.worker.reader, job.model, config, _plan(job, ranks, None), ranks)
         )
@@ -183,19 +183,17 @@ def analyze(world: World, path: Path, config: AnalysisConfig, output: Path, rest
 
     world.on_root(check)
     with open_job(world, path, config) as job:
-        ranks = world.allgather(job.resources)
+        ranks = _check_same(world, job)
         parts = Parts(output, job.identity, allow_bad_frames=config.movie.on_bad_frame == "skip")
-        _check_same(world, parts.key)
-
         claim = Claim(parts.folder)
         plan = world.on_root(lambda: _prepare(job, ranks, parts, claim, output, restart))
         if plan is None:
             if world.is_root:
                 say(f"{output} already holds this analysis; --restart would compute it again.")
             return False
-        if world.is_root:
-            say(describe_plan(job.worker.reader, job.model, config, plan, ranks))
         with claim if world.is_root else nullcontext():
+            if world.is_root:
+                say(describe_plan(job.worker.reader, job.model, config, plan, ranks))
             if plan.source != "movie":
                 folder = MEMORY if plan.source == "memory" else scratch()
                 job.worker.stage = open_stage(world, job.worker.reader, folder)
@@ -230,13 +228,13 @@ def _prepare(
     claim.check()
     if restart:
         parts.discard()
-    elif output.exists():
+    elif output.exists() and not parts.replace_result():
         _check_existing(output, parts)
         if not job.config.run.keep_parts:
             parts.discard()
         return None
     plan = _plan(job, ranks, parts.known_tiling())
-    parts.start(plan.tiling)
+    parts.start(plan.tiling, replaces=output.exists())
     claim.take()
     return plan
 
@@ -263,13 +261,25 @@ def _compute(
         ) from error
 
 
-def _check_same(world: World, key: str) -> None:
-    keys = world.allgather(key)
-    if keys[world.rank] != keys[0]:
-        raise InputError(
-            "the movie or model is another one here than on rank 0, under the same name; "
-            f"make {world.host} see the same files."
-        )
+def _check_same(world: World, job: Job) -> list[RankResources]:
+    """What all ranks have to work with; raises InputError where they would not compute the same numbers."""
+    ranks, identities = world.allgather(job.resources), world.allgather(job.identity)
+
+    def check() -> None:
+        for rank, identity in zip(ranks, identities, strict=True):
+            if rank.device_type != ranks[0].device_type:
+                raise InputError(
+                    f"rank {rank.rank} on {rank.host} computes on {rank.device}, rank 0 on {ranks[0].device}: their "
+                    "numbers would differ; give each rank a GPU that PyTorch sees, or none (CUDA_VISIBLE_DEVICES=)."
+                )
+            if identity != identities[0]:
+                raise InputError(
+                    f"the movie or model is another one on {rank.host} than on {ranks[0].host}, under the same name; "
+                    f"make rank {rank.rank} see the same files."
+                )
+
+    world.on_root(check)
+    return ranks
 
 
 def _check_existing(output: Path, parts: Parts) -> None:

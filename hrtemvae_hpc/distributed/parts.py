@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.files import replacing
+from hrtemvae_hpc.files import is_file, replacing
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 
 _PLAN = "plan.json"
@@ -47,13 +47,22 @@ class Parts:
 
         Raises InputError when they belong to another analysis.
         """
+        noted = self._noted()
+        return None if noted is None else noted[0]
+
+    def replace_result(self) -> bool:
+        """Whether parts are here of a run that was to replace an earlier result; raises as ``known_tiling`` does."""
+        noted = self._noted()
+        return noted is not None and noted[1]
+
+    def _noted(self) -> tuple[Tiling, bool] | None:
         path = self.folder / _PLAN
-        if not path.is_file():
+        if not is_file(path):
             return None
         try:
             plan = json.loads(path.read_text())
             grid = WindowGrid(**plan["tiling"].pop("grid"))
-            tiling, key = Tiling(grid, **plan["tiling"]), plan["key"]
+            tiling, key, replaces = Tiling(grid, **plan["tiling"]), plan["key"], plan["replaces"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: is damaged; start over with --restart.") from error
         if key != self.key:
@@ -61,14 +70,18 @@ class Parts:
                 f"{self.folder}: holds parts of another analysis (another movie, model or configuration); "
                 "choose another output, or start over with --restart."
             )
-        return tiling
+        return tiling, bool(replaces)
 
-    def start(self, tiling: Tiling) -> None:
-        """Make the folder and note the tiling; raises InputError where that can't be written."""
+    def start(self, tiling: Tiling, replaces: bool) -> None:
+        """Make the folder and note the tiling, and whether the result ``replaces`` an earlier one.
+
+        Raises InputError where that can't be written.
+        """
         try:
             self.folder.mkdir(exist_ok=True)
             if not (self.folder / _PLAN).exists():
-                self._write(_PLAN, json.dumps({"key": self.key, "tiling": asdict(tiling)}, indent=1).encode())
+                plan = {"key": self.key, "replaces": replaces, "tiling": asdict(tiling)}
+                self._write(_PLAN, json.dumps(plan, indent=1).encode())
         except OSError as error:
             self.discard()
             raise InputError(

@@ -113,11 +113,6 @@ def _advice(
             "no rank has a GPU; --precision bf16 is faster on processors with bfloat16 instructions, at less precise "
             "maps."
         )
-    kinds = {r.device_type for r in ranks}
-    if len(kinds) > 1:
-        advice.append(
-            f"ranks differ in their devices ({', '.join(sorted(kinds))}): maps are not reproducible to the bit."
-        )
     return advice
 
 

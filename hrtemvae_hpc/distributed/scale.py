@@ -66,13 +66,13 @@ def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tu
         for x in range(0, columns - window + 1, window)
     ]
     frame = slice(0, movie.shape[1]), slice(0, movie.shape[2])
-    decoded = movie.decoded_bytes(*frame, slice(0, 1))
-    much = decoded > max(_MUCH[0] * movie.decoded_bytes(*frame), _MUCH[1])
-    count = _LOOKED_AT_THERE if much else _LOOKED_AT
-    some = [places[i] for i in np.random.default_rng(0).permutation(len(places))[:count]]
+    some = [places[i] for i in np.random.default_rng(0).permutation(len(places))[:_LOOKED_AT]]
+    few = some[:_LOOKED_AT_THERE]
+    whole = movie.decoded_bytes(*frame, slice(0, 1))
+    apart = sum(movie.decoded_bytes(*_held(place, resampler), slice(0, 1)) for place in few)
     try:
-        if much:
-            patches = [_cut(movie, *_held(place, resampler), resampler).patch(*place)[0] for place in some]
+        if whole > max(_MUCH[0] * movie.decoded_bytes(*frame), _MUCH[1], apart):
+            patches = [_cut(movie, *_held(place, resampler), resampler).patch(*place)[0] for place in few]
         else:
             tile = _cut(movie, *frame, resampler)
             patches = [tile.patch(*place)[0] for place in some]

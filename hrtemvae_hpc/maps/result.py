@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.files import hdf5_disk_errors, replacing, reserve
+from hrtemvae_hpc.files import hdf5_disk_errors, is_file, replacing, reserve
 from hrtemvae_hpc.statistics.over_time import MAPS
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 
@@ -199,7 +199,7 @@ class Result:
 @contextlib.contextmanager
 def open_result(path: Path):  # type: ignore[no-untyped-def]
     """A result file as ``Result``; raises InputError where it isn't one."""
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: there is no such result file; make one with `hrtemvae analyze`.")
     try:
         file = h5py.File(path, "r", locking=False)

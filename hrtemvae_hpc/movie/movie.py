@@ -315,7 +315,11 @@ def _open(path: Path) -> h5py.File:
 
 
 def _storage_of(dataset: h5py.Dataset, order: Sequence[int], prefix: str) -> Storage:
-    chunk = dataset.chunks if dataset.ndim == 3 else None
+    chunk = dataset.chunks
+    if chunk and dataset.ndim == 2 and order[0] == 0:  # a source of a virtual movie that holds one frame
+        chunk = (1, *chunk)
+    if chunk and len(chunk) != 3:
+        chunk = None
     return Storage(
         f"{prefix}{'contiguous' if chunk is None else 'chunks'}",
         (chunk[order[0]], chunk[order[1]], chunk[order[2]]) if chunk else None,

@@ -21,6 +21,7 @@ from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.preprocess import clip_outliers, low_pass
 from hrtemvae_hpc.movie.resample import Resampler
+from hrtemvae_hpc.pixels import floating
 
 Region = tuple[slice, slice, slice]  # frames, rows and columns of a movie
 
@@ -52,9 +53,7 @@ class TilePixels:
         own: np.ndarray = self.pixels[:, own_rows, own_columns]
         if self.resampler is None:
             return own
-        wide = own.dtype.itemsize > 4 or (own.dtype.kind in "iu" and own.dtype.itemsize > 2)
-        floating = torch.from_numpy(own.astype(np.float64 if wide else np.float32))
-        return self.resampler.apply(floating, rows, columns).numpy()
+        return self.resampler.apply(torch.from_numpy(own.astype(floating(own.dtype))), rows, columns).numpy()
 
     def bad_frames(self, rows: slice, columns: slice) -> list[int]:
         """The frames of a patch in which some pixel could not be decoded."""
@@ -102,8 +101,7 @@ class TileReader:
     @property
     def dtype(self) -> np.dtype:
         """The type of a tile's pixels; frames that are filtered become floating."""
-        own = self.movie.dtype
-        return np.dtype(np.float64 if own.itemsize > 4 else np.float32) if self.filters else own
+        return floating(self.movie.dtype) if self.filters else self.movie.dtype
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.checkpoint import Model, Scaling
+from hrtemvae_hpc.pixels import floating
 from hrtemvae_hpc.windows.layers import Layers
 from hrtemvae_hpc.windows.shared_frame import SharedConvolutions, shares_all
 from hrtemvae_hpc.windows.shared_runs import SharedLayers
@@ -99,7 +100,7 @@ class Engine:
     def working_bytes(self, frames: int, dtype: np.dtype) -> int:
         """Bytes that encoding one block of ``frames`` frames of ``dtype`` takes on a CPU, its latents included."""
         a, windows = self._architecture, self.block**2
-        pixel, columns = 3 * (8 if _is_wide(dtype) else 4), self.block
+        pixel, columns = 3 * floating(dtype).itemsize, self.block
         # Of a low block at the grid's edge more frames are encoded at once, and their windows overlap less.
         patches = []
         for rows in (1, self.block):
@@ -174,9 +175,8 @@ class Engine:
         """
         # A GPU fetches pinned memory by itself, while this thread goes on.
         pinned = self.device.type == "cuda"
-        host = torch.empty(
-            pixels.shape, dtype=torch.float64 if _is_wide(pixels.dtype) else torch.float32, pin_memory=pinned
-        )
+        wide = floating(pixels.dtype) == np.float64
+        host = torch.empty(pixels.shape, dtype=torch.float64 if wide else torch.float32, pin_memory=pinned)
         host.numpy()[...] = pixels
         patch = host.to(self.device, non_blocking=True)
         if self.scaling == "frame":
@@ -207,11 +207,6 @@ def _close_up(pixels: np.ndarray, window: int, step: int) -> np.ndarray:
 
 def _has_tf32(device: torch.device) -> bool:
     return device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def _is_wide(dtype: np.dtype) -> bool:
-    """Whether float32 doesn't hold all pixels of ``dtype`` exactly."""
-    return dtype.itemsize > (4 if dtype.kind == "f" else 2)
 
 
 def _largest(patch: Tensor, window: int, step: int) -> Tensor:
