@@ -40,9 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     analyze.add_argument("-o", "--output", type=Path, help="result file (MOVIE.maps.h5 in this folder)")
     again = analyze.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on where a stopped run ended (the default)")
-    again.add_argument(
-        "--restart", action="store_true", help="forget parts and result of an earlier run; leave it out to go on"
-    )
+    again.add_argument("--restart", action="store_true", help="forget parts and result of an earlier run")
 
     report = add("report", _report, "Draw a result: one HTML page and a PNG of each map.")
     report.add_argument("result", type=Path, help="result file of `hrtemvae analyze`")

@@ -395,6 +395,35 @@ def test_frames_that_can_not_be_decoded(tmp_path: Path) -> None:
         assert all(filtered.undecoded[t].all() for t in (2, 3))
 
 
+def test_a_damaged_chunk_is_tried_few_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "movie.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("m", data=drifting_pixels(40, 40, 60), chunks=(20, 20, 30), compression="gzip")
+    break_chunk(path, "m", 6)  # frames 20 and later, rows 20 and more, columns to 30
+    with Movie(path) as movie:
+        read, decoded = movie.read, []
+
+        def counted(frames: slice, rows: slice, columns: slice) -> np.ndarray:
+            decoded.append(movie.decoded_bytes(rows, columns, frames))
+            return read(frames, rows, columns)
+
+        monkeypatch.setattr(movie, "read", counted)
+        whole = slice(0, 40), slice(0, 60)
+        tile = TileReader(movie, PreprocessSection(), False).read(*whole, True)
+        # Beside the slab and its two layers, each chunk of the damaged layer once.
+        assert sum(decoded) == movie.decoded_bytes(*whole, slice(20, 40))
+        decoded.clear()
+        _, _, which = first_and_last(movie, None)
+        # Both at once, the first, and backwards a frame of each layer.
+        assert which == (0, 19)
+        assert sum(decoded) <= 5 * movie.decoded_bytes(*whole, slice(0, 20))
+    assert tile.damaged.tolist() == [False] * 20 + [True] * 20
+    lost = np.zeros((40, 40, 60), bool)
+    lost[20:, 20:, :30] = True
+    np.testing.assert_array_equal(tile.undecoded, lost)
+    np.testing.assert_array_equal(tile.pixels, np.where(lost, 0, drifting_pixels(40, 40, 60)))
+
+
 @pytest.mark.parametrize(
     "metadata",
     [

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -144,6 +145,12 @@ class Movie:
                 starts.append(int(border))
                 slab_start = int(border)
         return [slice(a, b) for a, b in zip(starts, [*starts[1:], self.shape[0]], strict=True)]
+
+    def layers(self, slab: slice) -> list[slice]:
+        """The frames of ``slab`` chunk by chunk: what can't be decoded of one is lost for all frames of a layer."""
+        depth = self.storage.chunk[0] if self.storage.chunk else 1
+        borders = np.flatnonzero(np.diff(self.frame_indices[slab] // depth)) + 1 + slab.start
+        return [slice(int(a), int(b)) for a, b in pairwise([slab.start, *borders, slab.stop])]
 
     def pieces(self, axis: int, span: slice) -> list[slice]:
         """The rows (axis 1) or columns (2) of the chunks that ``span`` touches, cut to the region of interest."""

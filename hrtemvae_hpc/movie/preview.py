@@ -18,7 +18,8 @@ def first_and_last(movie: Movie, staged: TilePixels | None) -> tuple[np.ndarray,
     rows, columns = height // binning, width // binning
     ends = {} if staged else _both_at_once(movie)
     found, which = [], []
-    for order in (range(frames), range(frames - 1, -1, -1)):
+    layers = movie.layers(slice(0, frames))  # whose frames can all be decoded, or none
+    for order in ([layer.start for layer in layers], [layer.stop - 1 for layer in reversed(layers)]):
         image = np.full((rows, columns), np.nan, np.float32)
         for t in order:
             frame = ends[t] if t in ends else _frame(movie, staged, t)

@@ -55,6 +55,12 @@ class TilePixels:
             return own
         return self.resampler.apply(torch.from_numpy(own.astype(floating(own.dtype))), rows, columns).numpy()
 
+    def lose(self, frames: slice, y: slice, x: slice) -> None:
+        """Note that pixels, counted from the tile's first, can't be decoded."""
+        self.pixels[frames, y, x] = 0
+        self.undecoded[frames, y, x] = True
+        self.damaged[frames] = True
+
     def bad_frames(self, rows: slice, columns: slice) -> list[int]:
         """The frames of a patch in which some pixel could not be decoded."""
         own = self._own(rows, columns)
@@ -228,17 +234,16 @@ class TileReader:
                 return
             pixels = self.movie.read(slab, *self.frame)
         except OSError:
-            if slab.stop - slab.start > 1:
-                for t in range(slab.start, slab.stop):
-                    self._fill(tile, slice(t, t + 1), rows, columns)
-                return
-            tile.pixels[slab, y, x] = 0
-            tile.undecoded[slab, y, x] = True
-            if tile.frame_range is not None:
-                tile.frame_range[slab] = np.nan
-            if not self.whole_frames:
-                self._fill_by_piece(tile, slab.start, rows, columns)
-            tile.damaged[slab] |= tile.undecoded[slab, y, x].any()
+            layers = self.movie.layers(slab)
+            if len(layers) > 1:
+                for layer in layers:
+                    self._fill(tile, layer, rows, columns)
+            elif self.whole_frames:
+                tile.lose(slab, y, x)
+                if tile.frame_range is not None:
+                    tile.frame_range[slab] = np.nan
+            else:
+                self._fill_by_piece(tile, slab, rows, columns)
             return
         for t, frame_pixels in zip(range(slab.start, slab.stop), pixels, strict=True):
             frame_pixels = self._filter(frame_pixels)
@@ -247,21 +252,21 @@ class TileReader:
                 finite = frame_pixels[np.isfinite(frame_pixels)]
                 tile.frame_range[t] = (finite.min(), finite.max()) if finite.size else np.nan
 
-    def _fill_by_piece(self, tile: TilePixels, t: int, rows: slice, columns: slice) -> None:
-        """What can be decoded of a frame, chunk by chunk, so that a chunk is lost for all tiles alike or for none."""
+    def _fill_by_piece(self, tile: TilePixels, layer: slice, rows: slice, columns: slice) -> None:
+        """What can be decoded of a layer, chunk by chunk, so that a chunk is lost for all tiles alike or for none."""
         for piece_rows in self.movie.pieces(1, rows):
             for piece_columns in self.movie.pieces(2, columns):
-                try:
-                    piece = self.movie.read(slice(t, t + 1), piece_rows, piece_columns)[0]
-                except OSError:
-                    continue
                 y, x = (
                     slice(max(p.start, s.start) - start, min(p.stop, s.stop) - start)
                     for p, s, start in ((piece_rows, rows, tile.top), (piece_columns, columns, tile.left))
                 )
-                own = _overlap(rows, piece_rows), _overlap(columns, piece_columns)
-                tile.pixels[t, y, x] = piece[own]
-                tile.undecoded[t, y, x] = False
+                try:
+                    piece = self.movie.read(layer, piece_rows, piece_columns)
+                except OSError:
+                    tile.lose(layer, y, x)
+                else:
+                    own = slice(None), _overlap(rows, piece_rows), _overlap(columns, piece_columns)
+                    tile.pixels[layer, y, x] = piece[own]
 
     def _filter(self, pixels: np.ndarray) -> np.ndarray:
         if not self.filters:
