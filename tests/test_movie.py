@@ -385,14 +385,14 @@ def test_frames_that_can_not_be_decoded(tmp_path: Path) -> None:
         for t in range(6):
             expected = PIXELS[t, :, 10:20].copy()
             if tile.damaged[t]:
-                assert tile.undecoded[t].tolist() == [[False] * 5 + [True] * 5] * 20
+                assert tile.unreadable(t, slice(0, 20), slice(10, 20)).tolist() == [[False] * 5 + [True] * 5] * 20
                 expected[:, 5:] = 0
             np.testing.assert_array_equal(tile.pixels[t], expected)
         assert not reader.read(slice(0, 20), slice(0, 15), True).damaged.any()
         filtered = TileReader(movie, PreprocessSection(clip_outliers=True), False).read(
             slice(0, 20), slice(0, 15), True
         )
-        assert all(filtered.undecoded[t].all() for t in (2, 3))
+        assert all(filtered.unreadable(t, slice(0, 20), slice(0, 15)).all() for t in (2, 3))
 
 
 def test_a_damaged_chunk_is_tried_few_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,7 +420,7 @@ def test_a_damaged_chunk_is_tried_few_times(tmp_path: Path, monkeypatch: pytest.
     assert tile.damaged.tolist() == [False] * 20 + [True] * 20
     lost = np.zeros((40, 40, 60), bool)
     lost[20:, 20:, :30] = True
-    np.testing.assert_array_equal(tile.undecoded, lost)
+    np.testing.assert_array_equal([tile.unreadable(t, *whole) for t in range(40)], lost)
     np.testing.assert_array_equal(tile.pixels, np.where(lost, 0, drifting_pixels(40, 40, 60)))
 
 

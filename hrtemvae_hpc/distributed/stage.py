@@ -49,23 +49,23 @@ class Stage:
     """The pixels of the whole movie, zero until they are filled in, shared by the ranks of this node."""
 
     def __init__(self, file: BinaryIO, reader: TileReader) -> None:
-        frames = reader.movie.shape[0]
+        frames, frame = reader.movie.shape[0], reader.frame
+        pieces = reader.movie.pieces(1, frame[0]), reader.movie.pieces(2, frame[1])
         shapes: list[tuple[tuple[int, ...], np.dtype]] = [
             (reader.movie.shape, reader.dtype),
             ((frames, 2), np.dtype(float)),
-            ((frames,), np.dtype(bool)),
-            (reader.movie.shape, np.dtype(bool)),
+            ((frames, len(pieces[0]), len(pieces[1])), np.dtype(bool)),
         ]
         pages = [-(-math.prod(shape) * dtype.itemsize // mmap.PAGESIZE) for shape, dtype in shapes]
         starts = np.cumsum([0, *pages]) * mmap.PAGESIZE
         file.truncate(int(starts[-1]))  # what isn't written takes no room
         self._map = mmap.mmap(file.fileno(), int(starts[-1]))
-        pixels, frame_range, damaged, undecoded = (
+        pixels, frame_range, lost = (
             np.ndarray(shape, dtype, self._map, int(start))
             for (shape, dtype), start in zip(shapes, starts, strict=False)
         )
         seen = frame_range if reader.frame_scaling else None
-        self.pixels = TilePixels(pixels, 0, 0, reader.resampler, seen, damaged, undecoded)
+        self.pixels = TilePixels(pixels, 0, 0, reader.resampler, seen, pieces, lost)
 
     def let_go(self) -> None:
         """No longer count what was touched as this rank's memory; its content stays."""

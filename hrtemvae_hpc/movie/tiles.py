@@ -38,49 +38,74 @@ class TilePixels:
     left: int
     resampler: Resampler | None
     frame_range: np.ndarray | None  # [frames, 2] lowest and highest finite pixel of the whole frame, float64
-    damaged: np.ndarray  # [frames] bool, whether any pixel could not be decoded
-    undecoded: np.ndarray  # [frames, rows, columns] bool, which ones; takes memory only where there are some
+    pieces: tuple[list[slice], list[slice]]  # rows and columns of the movie that are decoded or lost as a whole
+    lost: np.ndarray  # [frames, pieces along y, pieces along x] bool, which ones could not be decoded
     decoded_bytes: int = 0
 
     @classmethod
     def of(cls, pixels: np.ndarray, top: int, left: int, resampler: Resampler | None) -> "TilePixels":
         """Pixels [frames, rows, columns] that could all be decoded."""
-        return cls(pixels, top, left, resampler, None, np.zeros(len(pixels), bool), np.zeros(pixels.shape, bool))
+        frames, height, width = pixels.shape
+        whole = [slice(top, top + height)], [slice(left, left + width)]
+        return cls(pixels, top, left, resampler, None, whole, np.zeros((frames, 1, 1), bool))
+
+    @property
+    def damaged(self) -> np.ndarray:
+        """Whether any pixel could not be decoded [frames] bool."""
+        return np.asarray(self.lost.any((1, 2)))
 
     def patch(self, rows: slice, columns: slice) -> np.ndarray:
         """The pixels [frames, rows, columns] that windows are cut from; resampled ones are floating."""
-        own_rows, own_columns = self._own(rows, columns)
-        own: np.ndarray = self.pixels[:, own_rows, own_columns]
+        y, x = self.inside(*self._held(rows, columns))
+        own: np.ndarray = self.pixels[:, y, x]
         if self.resampler is None:
             return own
         return self.resampler.apply(torch.from_numpy(own.astype(floating(own.dtype))), rows, columns).numpy()
 
-    def lose(self, frames: slice, y: slice, x: slice) -> None:
-        """Note that pixels, counted from the tile's first, can't be decoded."""
+    def lose(self, frames: slice, rows: slice, columns: slice) -> None:
+        """Note that the pieces which hold ``rows`` x ``columns`` of the movie can't be decoded."""
+        y, x = self.inside(rows, columns)
         self.pixels[frames, y, x] = 0
-        self.undecoded[frames, y, x] = True
-        self.damaged[frames] = True
+        y, x = self._pieces(rows, columns)
+        self.lost[frames, y, x] = True
 
     def bad_frames(self, rows: slice, columns: slice) -> list[int]:
         """The frames of a patch in which some pixel could not be decoded."""
-        own = self._own(rows, columns)
-        return [int(t) for t in np.flatnonzero(self.damaged) if self.undecoded[t][own].any()]
+        y, x = self._pieces(*self._held(rows, columns))
+        return [int(t) for t in np.flatnonzero(self.lost[:, y, x].any((1, 2)))]
 
     def unreadable(self, frame: int, rows: slice, columns: slice) -> np.ndarray:
         """Which pixels [rows, columns] of a patch are made of such that could not be decoded."""
-        undecoded: np.ndarray = self.undecoded[frame][self._own(rows, columns)]
+        undecoded: np.ndarray = self.lost[frame]
+        for axis, (span, pieces) in enumerate(zip(self._held(rows, columns), self.pieces, strict=True)):
+            own = _holding(pieces, span)
+            parts = [_overlap(span, piece) for piece in pieces[own]]
+            undecoded = undecoded.take(range(own.start, own.stop), axis)
+            undecoded = undecoded.repeat([part.stop - part.start for part in parts], axis)
         if self.resampler is None:
             return undecoded
         marked = torch.where(torch.from_numpy(undecoded), torch.nan, 0.0)
         return self.resampler.apply(marked, rows, columns).isnan().numpy()
 
-    def _own(self, rows: slice, columns: slice) -> tuple[slice, slice]:
-        if self.resampler is not None:
-            rows, columns = self.resampler.source(0, rows), self.resampler.source(1, columns)
-        return (
-            slice(rows.start - self.top, rows.stop - self.top),
-            slice(columns.start - self.left, columns.stop - self.left),
-        )
+    def _held(self, rows: slice, columns: slice) -> tuple[slice, slice]:
+        """The movie's rows and columns that a patch is made of."""
+        if self.resampler is None:
+            return rows, columns
+        return self.resampler.source(0, rows), self.resampler.source(1, columns)
+
+    @property
+    def span(self) -> tuple[slice, slice]:
+        """The movie's rows and columns that ``pixels`` holds."""
+        _, height, width = self.pixels.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+    def inside(self, rows: slice, columns: slice) -> tuple[slice, slice]:
+        """The movie's ``rows`` x ``columns``, as far as they are held, as those of ``pixels``."""
+        return _overlap(rows, self.span[0]), _overlap(columns, self.span[1])
+
+    def _pieces(self, rows: slice, columns: slice) -> tuple[slice, slice]:
+        """The pieces that hold rows and columns of the movie."""
+        return _holding(self.pieces[0], rows), _holding(self.pieces[1], columns)
 
 
 class TileReader:
@@ -174,8 +199,16 @@ class TileReader:
         frame_bytes = self._frame_pixels(rows, columns) * self.movie.dtype.itemsize
         rows, columns = self.held(rows, columns)
         shape = (self.movie.shape[0], rows.stop - rows.start, columns.stop - columns.start)
-        tile = TilePixels.of(np.empty(shape, self.dtype), rows.start, columns.start, self.resampler)
-        tile.frame_range = np.empty((shape[0], 2)) if self.frame_scaling else None
+        pieces = self.movie.pieces(1, rows), self.movie.pieces(2, columns)
+        tile = TilePixels(
+            np.empty(shape, self.dtype),
+            rows.start,
+            columns.start,
+            self.resampler,
+            np.empty((shape[0], 2)) if self.frame_scaling else None,
+            pieces,
+            np.zeros((shape[0], len(pieces[0]), len(pieces[1])), bool),
+        )
         slabs = [(frames, rows, columns) for frames in self.movie.frames_a_slab(frame_bytes, _SLAB_BYTES)]
         tile.decoded_bytes = sum(each(lambda slab: self.fill(tile, slab, skip_bad_frames), slabs))
         return tile
@@ -227,7 +260,7 @@ class TileReader:
 
     def _fill(self, tile: TilePixels, slab: slice, rows: slice, columns: slice) -> None:
         """Fill in the frames ``slab`` of ``rows`` x ``columns`` of the movie."""
-        y, x = (slice(s.start - start, s.stop - start) for s, start in ((rows, tile.top), (columns, tile.left)))
+        y, x = tile.inside(rows, columns)
         try:
             if not self.whole_frames:
                 self.movie.read_into(tile.pixels, slab, rows, columns, (slab, y, x))
@@ -239,7 +272,7 @@ class TileReader:
                 for layer in layers:
                     self._fill(tile, layer, rows, columns)
             elif self.whole_frames:
-                tile.lose(slab, y, x)
+                tile.lose(slab, rows, columns)
                 if tile.frame_range is not None:
                     tile.frame_range[slab] = np.nan
             else:
@@ -256,17 +289,14 @@ class TileReader:
         """What can be decoded of a layer, chunk by chunk, so that a chunk is lost for all tiles alike or for none."""
         for piece_rows in self.movie.pieces(1, rows):
             for piece_columns in self.movie.pieces(2, columns):
-                y, x = (
-                    slice(max(p.start, s.start) - start, min(p.stop, s.stop) - start)
-                    for p, s, start in ((piece_rows, rows, tile.top), (piece_columns, columns, tile.left))
-                )
                 try:
                     piece = self.movie.read(layer, piece_rows, piece_columns)
                 except OSError:
-                    tile.lose(layer, y, x)
+                    tile.lose(layer, piece_rows, piece_columns)
                 else:
-                    own = slice(None), _overlap(rows, piece_rows), _overlap(columns, piece_columns)
-                    tile.pixels[layer, y, x] = piece[own]
+                    y, x = tile.inside(piece_rows, piece_columns)
+                    own = _overlap(tile.span[0], piece_rows), _overlap(tile.span[1], piece_columns)
+                    tile.pixels[layer, y, x] = piece[:, own[0], own[1]]
 
     def _filter(self, pixels: np.ndarray) -> np.ndarray:
         if not self.filters:
@@ -282,3 +312,9 @@ class TileReader:
 def _overlap(span: slice, within: slice) -> slice:
     """The part of ``span`` that lies in ``within``, counted from the start of ``within``."""
     return slice(max(span.start, within.start) - within.start, min(span.stop, within.stop) - within.start)
+
+
+def _holding(pieces: list[slice], span: slice) -> slice:
+    """Which of neighbouring ``pieces`` hold something of ``span``."""
+    held = [i for i, piece in enumerate(pieces) if piece.start < span.stop and span.start < piece.stop]
+    return slice(held[0], held[-1] + 1)
