@@ -72,7 +72,10 @@ def check_output(output: Path, what: str, inputs: Iterable[Path] = (), page: str
 
 
 def reserve(path: Path, size: int) -> None:
-    """Take ``size`` bytes for ``path``, so that HDF5 does not meet a full disk in the middle of a file."""
+    """Try whether ``path`` can have ``size`` bytes now, before HDF5 meets a full disk in the middle of a file.
+
+    HDF5 begins the file anew and gives them back. Raises OSError where there is no room.
+    """
     with path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, size)
 

@@ -203,6 +203,29 @@ def test_silent_rank_is_named(start, tmp_path: Path, victim: int) -> None:
     assert run.end(200) == 0, run.text
 
 
+def test_ranks_that_see_another_movie_are_refused_before_anything_changes(
+    tmp_path: Path, movie_path: Path, tiny_model_path: Path
+) -> None:
+    code = f"""
+from hrtemvae_hpc.distributed import job
+from hrtemvae_hpc.distributed.guard import rank_of_launcher
+known = job.Job.identity.fget
+job.Job.identity = property(lambda self: known(self) | {{"movie": rank_of_launcher()}})
+from hrtemvae_hpc.cli import main
+main(["analyze", {str(movie_path)!r}, "--model", {str(tiny_model_path)!r}, "-o", "maps.h5", "--restart"])
+"""
+    parts = tmp_path / "maps.h5.parts"
+    parts.mkdir()
+    (parts / "of an earlier run").write_text("")
+    done = subprocess.run(
+        ["mpirun", "-n", "2", "python", "-c", code],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert len(re.findall(r"^hrtemvae: .*make rank 1 see the same files", done.stderr, re.MULTILINE)) == 1
+    assert [path.name for path in parts.iterdir()] == ["of an earlier run"]
+
+
 def test_raising_rank_ends_the_job(tmp_path: Path, long_movie: Path, tiny_model_path: Path) -> None:
     code = f"""
 from hrtemvae_hpc.distributed import worker

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 
 from hrtemvae_hpc.model.architecture import same_padding
 from hrtemvae_hpc.model.network import Encoder
+from hrtemvae_hpc.windows.layers import first_layer
 
 _PLACES, _WARPS = 128, 4  # outputs of a program, and warps that share them
 
@@ -33,18 +33,10 @@ class FusedFirstLayer:
         """``encoder`` is in float32; results are of type ``dtype``."""
         a = encoder.architecture
         self._dtype, self._step, self._window, self._size = dtype, step, a.window, a.sizes[1]
-        conv: nn.Conv2d = encoder.conv[0]  # type: ignore[assignment]
-        if a.normalization == "before_activation":
-            conv = fuse_conv_bn_eval(conv, encoder.norm[0])  # type: ignore[arg-type]
-        channels = len(conv.weight)
-        gain, shift = torch.ones(channels), torch.zeros(channels)
-        if a.normalization == "after_activation":
-            norm: nn.BatchNorm2d = encoder.norm[0]  # type: ignore[assignment]
-            gain = norm.weight * (norm.running_var + norm.eps) ** -0.5  # type: ignore[operator]
-            shift = norm.bias - norm.running_mean * gain  # type: ignore[operator]
-        taps = conv.weight.flatten(1).T  # [rows * columns of the kernel, channels]
-        numbers = (taps, conv.bias, gain, shift)
-        self._numbers = [n.detach().to(device, copy=True).contiguous() for n in numbers]  # type: ignore[union-attr]
+        weight, *others = first_layer(encoder)
+        channels = len(weight)
+        taps = weight.flatten(1).T  # [rows * columns of the kernel, channels]
+        self._numbers = [n.to(device, copy=True).contiguous() for n in (taps, *others)]
         self._fixed: dict[str, Any] = {
             "before": same_padding(a.window, a.kernel, a.stride)[0],
             "stride": a.stride,

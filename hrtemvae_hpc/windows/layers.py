@@ -2,7 +2,8 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hrtemvae_hpc.model.architecture import same_padding
 from hrtemvae_hpc.model.network import Encoder
@@ -31,6 +32,23 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if can_pack(weight):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
     return F.linear(x, weight, bias)
+
+
+def first_layer(encoder: Encoder) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weight, bias, gain and offset of ``encoder``'s first layer: relu(convolution) * gain + offset.
+
+    Its normalisation is folded into these; gain 1 and offset 0 unless that comes after the activation.
+    """
+    conv: nn.Conv2d = encoder.conv[0]  # type: ignore[assignment]
+    gain, offset = torch.ones(len(conv.weight)), torch.zeros(len(conv.weight))
+    normalization = encoder.architecture.normalization
+    if normalization == "before_activation":
+        conv = fuse_conv_bn_eval(conv, encoder.norm[0])  # type: ignore[arg-type]
+    elif normalization == "after_activation":
+        norm: nn.BatchNorm2d = encoder.norm[0]  # type: ignore[assignment]
+        gain = norm.weight * (norm.running_var + norm.eps) ** -0.5  # type: ignore[operator]
+        offset = norm.bias - norm.running_mean * gain  # type: ignore[operator]
+    return conv.weight.detach(), conv.bias.detach(), gain.detach(), offset.detach()  # type: ignore[union-attr]
 
 
 class Convolutions:

@@ -25,11 +25,11 @@ C of a window that is faint beside its level has lost digits, and C of very larg
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 
 from hrtemvae_hpc.compiled import compiled
 from hrtemvae_hpc.model.network import Encoder
+from hrtemvae_hpc.windows.layers import first_layer
 from hrtemvae_hpc.windows.levels import Level
 
 FAINT = 64.0  # A level of so many ranges above 0 takes too many digits: rounding to 2^-24 of it is 4e-6 of the range.
@@ -48,19 +48,12 @@ class SharedFirstLayer:
         a = encoder.architecture
         self._level, self._step, self._window = level, step, a.window
         self._pixels = step // level.step  # between places of C
-        conv: nn.Conv2d = encoder.conv[0]  # type: ignore[assignment]
-        self._gain = self._offset = np.empty(0, np.float32)
-        if a.normalization == "before_activation":
-            conv = fuse_conv_bn_eval(conv, encoder.norm[0])  # type: ignore[arg-type]
-        elif a.normalization == "after_activation":
-            norm: nn.BatchNorm2d = encoder.norm[0]  # type: ignore[assignment]
-            gain = (norm.weight * (norm.running_var + norm.eps) ** -0.5).detach()  # type: ignore[operator]
-            offset = (norm.bias - norm.running_mean * gain).detach()  # type: ignore[operator]
-            self._gain, self._offset = (np.tile(n.numpy(), level.size) for n in (gain, offset))
-        weight = conv.weight.detach()
+        weight, bias, gain, offset = first_layer(encoder)
+        after = a.normalization == "after_activation"
+        self._gain, self._offset = (np.tile(n.numpy(), level.size * after) for n in (gain, offset))
         if transposed:
             weight = weight.transpose(2, 3)
-        self._bias = conv.bias.detach().numpy()  # type: ignore[union-attr]
+        self._bias = bias.numpy()
         # Along an axis, of the inner outputs and of each at the border: the part of the kernel inside, and the pixel
         # where it starts.
         self._kinds = [(level.part(i), level.seen[i].start) for i in [level.inner[0], *level.border]]
