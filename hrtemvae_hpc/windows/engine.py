@@ -188,6 +188,8 @@ class Engine:
             low, high = -_largest(-patch, self.window, self._step), _largest(patch, self.window, self._step)
             valid = torch.isfinite(low) & torch.isfinite(high)  # NaN and infinity reach the minimum or maximum
         valid &= (high > low) & torch.isfinite(high - low)
+        if not pinned and valid.all():  # a GPU isn't asked, it would have to finish for the answer
+            return patch, low, high, valid
         patch = patch.nan_to_num(torch.inf, torch.inf, torch.inf)
         level = patch.amin((1, 2))
         level = torch.where(torch.isfinite(level), level, 0)[:, None]
