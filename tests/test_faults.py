@@ -128,8 +128,9 @@ def test_killed_rank_ends_the_job_and_the_next_run_goes_on(
     go_on(start, 2, run.parts(), undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-@pytest.mark.parametrize("ranks", [None, 2])
+@pytest.mark.parametrize(
+    ("ranks", "number"), [(None, signal.SIGTERM), (None, signal.SIGINT), (2, signal.SIGTERM), (2, signal.SIGUSR1)]
+)
 def test_signals_stop_and_save(start, undisturbed: Path, ranks: int | None, number: signal.Signals) -> None:
     run = start(ranks)
     run.wait_for_parts(2)
