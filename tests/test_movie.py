@@ -395,6 +395,15 @@ def test_frames_that_can_not_be_decoded(tmp_path: Path) -> None:
         assert all(filtered.unreadable(t, slice(0, 20), slice(0, 15)).all() for t in (2, 3))
 
 
+def test_filters_keep_the_digits_of_32_bit_pixels(tmp_path: Path) -> None:
+    pixels = PIXELS.astype("u4") % 100 + 2_000_000_000
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["m"] = pixels
+    with Movie(tmp_path / "m.h5") as movie:
+        tile = TileReader(movie, PreprocessSection(clip_outliers=True), False).read(slice(0, 20), slice(0, 30), False)
+    np.testing.assert_array_equal(tile.pixels, pixels)
+
+
 def test_a_damaged_chunk_is_tried_few_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "movie.h5"
     with h5py.File(path, "w") as file:
