@@ -228,7 +228,7 @@ def _prepare(
     claim.check()
     if restart:
         parts.discard()
-    elif output.exists() and not parts.replace_result():
+    elif output.exists() and not parts.replaces_result():
         _check_existing(output, parts)
         if not job.config.run.keep_parts:
             parts.discard()

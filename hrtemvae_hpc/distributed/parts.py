@@ -50,7 +50,7 @@ class Parts:
         noted = self._noted()
         return None if noted is None else noted[0]
 
-    def replace_result(self) -> bool:
+    def replaces_result(self) -> bool:
         """Whether parts are here of a run that was to replace an earlier result; raises as ``known_tiling`` does."""
         noted = self._noted()
         return noted is not None and noted[1]

@@ -8,7 +8,7 @@ from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.fourier.fringes import FRINGE_THRESHOLD, find_fringes
 from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.movie.movie import Movie
-from hrtemvae_hpc.movie.resample import Resampler, scaled_shape
+from hrtemvae_hpc.movie.resample import Resampler, held, scaled_shape
 from hrtemvae_hpc.movie.tiles import TilePixels
 
 _ALIKE = 0.02  # relative difference of scales that is not worth resampling
@@ -69,10 +69,10 @@ def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tu
     some = [places[i] for i in np.random.default_rng(0).permutation(len(places))[:_LOOKED_AT]]
     few = some[:_LOOKED_AT_THERE]
     whole = movie.decoded_bytes(*frame, slice(0, 1))
-    apart = sum(movie.decoded_bytes(*_held(place, resampler), slice(0, 1)) for place in few)
+    apart = sum(movie.decoded_bytes(*held(resampler, *place), slice(0, 1)) for place in few)
     try:
         if whole > max(_MUCH[0] * movie.decoded_bytes(*frame), _MUCH[1], apart):
-            patches = [_cut(movie, *_held(place, resampler), resampler).patch(*place)[0] for place in few]
+            patches = [_cut(movie, *held(resampler, *place), resampler).patch(*place)[0] for place in few]
         else:
             tile = _cut(movie, *frame, resampler)
             patches = [tile.patch(*place)[0] for place in some]
@@ -85,11 +85,6 @@ def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tu
     strength, period = find_fringes(windows)
     shown = strength > FRINGE_THRESHOLD
     return float(period[shown].median()) if shown.any() else np.nan, float(shown.float().mean())
-
-
-def _held(place: tuple[slice, slice], resampler: Resampler | None) -> tuple[slice, slice]:
-    """The pixels of the movie that a window is made of."""
-    return (resampler.source(0, place[0]), resampler.source(1, place[1])) if resampler else place
 
 
 def _cut(movie: Movie, rows: slice, columns: slice, resampler: Resampler | None) -> TilePixels:

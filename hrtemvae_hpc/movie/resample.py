@@ -57,6 +57,13 @@ class Resampler:
         return matrix.scatter_(1, columns, torch.from_numpy(weights[span]).to(dtype))
 
 
+def held(resampler: Resampler | None, rows: slice, columns: slice) -> tuple[slice, slice]:
+    """The movie's rows and columns that those of its frames as they are analysed are made of."""
+    if resampler is None:
+        return rows, columns
+    return resampler.source(0, rows), resampler.source(1, columns)
+
+
 def _taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
     """For each of ``new`` pixels the first of the ``old`` ones it is made of, and their weights [new, taps]."""
     scale = old / new

@@ -20,7 +20,7 @@ from hrtemvae_hpc.config import PreprocessSection
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.preprocess import clip_outliers, low_pass
-from hrtemvae_hpc.movie.resample import Resampler
+from hrtemvae_hpc.movie.resample import Resampler, held
 from hrtemvae_hpc.pixels import floating
 
 Region = tuple[slice, slice, slice]  # frames, rows and columns of a movie
@@ -56,7 +56,7 @@ class TilePixels:
 
     def patch(self, rows: slice, columns: slice) -> np.ndarray:
         """The pixels [frames, rows, columns] that windows are cut from; resampled ones are floating."""
-        y, x = self.inside(*self._held(rows, columns))
+        y, x = self.inside(*held(self.resampler, rows, columns))
         own: np.ndarray = self.pixels[:, y, x]
         if self.resampler is None:
             return own
@@ -71,13 +71,13 @@ class TilePixels:
 
     def bad_frames(self, rows: slice, columns: slice) -> list[int]:
         """The frames of a patch in which some pixel could not be decoded."""
-        y, x = self._pieces(*self._held(rows, columns))
+        y, x = self._pieces(*held(self.resampler, rows, columns))
         return [int(t) for t in np.flatnonzero(self.lost[:, y, x].any((1, 2)))]
 
     def unreadable(self, frame: int, rows: slice, columns: slice) -> np.ndarray:
         """Which pixels [rows, columns] of a patch are made of such that could not be decoded."""
         undecoded: np.ndarray = self.lost[frame]
-        for axis, (span, pieces) in enumerate(zip(self._held(rows, columns), self.pieces, strict=True)):
+        for axis, (span, pieces) in enumerate(zip(held(self.resampler, rows, columns), self.pieces, strict=True)):
             own = _holding(pieces, span)
             parts = [_overlap(span, piece) for piece in pieces[own]]
             undecoded = undecoded.take(range(own.start, own.stop), axis)
@@ -86,12 +86,6 @@ class TilePixels:
             return undecoded
         marked = torch.where(torch.from_numpy(undecoded), torch.nan, 0.0)
         return self.resampler.apply(marked, rows, columns).isnan().numpy()
-
-    def _held(self, rows: slice, columns: slice) -> tuple[slice, slice]:
-        """The movie's rows and columns that a patch is made of."""
-        if self.resampler is None:
-            return rows, columns
-        return self.resampler.source(0, rows), self.resampler.source(1, columns)
 
     @property
     def span(self) -> tuple[slice, slice]:
@@ -146,9 +140,7 @@ class TileReader:
 
     def held(self, rows: slice, columns: slice) -> tuple[slice, slice]:
         """The movie's pixels that a tile holds for its rows and columns."""
-        if self.resampler is None:
-            return rows, columns
-        return self.resampler.source(0, rows), self.resampler.source(1, columns)
+        return held(self.resampler, rows, columns)
 
     def spans(self, rows: slice, columns: slice) -> tuple[slice, slice]:
         """The movie's pixels that are read for a tile's rows and columns."""
@@ -316,5 +308,5 @@ def _overlap(span: slice, within: slice) -> slice:
 
 def _holding(pieces: list[slice], span: slice) -> slice:
     """Which of neighbouring ``pieces`` hold something of ``span``."""
-    held = [i for i, piece in enumerate(pieces) if piece.start < span.stop and span.start < piece.stop]
-    return slice(held[0], held[-1] + 1)
+    own = [i for i, piece in enumerate(pieces) if piece.start < span.stop and span.start < piece.stop]
+    return slice(own[0], own[-1] + 1)
