@@ -101,6 +101,32 @@ count_ranks() {
   fi
 }
 
+# What helps to understand a job, by name: the environment may also hold credentials, such as SLURM_JWT.
+shown=(
+  SLURM_CLUSTER_NAME SLURM_JOB_ID SLURM_JOB_NAME SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_RESTART_COUNT
+  SLURM_JOB_PARTITION SLURM_JOB_NODELIST SLURM_JOB_NUM_NODES SLURM_NTASKS SLURM_NTASKS_PER_NODE SLURM_TASKS_PER_NODE
+  SLURM_CPUS_PER_TASK SLURM_CPUS_ON_NODE SLURM_JOB_CPUS_PER_NODE SLURM_MEM_PER_NODE SLURM_MEM_PER_CPU
+  SLURM_GPUS SLURM_GPUS_ON_NODE SLURM_GPUS_PER_NODE SLURM_GPUS_PER_TASK SLURM_JOB_GPUS SLURM_MPI_TYPE SLURM_SUBMIT_DIR
+  HRTEMVAE_SITE HRTEMVAE_IMAGE HRTEMVAE_SCRATCH HRTEMVAE_BIND HRTEMVAE_GPUS HRTEMVAE_SRUN HRTEMVAE_REQUEUES
+  HRTEMVAE_HOST_MPI HRTEMVAE_HOST_LIBRARIES HRTEMVAE_STOP
+  OMP_NUM_THREADS OMP_PLACES OMP_PROC_BIND OMPI_MCA_btl OMPI_MCA_pml OMPI_MCA_smsc PMIX_MCA_psec PMIX_MCA_gds
+  PRTE_MCA_rmaps_default_mapping_policy UCX_TLS UCX_NET_DEVICES UCX_POSIX_USE_PROC_LINK MPICH_GPU_SUPPORT_ENABLED
+  CUDA_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES HIP_VISIBLE_DEVICES
+)
+
+# The file $full, readable by its owner alone, with what this start of the job is: its facts, settings and command.
+begin_full_log() {
+  local name
+  { (umask 077 && : >>"$full") && chmod 600 -- "$full"; } || refuse "$full: the log can't be written."
+  {
+    date
+    scontrol show job "$job"
+    for name in "${shown[@]}"; do [ -z "${!name+set}" ] || printf '%s=%q\n' "$name" "${!name}"; done
+    printf '%q ' "${container[@]}" "$image" "$@"
+    echo
+  } >>"$full"
+}
+
 # `hrtemvae ARGUMENTS` on all ranks of the job. Its words for people go to standard output, all words of all ranks to
 # the file $full. Returns its exit code. At a signal to this script the ranks are asked to save what is
 # done and stop.
@@ -110,13 +136,7 @@ launch() {
   cpus=${SLURM_CPUS_PER_TASK:-$((cpus > 0 ? cpus : 1))}
   export OMP_NUM_THREADS=$cpus HRTEMVAE_STOP
   say "job $job on $SLURM_JOB_NODELIST: $ranks ranks with $cpus CPUs each; all words of all ranks in $full"
-  {
-    date
-    scontrol show job "$job"
-    env | grep -E '^(SLURM|HRTEMVAE|OMP|OMPI|PMIX|PRTE|UCX|MPI|CUDA|ROCR)' | sort
-    printf '%q ' "${container[@]}" "$image" "$@"
-    echo
-  } >>"$full"
+  begin_full_log "$@"
   exec {log}> >(trap '' USR1 TERM; tee -a "$full" | words_for_people)
   logger=$!
   # Ranks end together by themselves; --wait is for those that a lost rank leaves behind.

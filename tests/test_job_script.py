@@ -1,0 +1,83 @@
+"""The full log of a Slurm job: what it holds of the environment, and who may read it."""
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+JOB_SCRIPT = Path(__file__).parents[1] / "slurm" / "job.sh"
+SECRET = "eyJhbGciOiJIUzI1NiJ9.c2VjcmV0"
+SECRETS = (
+    "SLURM_JWT",
+    "SLURM_JWT_KEY",
+    "HRTEMVAE_TOKEN",
+    "HRTEMVAE_SBATCH",
+    "OMPI_MCA_secret",
+    "PMIX_SECURITY_CREDENTIAL",
+    "CUDA_TOKEN",
+    "AWS_SECRET_ACCESS_KEY",
+)
+LAUNCH = """
+set -u
+home=. full='a job.full.log'
+. "$1"
+container=(env) image=-- ranks=2
+launch echo done
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> dict[str, str]:
+    """The environment of a job in ``tmp_path``, with programs in place of Slurm's."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, text in (
+        ("scontrol", 'echo "JobId=$3"'),
+        ("srun", 'while [ "$1" != env ]; do shift; done; "$@" | sed "s/^/0: /"'),
+    ):
+        program = programs / name
+        program.write_text(f"#!/bin/bash\n{text}\n")
+        program.chmod(0o755)
+    facts = {"JOB_ID": "7", "JOB_NODELIST": "n[1-2]", "JOB_NUM_NODES": "2", "CPUS_ON_NODE": "4"}
+    return {
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "HRTEMVAE_STOP": str(tmp_path / "stop"),
+        "CUDA_VISIBLE_DEVICES": "0,1",
+        **{f"SLURM_{name}": value for name, value in facts.items()},
+        **dict.fromkeys(SECRETS, SECRET),
+    }
+
+
+def launch(folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = ["bash", "-c", f"umask 022\n{LAUNCH}", "bash", str(JOB_SCRIPT)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_full_log_holds_what_helps_and_no_credential(tmp_path: Path, job: dict[str, str]) -> None:
+    done = launch(tmp_path, job)
+    assert done.returncode == 0, done.stderr
+    full = (tmp_path / "a job.full.log").read_text()
+    for line in ("JobId=7", "SLURM_JOB_NUM_NODES=2", "CUDA_VISIBLE_DEVICES=0\\,1", "OMP_NUM_THREADS=4", "0: done"):
+        assert line in full.splitlines()
+    for text in (full, done.stdout, done.stderr):
+        assert SECRET not in text
+
+
+@pytest.mark.parametrize("before", [None, "an earlier start\n"])
+def test_only_its_owner_reads_the_full_log(tmp_path: Path, job: dict[str, str], before: str | None) -> None:
+    log = tmp_path / "a job.full.log"
+    if before is not None:
+        log.write_text(before)
+        log.chmod(0o644)
+    assert launch(tmp_path, job).returncode == 0
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    assert log.read_text().startswith(before or "")
+
+
+def test_a_log_that_cannot_be_written_is_refused(tmp_path: Path, job: dict[str, str]) -> None:
+    (tmp_path / "a job.full.log").mkdir()
+    refused = launch(tmp_path, job)
+    assert refused.returncode == 2
+    assert "a job.full.log: the log can't be written." in refused.stderr
