@@ -9,21 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.schemas import Text, place, reason, short
+from hrtemvae_hpc.yaml_file import read_yaml
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
 def parse_bytes(value: Any) -> Any:
     """Bytes from ``2GB``, ``500 MiB`` or a number; anything else is left for the schema to refuse."""
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]?I?)B?\s*", value.upper()) if isinstance(value, str) else None
-    if match is None:
-        if isinstance(value, str):
-            raise ValueError("give a size such as 2GB or 500MiB")
+    if not isinstance(value, str):
         return value
+    match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{0,18})?)\s*([KMGT]?I?)B?\s*", value.upper())
+    if match is None:
+        raise ValueError("give a size such as 2GB or 500MiB")
     return int(float(match[1]) * _UNITS[match[2]])
 
 
@@ -47,8 +48,6 @@ def parse_roi(value: Any) -> Any:
 
 def parse_frames(value: Any) -> Any:
     """``a:b`` or ``a:b:step`` to (a, b, step)."""
-    if isinstance(value, tuple) and any(isinstance(v, int) and v < 0 for v in value):
-        raise ValueError("frames count from 0")
     if isinstance(value, tuple) and value[2:] == (0,):
         raise ValueError("the step of frames is at least 1")
     if not isinstance(value, str):
@@ -65,34 +64,35 @@ def parse_factor(value: Any) -> Any:
         return value
     try:
         factor = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         factor = 0.0
     if not 0.05 <= factor <= 20:
         raise ValueError("choose model or a factor between 0.05 and 20")
     return factor
 
 
-Bounds = tuple[int | None, int | None]
+Count = Annotated[int, Field(ge=0, le=2**31)]  # of pixels or frames
+Bounds = tuple[Count | None, Count | None]
 
 
 class Section(BaseModel):
     """A part of a configuration: frozen, and without keys that nobody knows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     example: ClassVar[str] = ""  # of a whole configuration: the file that explains it
 
 
 class MovieSection(Section):
     """Which pixels of the file are analysed."""
 
-    dataset: str | None = Field(None, description="path of the movie inside the file; found by itself if null")
+    dataset: Text | None = Field(None, description="path of the movie inside the file; found by itself if null")
     axes: Annotated[str | None, BeforeValidator(parse_axes)] = Field(
         None, description="order of the dataset's axes, tyx or yxt for example; read from the file if null"
     )
     roi: Annotated[tuple[Bounds, Bounds] | None, BeforeValidator(parse_roi)] = Field(
         None, description="region y0:y1,x0:x1 in pixels; the whole frame if null"
     )
-    frames: Annotated[tuple[int | None, int | None, int | None] | None, BeforeValidator(parse_frames)] = Field(
+    frames: Annotated[tuple[Count | None, Count | None, Count | None] | None, BeforeValidator(parse_frames)] = Field(
         None, description="frames a:b or a:b:step; all if null"
     )
     on_bad_frame: Literal["stop", "skip"] = Field(
@@ -113,7 +113,7 @@ class PreprocessSection(Section):
 class WindowsSection(Section):
     """How windows are laid over a frame and scaled."""
 
-    step: int = Field(8, ge=1, description="pixels between neighbouring windows")
+    step: int = Field(8, ge=1, le=2**31, description="pixels between neighbouring windows")
     scaling: Literal["window", "frame"] = Field(
         "window", description="scale each window to 0..1 by itself, or all windows of a frame together"
     )
@@ -130,7 +130,10 @@ class RunSection(Section):
     """How the work is done; none of this changes a map."""
 
     max_memory: Annotated[int | None, BeforeValidator(parse_bytes)] = Field(
-        None, ge=1, description="bytes a rank may use, 2GB for example; a share of the node's free memory if null"
+        None,
+        ge=1,
+        le=2**60,
+        description="bytes a rank may use, 2GB for example; a share of the node's free memory if null",
     )
     keep_parts: bool = Field(False, description="keep the part files after the result is written")
     silent_after: float = Field(120.0, gt=0, description="seconds without progress after which a rank is named")
@@ -160,12 +163,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], schema: type[C]
     example = schema.example
     values: dict[str, Any] = {}
     if path is not None:
-        try:
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path}: the configuration can't be read ({error.strerror}).") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())}).") from error
+        loaded = read_yaml(path)
         if not isinstance(loaded, dict | None):
             first = next(iter(schema.model_fields))
             raise InputError(f"{path}: a configuration is made of sections such as `{first}:`; see {example}.")
@@ -178,21 +176,14 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], schema: type[C]
     try:
         return schema.model_validate(_lists_to_tuples(values))
     except ValidationError as error:
-        first_error = error.errors()[0]
-        key = ".".join(str(part) for part in first_error["loc"] if isinstance(part, str) and "[" not in part)
-        from_flag = key in overrides
-        where = "--" + key.split(".")[-1].replace("_", "-") if from_flag else f"{path}: `{key}`"
-        raise InputError(f"{where}: {_reason(first_error, example)}") from error
+        key = place(error)
+        where = "--" + key.split(".")[-1].replace("_", "-") if key in overrides else f"{path}: `{short(key)}`"
+        unknown = error.errors()[0]["type"] == "extra_forbidden"
+        why = f"no such key; {example} lists all there are" if unknown else reason(error)
+        raise InputError(f"{where}: {why}.") from error
 
 
 def _lists_to_tuples(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(k): _lists_to_tuples(v) for k, v in value.items()}
+        return {k: _lists_to_tuples(v) for k, v in value.items()}
     return tuple(_lists_to_tuples(v) for v in value) if isinstance(value, list) else value
-
-
-def _reason(error: Any, example: str) -> str:
-    if error["type"] == "extra_forbidden":
-        return f"no such key; {example} lists all there are."
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{message[0].lower()}{message[1:]}, not {error['input']!r}."

@@ -1,0 +1,50 @@
+"""What is shared by the schemas of configurations and files, and what they find wrong, in words for a terminal."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from hrtemvae_hpc.errors import printable
+
+_LONGEST = 100  # characters of a name or value in a message
+_VALIDATOR = re.compile(r"[\w-]+\[.*\]")  # as pydantic names what it looks with
+
+
+class Described(BaseModel):
+    """What a file says of itself, of exactly these types. Keys that nobody knows are left aside."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _on_one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("control characters are not allowed")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_on_one_line)]
+Name = Annotated[Text, Field(max_length=200)]
+
+
+def short(text: object) -> str:
+    """``text`` on one line, without what a terminal would act on, cut to a sensible length."""
+    shown = printable(" ".join(str(text)[: 2 * _LONGEST].split()))
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
+
+
+def place(error: ValidationError) -> str:
+    """The dotted path of the first key that a schema refuses, without the names of its own validators."""
+    first = error.errors(include_url=False)[0]
+    return ".".join(part for part in first["loc"] if isinstance(part, str) and not _VALIDATOR.fullmatch(part))
+
+
+def reason(error: ValidationError) -> str:
+    """Why a schema refuses that key."""
+    first: Any = error.errors(include_url=False)[0]
+    if first["type"] == "json_invalid":
+        return short(first["msg"])
+    message = short(str(first["msg"]).removeprefix("Value error, "))
+    if first["type"] == "missing":
+        return "it is missing"
+    return f"{message[0].lower()}{message[1:]}, not {short(repr(first['input']))}"
