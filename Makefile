@@ -2,11 +2,14 @@
 # make test-facility: image, Slurm jobs and sessions.
 
 PYTHON ?= python3
-# PyTorch stands apart from the lock file because its CPU, CUDA and ROCm builds differ.
-TORCH ?= torch==2.13.0
+# The build of PyTorch: TORCH=cpu or TORCH=cuda, each with its lock file. Left out, it is the one for CPUs where pip finds
+# it, else that of the package index, which on Linux is for CUDA. Another build: TORCH_LOCK=FILE, a lock file with hashes
+# of your own, or UNVERIFIED_TORCH="what pip takes", without hashes.
+TORCH_LOCK ?= $(or $(TORCH:%=requirements-%.lock),requirements-cpu.lock requirements-cuda.lock)
 
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
+INSTALL := $(BIN)/python -m pip install
 export PATH := $(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 # More ranks than cores are fine for a demonstration and for tests.
@@ -22,8 +25,8 @@ endif
 env: $(VENV)/.ready
 
 # Debian and Ubuntu split pip off Python: without python3-venv, pip is taken from the system, else unpacked from its
-# package without being installed.
-$(VENV)/.ready: requirements.lock
+# package without being installed. That pip installs the locked one, which installs all the rest.
+$(VENV)/.ready: $(wildcard requirements*.lock)
 	rm -rf $(VENV)
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed" if sys.version_info < (3, 10) else 0)'
 	set -e; \
@@ -31,17 +34,26 @@ $(VENV)/.ready: requirements.lock
 	else \
 	  $(PYTHON) -m venv --without-pip $(VENV); \
 	  site=$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])'); \
-	  if $(PYTHON) -m pip --version >/dev/null 2>&1; then $(PYTHON) -m pip install --target "$$site" pip; \
+	  if $(PYTHON) -m pip --version >/dev/null 2>&1; then \
+	    $(PYTHON) -m pip install --target "$$site" --require-hashes -r requirements-pip.lock; \
 	  else \
 	    (cd $(VENV) && apt-get download python3-pip-whl && dpkg-deb -x python3-pip-whl_*.deb pip-package) || \
 	      { echo 'No pip here: install python3-venv, then try again.' >&2; exit 2; }; \
-	    PYTHONPATH=$$(echo $(CURDIR)/$(VENV)/pip-package/usr/share/python-wheels/pip-*.whl) \
-	      $(BIN)/python -m pip install pip; \
+	    export PYTHONPATH=$$(echo $(CURDIR)/$(VENV)/pip-package/usr/share/python-wheels/pip-*.whl); \
 	  fi; \
-	fi
-	$(BIN)/python -m pip install --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install $(TORCH)
-	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	fi; \
+	$(INSTALL) --require-hashes -r requirements-pip.lock
+	$(INSTALL) --require-hashes -r requirements.lock
+ifdef UNVERIFIED_TORCH
+	@echo 'Warning: PyTorch and what it needs beyond requirements.lock are not verified by hashes.' >&2
+	$(INSTALL) $(UNVERIFIED_TORCH)
+else
+	set -- $(TORCH_LOCK); for lock; do \
+	  $(INSTALL) --require-hashes -r "$$lock" && exit; \
+	  echo "PyTorch can't be installed by $$lock." >&2; \
+	done; exit 2
+endif
+	$(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
 
 demo: env
@@ -86,17 +98,28 @@ format: env
 	ruff check --fix
 
 # Every dependency of every extra with the hashes of its files, for Python 3.10 and newer, and those of the image, for
-# its Python; PyTorch itself is left to TORCH, what it needs on any machine is locked.
+# its Python; in files of their own pip, which installs them, and PyTorch for CUDA with what it needs beyond: with ===,
+# or pip would take a build for CPUs that it also finds. requirements-cpu.lock is kept by hand.
 lock: env
 	printf 'torch ; sys_platform == "never"\n' > $(VENV)/without-torch
-	printf 'filelock\nfsspec\nnetworkx\nsetuptools>=77\nsympy\n' > $(VENV)/of-torch.in
-	uv pip compile setup.cfg $(VENV)/of-torch.in --extra mpi --extra facility --extra training --extra dev $(LOCK) \
-	  --universal --python-version 3.10 -o requirements.lock
+	printf '%s\n' $(OF_TORCH) > $(VENV)/of-torch.in
 	echo pip > $(VENV)/installer.in
-	uv pip compile setup.cfg $(VENV)/of-torch.in $(VENV)/installer.in --extra mpi --extra training $(LOCK) \
-	  -c requirements.lock --python-version 3.11 --python-platform linux -o containers/requirements.lock
+	sed -n 's/^\(torch==[^+]*\).*/\1/p' requirements-cpu.lock > $(VENV)/torch.in
+	uv pip compile $(VENV)/installer.in $(LOCK) --universal --python-version 3.10 -o requirements-pip.lock
+	uv pip compile setup.cfg $(VENV)/of-torch.in $(WITHOUT_TORCH) --extra mpi --extra facility --extra training \
+	  --extra dev $(LOCK) --universal --python-version 3.10 -o requirements.lock
+	uv pip compile $(VENV)/torch.in $(WITH_TORCH) $(LOCK) -c requirements.lock --universal --fork-strategy fewest \
+	  --python-version 3.10 -o requirements-cuda.lock
+	sed -i 's/^torch==/torch===/' requirements-cuda.lock
+	uv pip compile setup.cfg $(VENV)/of-torch.in $(VENV)/installer.in $(WITHOUT_TORCH) --extra mpi --extra training \
+	  $(LOCK) -c requirements.lock -c requirements-pip.lock --python-version 3.11 --python-platform linux \
+	  -o containers/requirements.lock
 
-LOCK := --override $(VENV)/without-torch --no-emit-package torch --generate-hashes --no-header --no-annotate --quiet
+LOCK := --generate-hashes --no-header --no-annotate --quiet
+# What PyTorch needs on any machine.
+OF_TORCH := filelock fsspec jinja2 networkx setuptools sympy typing-extensions
+WITHOUT_TORCH := --override $(VENV)/without-torch --no-emit-package torch
+WITH_TORCH := $(OF_TORCH:%=--no-emit-package %) --no-emit-package markupsafe --no-emit-package mpmath
 
 clean:
 	rm -rf $(VENV) demo model
