@@ -4,13 +4,16 @@ import argparse
 import atexit
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.analysis_options import add_analysis_options, configuration
+from hrtemvae_hpc.distributed.guard import STOP_SIGNALS, end_process
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed, Stopped, tell
 from hrtemvae_hpc.facility.commands import add_facility_commands
 from hrtemvae_hpc.model_commands import add_model_commands
@@ -63,25 +66,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _plan(options: argparse.Namespace) -> int:
-    from hrtemvae_hpc.distributed.job import plan_analysis
-    from hrtemvae_hpc.distributed.launch import run_in_world
+def _join(stop: Callable[[], bool]) -> "World":
+    """The world of ranks; what computes is loaded first, under the guardian but without MPI."""
+    import hrtemvae_hpc.distributed.job  # noqa: F401
+    from hrtemvae_hpc.distributed.world import join_world
 
-    def job(world: "World") -> None:
+    return join_world(stop)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from hrtemvae_hpc.distributed.launch import run_guarded_in_world
+
+    def job(world: "World", _: "StopRequest") -> None:
+        from hrtemvae_hpc.distributed.job import plan_analysis
+
         text = plan_analysis(world, options.movie, world.on_root(lambda: configuration(options)))
         if world.is_root:
             print(text)
 
-    run_in_world(job)
+    return run_guarded_in_world(job, _join)
 
 
 def _analyze(options: argparse.Namespace) -> int:
-    from hrtemvae_hpc.distributed.job import analyze
     from hrtemvae_hpc.distributed.launch import run_guarded_in_world
 
     output = options.output or Path(f"{options.movie.stem}.maps.h5")
 
     def job(world: "World", stop: "StopRequest") -> None:
+        from hrtemvae_hpc.distributed.job import analyze
+
         config = world.on_root(lambda: configuration(options))
         page = output.with_suffix(".html")
         if not analyze(world, options.movie, config, output, options.restart, stop) and page.exists():
@@ -95,7 +108,7 @@ def _analyze(options: argparse.Namespace) -> int:
         except InputError as error:
             raise RankFailed(f"the result {output} is complete, but its page could not be drawn: {error}") from error
 
-    return run_guarded_in_world(job)
+    return run_guarded_in_world(job, _join)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -114,14 +127,24 @@ def _simulate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+def _interrupt(number: int, _: FrameType | None) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
-        return command(options)
+        for number in STOP_SIGNALS:
+            signal.signal(number, _interrupt)
+        options = _parser().parse_args(arguments)
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
     except HrtemvaeError as error:
         tell(error)
         return error.exit_code
-    except KeyboardInterrupt:
-        return Stopped.exit_code
+    except KeyboardInterrupt as asked:
+        tell(Stopped(f"stopped by {asked}; run the same command again."))
+        end_process(Stopped.exit_code)  # without waiting for threads
     except BrokenPipeError:
         # The reader of our output has gone, as in `hrtemvae plan movie.h5 | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -134,7 +157,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # half a second at the end.
     gc.set_threshold(100_000, 50, 50)
     atexit.register(gc.freeze)
-    options = _parser().parse_args(arguments)
-    code = _run(options.run, options)
-    sys.stdout.flush()
-    sys.exit(code)
+    sys.exit(_run(arguments))

@@ -5,15 +5,18 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from conftest import Outcome, assert_refused, command_line, environment
 
-from hrtemvae_hpc.distributed.claim import Claim, run_at_work, this_run
-from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.distributed import claim
+from hrtemvae_hpc.distributed.claim import Claim, _ticks, run_at_work, this_run
+from hrtemvae_hpc.errors import InputError, RankFailed
 
 
 def put(folder: Path, **changed: object) -> None:
@@ -25,9 +28,23 @@ def age(folder: Path, seconds: float) -> None:
     os.utime(folder / "run.json", (then, then))
 
 
+def wait_until(true: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def assert_held_by_us(folder: Path) -> None:
+    run = run_at_work(folder)
+    assert run is not None
+    assert run.is_same(this_run())
+    assert [path.name for path in folder.iterdir()] == ["run.json"]
+
+
 def test_it_is_seen_and_given_free(tmp_path: Path) -> None:
-    with Claim(tmp_path) as claim:
-        claim.take()
+    with Claim(tmp_path) as own:
+        own.take()
         run = run_at_work(tmp_path)
         assert run is not None
         assert (run.host, run.pid, run.share) == (socket.gethostname(), os.getpid(), 0.0)
@@ -47,47 +64,197 @@ def test_a_process_that_is_gone_does_not_count(tmp_path: Path) -> None:
     assert run_at_work(tmp_path) is None
 
 
+def test_a_process_that_nobody_reaped_does_not_count(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    ticks = _ticks(gone.pid)
+    os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
+    put(tmp_path, pid=gone.pid, ticks=ticks)
+    assert run_at_work(tmp_path) is None
+    gone.wait()
+
+
 def test_a_later_process_with_its_number_does_not_count(tmp_path: Path) -> None:
-    put(tmp_path, started=this_run().started - 1)
+    put(tmp_path, ticks=this_run().ticks - 1)
     assert run_at_work(tmp_path) is None
 
 
-@pytest.mark.parametrize("elsewhere", [{"host": "another"}, {"processes": "pid:[1]"}])
+def test_a_process_is_known_by_the_kernel_and_not_by_a_clock(tmp_path: Path) -> None:
+    with Claim(tmp_path) as own:
+        own.take()
+        stored = json.loads((tmp_path / "run.json").read_text())
+        for seconds in (-3600, 3600):
+            age(tmp_path, seconds)
+            assert run_at_work(tmp_path) is not None
+            with pytest.raises(InputError, match="another run is at work"):
+                Claim(tmp_path).take()
+    assert stored["ticks"] == int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    assert stored["boot"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert set(stored) == {"host", "boot", "processes", "pid", "ticks", "job", "share"}
+
+
+@pytest.mark.parametrize("elsewhere", [{"boot": "another"}, {"processes": "pid:[1]"}])
 def test_elsewhere_it_counts_while_it_gives_signs_of_life(tmp_path: Path, elsewhere: dict[str, str]) -> None:
     put(tmp_path, **elsewhere)
     assert run_at_work(tmp_path) is not None
-    age(tmp_path, 300)
-    assert run_at_work(tmp_path) is None
+    for seconds in (300, -300):
+        age(tmp_path, seconds)
+        assert run_at_work(tmp_path) is None
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_an_earlier_start_of_the_same_job_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(tmp_path, host="another", job="17")
+    put(tmp_path, boot="another", job="17")
     assert run_at_work(tmp_path) is not None
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     assert run_at_work(tmp_path) is None
 
 
-def test_a_lost_claim_is_taken_over(tmp_path: Path) -> None:
-    put(tmp_path, host="another")
-    age(tmp_path, 300)
-    Claim(tmp_path).take()
-    run = run_at_work(tmp_path)
-    assert run is not None
-    assert run.pid == os.getpid()
-    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+@pytest.mark.parametrize("seconds", [300, -3600])
+def test_a_lost_claim_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr(claim, "_WATCHED_S", 0.5)
+    put(tmp_path, boot="another")
+    age(tmp_path, seconds)
+    with Claim(tmp_path) as own:
+        own.take()
+        assert_held_by_us(tmp_path)
 
 
-def test_a_damaged_claim_does_not_block(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{")
-    Claim(tmp_path).take()
+@pytest.mark.parametrize("seconds", [300, -3600])
+def test_one_whose_clock_is_wrong_is_seen_to_live(tmp_path: Path, seconds: float) -> None:
+    put(tmp_path, boot="another")
+    age(tmp_path, seconds)
+    sign = threading.Timer(0.5, age, (tmp_path, seconds - 5))
+    sign.start()
+    with pytest.raises(InputError, match="another run is at work"):
+        Claim(tmp_path).take()
+    sign.join()
 
 
-def test_a_run_killed_in_its_turn_does_not_block(tmp_path: Path) -> None:
+def test_signs_of_life_are_given_whatever_the_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "_EVERY_S", 0.05)
+    path = tmp_path / "run.json"
+    with Claim(tmp_path) as own:
+        own.take()
+        age(tmp_path, 300)
+        wait_until(lambda: time.time() - path.stat().st_mtime < 100)
+        own.tell(0.25)
+        wait_until(lambda: json.loads(path.read_text())["share"] == 0.25)
+    time.sleep(0.2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_removed_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "_EVERY_S", 0.02)
+    with Claim(tmp_path) as own:
+        own.take()
+        (tmp_path / "run.json").unlink()
+        own.tell(0.5)
+        time.sleep(0.2)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_was_taken_for_lost_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "_EVERY_S", 0.02)
+    with Claim(tmp_path) as own:
+        own.take()
+        put(tmp_path, boot="another")
+        theirs = (tmp_path / "run.json").read_text()
+        with pytest.raises(RankFailed, match="took over"):
+            wait_until(lambda: own.tell(0.5))  # type: ignore[func-returns-value]
+    assert (tmp_path / "run.json").read_text() == theirs
+
+
+DAMAGED = {
+    "nothing": "",
+    "cut off": "{",
+    "a list": "[]",
+    "a field less": {"pid": None},
+    "a field more": {"more": 1},
+    "a number as text": {"pid": "1"},
+    "a pid of all": {"pid": -1},
+    "a share that is none": {"share": float("nan")},
+    "long": {"host": "x" * 5000},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_damaged_claim_does_not_block(tmp_path: Path, damage: str | dict[str, object]) -> None:
+    if isinstance(damage, dict):
+        fields = {name: v for name, v in (asdict(this_run()) | damage).items() if v is not None}
+        damage = json.dumps(fields)
+    (tmp_path / "run.json").write_text(damage)
+    assert run_at_work(tmp_path) is None
+    with Claim(tmp_path) as own:
+        own.take()
+        assert_held_by_us(tmp_path)
+        with pytest.raises(InputError, match=f"process {os.getpid()}"):
+            Claim(tmp_path).check()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.timeout(20)
+def test_a_claim_that_is_no_file_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.json")
+    assert run_at_work(tmp_path) is None
+    with Claim(tmp_path) as own:
+        own.take()
+        assert_held_by_us(tmp_path)
+
+
+def test_a_link_is_no_claim_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    put(tmp_path)
+    (folder / "run.json").symlink_to(tmp_path / "run.json")
+    theirs = (tmp_path / "run.json").read_text()
+    assert run_at_work(folder) is None
+    with Claim(folder) as own:
+        own.take()
+        assert_held_by_us(folder)
+    assert (tmp_path / "run.json").read_text() == theirs
+
+
+def test_what_a_claim_says_can_not_act_on_a_terminal(tmp_path: Path) -> None:
+    put(tmp_path, boot="another", host="\x1b[2Jx\nhrtemvae: done", job="\x9b1")
+    told = str(run_at_work(tmp_path))
+    assert told.isprintable()
+    assert "x1b[2Jx" in told
+
+
+@pytest.mark.parametrize("ahead", [-60, 0, 3600])
+@pytest.mark.timeout(20)
+def test_a_run_killed_in_its_turn_does_not_block(tmp_path: Path, ahead: float) -> None:
     turn = tmp_path / ".run.json.turn"
     turn.touch()
-    os.utime(turn, (time.time() - 60,) * 2)
-    Claim(tmp_path).take()
-    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+    os.utime(turn, (time.time() + ahead,) * 2)
+    began = time.monotonic()
+    with Claim(tmp_path) as own:
+        own.take()
+        assert 2 < time.monotonic() - began < 7
+        assert_held_by_us(tmp_path)
+
+
+@pytest.mark.timeout(20)
+def test_a_turn_that_others_take_again_and_again_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "_TURN_LOST_AFTER_S", (0.3, 0.4))
+    monkeypatch.setattr(claim, "_NO_TURN_AFTER_S", 1.5)
+    turn, done = tmp_path / ".run.json.turn", threading.Event()
+
+    def others() -> None:
+        while not done.wait(0.1):
+            os.utime(turn)
+
+    turn.touch()
+    thread = threading.Thread(target=others)
+    thread.start()
+    try:
+        with pytest.raises(InputError, match="try once more"):
+            Claim(tmp_path).take()
+    finally:
+        done.set()
+        thread.join()
+    assert turn.exists()
+    assert run_at_work(tmp_path) is None
 
 
 def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
@@ -98,13 +265,12 @@ def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
     )
     folder = tmp_path / "parts"
     folder.mkdir()
-    put(folder, host="another")
-    age(folder, 300)  # a lost claim, which all want to take over
+    put(folder, ticks=0)  # a lost claim, which all want to take over
     command = [sys.executable, "-c", code, folder, tmp_path / "go"]
     racers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(6)]
     time.sleep(3)
     (tmp_path / "go").touch()
-    told = [racer.communicate() for racer in racers]
+    told = [racer.communicate(timeout=30) for racer in racers]
     assert sum(out == "won\n" for out, _ in told) == 1
     assert all("another run is at work" in err for out, err in told if not out)
 
@@ -120,8 +286,9 @@ def test_two_analyses_of_one_movie(tmp_path: Path) -> None:
     subprocess.run(command_line(["simulate", "-o", "movie.h5", "--frames", 30]), cwd=tmp_path, env=environment())
     command = command_line(["analyze", "movie.h5", "--step", 8])
     first = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
-    while not list(tmp_path.glob("movie.maps.h5.parts/run.json")):
-        time.sleep(0.05)
-    second = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    wait_until(lambda: bool(list(tmp_path.glob("movie.maps.h5.parts/run.json"))))
+    second = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
     assert_refused(Outcome(second.returncode, second.stdout + second.stderr), "another run is at work", "-o")
-    assert first.wait() == 0
+    assert first.wait(120) == 0

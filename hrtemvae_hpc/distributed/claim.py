@@ -1,79 +1,132 @@
-"""One run at a time on a result: a file in the folder of parts says who is at work and how far."""
+"""One run at a time on a result: a file in the folder of parts says who is at work and how far.
 
-import json
+The run writes it again and again as a sign of life. Clocks may be wrong or be set: a process is known by what the
+kernel counts, and what looks old by its date is watched before it counts as lost.
+"""
+
 import os
+import random
+import re
 import socket
+import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
-import psutil
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
-from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.files import replacing
+from hrtemvae_hpc.errors import InputError, RankFailed, printable
+from hrtemvae_hpc.files import replacing, temporary_name
 
 _NAME = "run.json"
 _TURN = ".run.json.turn"
-_TURN_LOST_AFTER_S = 30.0
-_EVERY_S = 10.0
+CLAIM_NAMES = (re.escape(_NAME), re.escape(_TURN))  # patterns of the files that a claim leaves
+_TURN_LOST_AFTER_S = (3.0, 5.0)
+_NO_TURN_AFTER_S = 30.0
+_EVERY_S = 5.0
 _LOST_AFTER_S = 120.0
+_WATCHED_S = 2.5 * _EVERY_S
+_LOOK_EVERY_S = 0.05
+_LONGEST = 4096  # bytes of a claim
+
+_Text = Annotated[str, Field(max_length=256)]
+_Stamp: TypeAlias = tuple[int, int]  # a file's number and date: another whenever it was written
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class Run:
     """A run that is at work on a result."""
 
-    host: str
-    processes: str  # the host's name for the process namespace that `pid` counts in
-    pid: int
-    started: float  # the process, by its host's clock: tells it from a later one of the same pid
-    job: str  # Slurm's number, "" outside
-    share: float = 0.0  # of the windows that are done
+    host: _Text
+    boot: _Text  # the kernel's name for its time since the host was started
+    processes: _Text  # the kernel's name for the process namespace that `pid` counts in
+    pid: Annotated[int, Field(gt=0)]
+    ticks: Annotated[int, Field(ge=0)]  # of the kernel, from the boot to the process's start
+    job: _Text  # Slurm's number, "" outside
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0  # of the windows that are done
 
     def __str__(self) -> str:
-        job = f", job {self.job}" if self.job else ""
-        return f"process {self.pid} on {self.host}{job}, {100 * self.share:.0f}% done"
+        job = f", job {printable(self.job)}" if self.job else ""
+        return f"process {self.pid} on {printable(self.host)}{job}, {100 * self.share:.0f}% done"
+
+    def is_same(self, other: "Run") -> bool:
+        """Whether both are one process."""
+        return replace(self, share=0.0) == replace(other, share=0.0)
+
+
+_RUN = TypeAdapter(Run)
 
 
 def this_run() -> Run:
     """The run that this process is rank 0 of."""
-    process = psutil.Process()
     return Run(
-        socket.gethostname(), _processes(), process.pid, process.create_time(), os.environ.get("SLURM_JOB_ID", "")
+        host=socket.gethostname(),
+        boot=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        processes=os.readlink("/proc/self/ns/pid"),
+        pid=os.getpid(),
+        ticks=_ticks(os.getpid()) or 0,
+        job=os.environ.get("SLURM_JOB_ID", ""),
     )
 
 
-def _processes() -> str:
-    return os.readlink("/proc/self/ns/pid")
+def _ticks(pid: int) -> int | None:
+    """When a process of this namespace was started, None if it isn't there or has ended."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in "ZX" else int(fields[18])  # proc(5)
 
 
 def run_at_work(folder: Path) -> Run | None:
     """The run at work in a folder of parts, None where there is none or it is lost.
 
-    A process of this host is looked up; one of another host counts as lost after two minutes without a sign of life,
-    or at once if it belonged to the Slurm job that asks: Slurm starts a job again only after its end.
+    A process of this host is looked up; one of another host counts as lost where its last sign of life is dated two
+    minutes off, or at once if it belonged to the Slurm job that asks: Slurm starts a job again only after its end.
     """
-    path = folder / _NAME
-    try:
-        run = Run(**json.loads(path.read_text()))
-        age = _now(folder) - path.stat().st_mtime
-    except (OSError, ValueError, TypeError):
+    known = _read(folder / _NAME)
+    if known is None:
         return None
+    run, (_, date) = known
+    alive = _is_alive(run)
+    return run if alive or (alive is None and abs(_now(folder) - date / 1e9) < _LOST_AFTER_S) else None
+
+
+def _is_alive(run: Run) -> bool | None:
+    """Whether ``run`` is at work, None if that can't be known from here."""
     me = this_run()
-    if (run.host, run.processes) == (me.host, me.processes):
-        with suppress(psutil.Error):
-            return run if psutil.Process(run.pid).create_time() == run.started else None
-        return None
-    return run if age < _LOST_AFTER_S and not (run.job and run.job == me.job) else None
+    if (run.boot, run.processes) == (me.boot, me.processes):
+        return _ticks(run.pid) == run.ticks
+    return False if run.job and run.job == me.job else None
+
+
+def _read(path: Path) -> tuple[Run, _Stamp] | None:
+    """A claim and its stamp; None where there is none, or something else under its name."""
+    with suppress(OSError, ValidationError):
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(file)
+            if stat.S_ISREG(status.st_mode) and status.st_size <= _LONGEST:
+                return _RUN.validate_json(os.read(file, _LONGEST)), _stamp(status)
+        finally:
+            os.close(file)
+    return None
+
+
+def _stamp(status: os.stat_result) -> _Stamp:
+    return status.st_ino, status.st_mtime_ns
 
 
 def _now(folder: Path) -> float:
     """The time by the clock that stamps files in ``folder``, which may be a server's; ours where it is read-only."""
-    clock = folder / f".clock.{socket.gethostname()}.{os.getpid()}"
+    clock = folder / temporary_name()
     try:
-        clock.touch()
+        clock.touch(exist_ok=False)
         return clock.stat().st_mtime
     except OSError:
         return time.time()
@@ -83,65 +136,142 @@ def _now(folder: Path) -> float:
 
 
 class Claim:
-    """This run's claim on a folder of parts; as a context, it ends with the block."""
+    """This run's claim on a folder of parts; as a context, it ends with the block.
+
+    From ``take`` to the end of the context, or of the process, a thread gives signs of life.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / _NAME
-        self._told = 0.0
+        self._still: _Stamp | None = None  # a claim that was watched, and wasn't written again
+        self._share = 0.0
+        self._successor: Run | None = None
+        self._ended = threading.Event()
+        self._heart: threading.Thread | None = None
 
     def check(self) -> None:
-        """Raise InputError where another run is at work."""
-        if run := run_at_work(self._folder):
+        """Raise InputError where another run is at work.
+
+        A claim of another host that looks lost by its date is watched for some seconds first.
+        """
+        run = run_at_work(self._folder) or self._watch()
+        if run is not None:
             raise InputError(
                 f"{self._folder}: another run is at work on this result ({run}); wait for it, or choose another "
                 "output with -o."
             )
 
+    def _watch(self) -> Run | None:
+        """The run of another host whose claim is written again while it is watched."""
+        known = _read(self._path)
+        if known is None or known[1] == self._still or _is_alive(known[0]) is not None:
+            return None
+        until = time.monotonic() + _WATCHED_S
+        while time.monotonic() < until:
+            time.sleep(_LOOK_EVERY_S)
+            seen = _read(self._path)
+            if seen is None or seen[1] != known[1]:
+                return seen and seen[0]
+        self._still = known[1]
+        return None
+
     def take(self) -> None:
         """Claim the folder, which exists. Raises InputError where another run was faster, or it can't be written."""
+        self.check()
         try:
             with self._turn():
                 self.check()
-                with replacing(self._path) as aside:
-                    aside.write_text(json.dumps(asdict(this_run())))
+                self._write()
         except OSError as error:
             raise InputError(
-                f"{self._folder}: can't be written ({error.strerror}); make room or mend its permissions, or choose "
+                f"{self._folder}: can't be written ({error.strerror}); make room or change its permissions, or choose "
                 "another output with -o."
             ) from error
-        self._told = time.monotonic()
+        self._heart = threading.Thread(target=self._beat, name="claim", daemon=True)
+        self._heart.start()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """One run at a time looks at a claim and replaces it; a file's creation is atomic on network drives too."""
+        """One run at a time looks at a claim and replaces it; a file's creation is atomic on network drives too.
+
+        A turn lasts milliseconds, unless its run was killed in it: then the file stays as it is.
+        """
         turn = self._folder / _TURN
+        began = since = time.monotonic()
+        known: _Stamp | None = None
+        patience = random.uniform(*_TURN_LOST_AFTER_S)  # so that of all who wait, one removes it
         while True:
             try:
-                turn.touch(exist_ok=False)
+                file = os.open(turn, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
                 break
             except FileExistsError:
-                with suppress(FileNotFoundError):  # a turn lasts milliseconds, unless its run was killed in it
-                    if _now(self._folder) - turn.stat().st_mtime > _TURN_LOST_AFTER_S:
-                        turn.unlink()
-                time.sleep(0.05)
+                now, seen = time.monotonic(), _stamp_of(turn)
+                if seen != known:
+                    known, since = seen, now
+                elif seen is not None and now - since > patience:
+                    turn.unlink(missing_ok=True)
+                if now - began > _NO_TURN_AFTER_S:
+                    raise InputError(f"{turn}: other runs begin here again and again; try once more.") from None
+                time.sleep(_LOOK_EVERY_S)
+        own = _stamp(os.fstat(file))
+        os.close(file)
         try:
             yield
         finally:
-            turn.unlink(missing_ok=True)
+            if _stamp_of(turn) == own:
+                turn.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        claim = _RUN.dump_json(replace(this_run(), share=self._share))
+        with replacing(self._path) as aside:
+            aside.write_bytes(claim)
+
+    def _beat(self) -> None:
+        while not self._ended.wait(_EVERY_S) and self._successor is None:
+            with suppress(OSError):  # a full disk is reported where a tile is saved
+                self._give_sign()
+
+    def _give_sign(self) -> None:
+        known = _read(self._path)
+        if known is None:
+            return
+        run = known[0]
+        if not run.is_same(this_run()):
+            self._successor = run
+        elif run.share != self._share:
+            self._write()
+        else:
+            os.utime(self._path)
 
     def tell(self, share: float) -> None:
-        """A sign of life, now and then, with the ``share`` of the windows that are done."""
-        if time.monotonic() - self._told > _EVERY_S:
-            run = asdict(this_run()) | {"share": share}
-            with suppress(OSError), replacing(self._path) as aside:  # a full disk is told where a tile is saved
-                aside.write_text(json.dumps(run))
-            self._told = time.monotonic()
+        """Let signs of life name the ``share`` of the windows that are done.
+
+        Raises RankFailed where another run took the folder, because it saw none.
+        """
+        self._share = min(max(float(share), 0.0), 1.0)
+        if self._successor is not None:
+            raise RankFailed(
+                f"{self._folder}: another run ({self._successor}) took over, because this one gave no sign of life for "
+                "two minutes; what is done is saved."
+            )
 
     def __enter__(self) -> "Claim":
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the folder free."""
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+        """Give the folder free, unless another run took it."""
+        self._ended.set()
+        if self._heart is not None:
+            self._heart.join()
+        known = _read(self._path)
+        if known is not None and known[0].is_same(this_run()):
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+
+def _stamp_of(path: Path) -> _Stamp | None:
+    try:
+        return _stamp(path.lstat())
+    except FileNotFoundError:
+        return None

@@ -1,25 +1,33 @@
 """Every rank runs under a small guardian process that outlives it.
 
-The guardian forks before MPI or a GPU is touched. When the rank is killed (most often because the node ran out
-of memory) it says which rank, host and tile that was, and ends with exit code 4, so that the launcher ends the
-whole job with that code.
+The guardian forks before anything large is loaded and MPI or a GPU is touched. When the rank is killed (most often
+because the node ran out of memory) it says which rank, host and tile that was, and ends with exit code 4, so that the
+launcher ends the whole job with that code. When a signal asks the rank to stop, and it doesn't end, it kills the rank.
 """
 
-import contextlib
+import atexit
 import mmap
 import os
 import signal
 import socket
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
-from hrtemvae_hpc.errors import RankFailed, Stopped
+from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, Stopped, tell
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _LOOK_EVERY_S = 1.0
+_LOOKS_WITHIN_S = 5.0  # of each other, where a rank stops by itself
+_GRACE_S = 8.0  # from a signal to the end of a rank; it may wait for other ranks, see world.py
+_REAP_S = 1.0  # from there to the end of its guardian, even if the disk keeps the rank from ending
+_EXIT_FUNCTIONS_S = 2.0
 _note = mmap.mmap(-1, 4096)
 _guardian = 0
 
@@ -32,26 +40,45 @@ def doing(what: str) -> None:
 
 
 class StopRequest:
-    """Becomes true when a signal asks this rank to stop, its guardian is gone, or the file in HRTEMVAE_STOP appears."""
+    """Becomes true when a signal asks this rank to stop, its guardian is gone, or the file in HRTEMVAE_STOP appears.
+
+    Work that looks at it again and again ends by itself. Any other is interrupted at a signal: Stopped is raised in the
+    main thread, wherever that is.
+    """
 
     def __init__(self) -> None:
         self.name = ""
         self._file = os.environ.get("HRTEMVAE_STOP", "")
-        self._looked = 0.0
+        self._looked_for_file = 0.0
+        self._looked = -_LOOKS_WITHIN_S
+        self._seen = False
+        signal.signal(signal.SIGALRM, self._interrupt)
         for number in STOP_SIGNALS:
             signal.signal(number, self._request)
 
     def _request(self, number: int, _: FrameType | None) -> None:
-        self.name = self.name or signal.Signals(number).name
+        if self.name:
+            return
+        self.name = signal.Signals(number).name
+        if os.getppid() == _guardian:
+            os.kill(_guardian, number)
+        patience = self._looked + _LOOKS_WITHIN_S - time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, max(patience, 0.001))
+
+    def _interrupt(self, _: int, __: FrameType | None) -> None:
+        if not self._seen:
+            raise Stopped(f"stopped by {self.name}; run the same command again to go on.")
 
     def __bool__(self) -> bool:
+        self._looked = time.monotonic()
         if not self.name and _guardian != 0 and os.getppid() != _guardian:
             self.name = "the end of its guardian process"
-        if not self.name and self._file and time.monotonic() - self._looked > _LOOK_EVERY_S:
-            self._looked = time.monotonic()
+        if not self.name and self._file and self._looked - self._looked_for_file > _LOOK_EVERY_S:
+            self._looked_for_file = self._looked
             if os.path.exists(self._file):
                 self.name = "its batch script"
-        return bool(self.name)
+        self._seen = bool(self.name)
+        return self._seen
 
 
 def run_guarded(work: Callable[["StopRequest"], int]) -> int:
@@ -64,43 +91,91 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     guardian = os.getpid()
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until both processes can take them
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, signal.SIGCHLD})
     child = os.fork()
     if child == 0:
         _guardian = guardian
-        stop = StopRequest()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        os._exit(work(stop))
+        try:
+            stop = StopRequest()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            code = work(stop)
+        except HrtemvaeError as error:
+            tell(error)
+            code = error.exit_code
+        except Exception:  # noqa: BLE001  it must not go on as its guardian
+            traceback.print_exc()
+            code = 1
+        end_process(code)
 
-    asked = ""
-
-    def forward(number: int, _: FrameType | None) -> None:
-        nonlocal asked
-        asked = signal.Signals(number).name
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, number)
-
-    for number in STOP_SIGNALS:
-        signal.signal(number, forward)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    _, status = os.waitpid(child, 0)
-    if not os.WIFSIGNALED(status):
+    status, asked = _watch(child)
+    if status is not None and not os.WIFSIGNALED(status):
         return os.WEXITSTATUS(status)
-    killer = signal.Signals(os.WTERMSIG(status))
-    what = bytes(_note[:]).split(b"\0")[0].decode("utf-8", "replace")
     if asked:
         # In a container, the signal may also have ended the process that keeps the image mounted.
-        told = f"hrtemvae: stopped by {asked}; what is done is saved, run the same command again to go on."
-        print(told, file=sys.stderr, flush=True)
+        tell(Stopped(f"stopped by {asked}; what is done is saved, run the same command again to go on."))
         return Stopped.exit_code
+    assert status is not None
+    killer = signal.Signals(os.WTERMSIG(status))
+    what = bytes(_note[:]).split(b"\0")[0].decode("utf-8", "replace")
     likely = "; the node may have run out of memory, see --max-memory" if killer is signal.SIGKILL else ""
-    print(
-        f"hrtemvae: rank {rank_of_launcher()} on {socket.gethostname()} was killed by {killer.name} "
-        f"while {what}{likely}. What is done is saved: run the same command again to go on.",
-        file=sys.stderr,
-        flush=True,
+    tell(
+        RankFailed(
+            f"rank {rank_of_launcher()} on {socket.gethostname()} was killed by {killer.name} while {what}{likely}. "
+            "What is done is saved: run the same command again to go on."
+        )
     )
     return RankFailed.exit_code
+
+
+def _watch(child: int) -> tuple[int | None, str]:
+    """Wait for the rank's end; returns its status, None if it can't be ended, and the signal that asked it to stop.
+
+    The signals to this process, which are blocked, are passed on to the rank. It is killed if it doesn't end then.
+    """
+    asked, killed, until = "", False, float("inf")
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status, asked
+        left = until - time.monotonic()
+        if left <= 0:
+            if killed:
+                return None, asked
+            os.kill(child, signal.SIGKILL)
+            killed, until = True, time.monotonic() + _REAP_S
+            continue
+        came = signal.sigtimedwait({*STOP_SIGNALS, signal.SIGCHLD}, min(left, 3600.0))
+        if came is not None and came.si_signo in STOP_SIGNALS and not asked:
+            asked, until = signal.Signals(came.si_signo).name, time.monotonic() + _GRACE_S
+            os.kill(child, came.si_signo)
+
+
+def settle() -> None:
+    """Print what is still to be printed, and let no signal interrupt this rank's main thread from now on: it ends."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BrokenPipeError):  # its reader has gone, as in `hrtemvae plan movie.h5 | head`
+            stream.flush()
+
+
+def run_exit_functions() -> None:
+    """Run what libraries left for the end, such as removing their temporary files.
+
+    Only for some seconds: they may wait for a lock that a thread holds which will never end.
+    """
+    functions = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+    functions.start()
+    functions.join(_EXIT_FUNCTIONS_S)
+
+
+def end_process(code: int) -> NoReturn:
+    """End this process with ``code``, after its exit functions, whatever its other threads do."""
+    with suppress(OSError):
+        settle()
+    run_exit_functions()
+    os._exit(code)
 
 
 def rank_age() -> float:

@@ -1,29 +1,31 @@
 """Running a job on every rank, and ending the rank, and where it must be all of them, with the right exit code."""
 
-import os
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from hrtemvae_hpc.distributed.guard import StopRequest, rank_of_launcher, run_guarded
+from hrtemvae_hpc.distributed.guard import StopRequest, end_process, rank_of_launcher, run_guarded
 from hrtemvae_hpc.distributed.world import World, join_world
 from hrtemvae_hpc.errors import HrtemvaeError, tell
 
+Job = Callable[[World, StopRequest], None]
 Join = Callable[[Callable[[], bool]], World]
 
 
-def run_in_world(
-    job: Callable[[World], None], stop: Callable[[], bool] = lambda: False, join: Join = join_world
-) -> NoReturn:
-    """Run ``job`` as this rank of the world that ``join`` finds; ``stop`` tells whether the rank was asked to stop."""
+def run_guarded_in_world(job: Job, join: Join = join_world) -> int:
+    """Run ``job`` as this rank of the world that ``join`` finds, under a guardian process; returns its exit code."""
+    return run_guarded(lambda stop: _run_in_world(job, stop, join))
+
+
+def _run_in_world(job: Job, stop: StopRequest, join: Join) -> NoReturn:
     try:
-        world = join(stop)
+        world = join(lambda: bool(stop))
     except HrtemvaeError as error:
         if rank_of_launcher() == 0:  # which says it for all
             tell(error)
-        os._exit(error.exit_code)
+        end_process(error.exit_code)
     try:
-        job(world)
+        job(world, stop)
     except HrtemvaeError as error:
         tell(error, "" if world.is_root else f"rank {world.rank} on {world.host}: ")
         world.leave(error.exit_code)
@@ -31,8 +33,3 @@ def run_in_world(
         traceback.print_exc()
         world.abort(1)
     world.leave(0)
-
-
-def run_guarded_in_world(job: Callable[[World, StopRequest], None], join: Join = join_world) -> int:
-    """The same under a guardian process, which tells of a rank that is killed; returns the rank's exit code."""
-    return run_guarded(lambda stop: run_in_world(lambda world: job(world, stop), lambda: bool(stop), join))

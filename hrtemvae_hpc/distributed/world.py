@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from hrtemvae_hpc.distributed.guard import end_process, run_exit_functions, settle
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, Stopped
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 # How many copies each launcher says it started: Open MPI, MPICH and relatives, Slurm's srun.
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
-_PATIENCE_S = 5.0
+_PATIENCE_S = 4.0  # for the other ranks at the end; with what they take to stop, less than the guardian's grace
 NAME_AFTER_S = 60.0
 _TAG = 10
 
@@ -115,15 +116,15 @@ class World:
 
         A rank that doesn't come, because it hangs or knows of no error, is ended after a few seconds.
         """
-        sys.stdout.flush()
-        sys.stderr.flush()
+        settle()
         if self.comm is not None:
             from mpi4py import MPI
 
             if code != 0 and not self._all_come():
-                self.comm.Abort(code)
+                self.abort(code)
+            run_exit_functions()
             MPI.Finalize()
-        os._exit(code)
+        end_process(code)
 
     def _all_come(self) -> bool:
         if self.comm is None:
@@ -138,8 +139,7 @@ class World:
 
     def abort(self, code: int) -> NoReturn:
         """End all ranks at once, whatever they are doing."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        settle()
         if self.comm is not None and self.size > 1:
             self.comm.Abort(code)
         os._exit(code)
