@@ -42,7 +42,7 @@ $(VENV)/.ready: $(wildcard requirements*.lock)
 	    export PYTHONPATH=$$(echo $(CURDIR)/$(VENV)/pip-package/usr/share/python-wheels/pip-*.whl); \
 	  fi; \
 	fi; \
-	$(INSTALL) --require-hashes -r requirements-pip.lock
+	$(INSTALL) --force-reinstall --require-hashes -r requirements-pip.lock
 	$(INSTALL) --require-hashes -r requirements.lock
 ifdef UNVERIFIED_TORCH
 	@echo 'Warning: PyTorch and what it needs beyond requirements.lock are not verified by hashes.' >&2

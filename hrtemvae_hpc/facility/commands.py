@@ -22,7 +22,9 @@ def add_facility_commands(add: Add) -> None:
     build = images.add_parser("build", help="Build the image, unless it is up to date.")
     build.set_defaults(run=_image_build)
     build.add_argument("-o", "--output", type=Path, help="image file (containers/hrtemvae.sif)")
-    build.add_argument("--torch", metavar="SPEC", help="PyTorch for pip, such as torch==2.13.0")
+    torch = build.add_mutually_exclusive_group()
+    torch.add_argument("--torch", default="cpu", metavar="BUILD", help="PyTorch: cpu (default), cuda, or a lock file")
+    torch.add_argument("--unverified-torch", metavar="SPEC", help="PyTorch as pip takes it, not verified by hashes")
     build.add_argument(
         "--build-arg", action="append", default=[], metavar="KEY=VALUE", help="for %%arguments in the definition"
     )
@@ -72,10 +74,11 @@ def _add_session_commands(session: argparse.ArgumentParser) -> None:
 
 
 def _image_build(options: argparse.Namespace) -> int:
-    from hrtemvae_hpc.facility.image import DEFAULT_IMAGE, DEFAULT_TORCH, build_image
+    from hrtemvae_hpc.facility.image import DEFAULT_IMAGE, build_image, torch_lock
 
     image = options.output or DEFAULT_IMAGE
-    built = build_image(image, options.torch or DEFAULT_TORCH, options.build_arg, lambda text: print(text, flush=True))
+    torch = options.unverified_torch or torch_lock(options.torch)
+    built = build_image(image, torch, options.build_arg, lambda text: print(text, flush=True))
     print(f"{image}: {'built and tested' if built else 'is up to date'}")
     return 0
 

@@ -20,23 +20,35 @@ CHECKOUT = Path(__file__).parents[2]
 DEFINITION = CHECKOUT / "containers" / "hrtemvae.def"
 LOCK = CHECKOUT / "containers" / "requirements.lock"
 DEFAULT_IMAGE = CHECKOUT / "containers" / "hrtemvae.sif"
-DEFAULT_TORCH = "torch==2.13.0"
 _SHOWN = 12  # lines of a failed build
 
 
-def content_key(torch: str, arguments: Sequence[str]) -> str:
-    """SHA-256 over all that decides an image: definition, lock file, package and build arguments."""
-    digest = hashlib.sha256(repr((torch, sorted(arguments))).encode())
+def torch_lock(build: str) -> Path:
+    """The lock file of a build of PyTorch: ``cpu``, ``cuda``, or a lock file itself. Raises InputError for others."""
+    lock = CHECKOUT / f"requirements-{build}.lock" if build in ("cpu", "cuda") else Path(build)
+    if not lock.is_file():
+        raise InputError(f"--torch {build}: choose cpu, cuda, or the path of a lock file with hashes.")
+    return lock
+
+
+def content_key(torch: Path | str, arguments: Sequence[str]) -> str:
+    """SHA-256 over all that decides an image: definition, lock files, package and build arguments.
+
+    Of an unverified PyTorch, which is not a lock file but what pip takes, it holds only that.
+    """
+    digest = hashlib.sha256(repr(sorted(arguments)).encode())
+    digest.update(b"\0unverified\0" + torch.encode() if isinstance(torch, str) else b"\0torch\0" + torch.read_bytes())
     for path in (DEFINITION, LOCK, *wheelhouse.sources(CHECKOUT)):
         digest.update(f"\0{path.relative_to(CHECKOUT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
-def build_image(target: Path, torch: str, arguments: Sequence[str], say: Callable[[str], None]) -> bool:
+def build_image(target: Path, torch: Path | str, arguments: Sequence[str], say: Callable[[str], None]) -> bool:
     """Build the image ``target``, unless it already is what would be built; returns whether it was built.
 
-    ``arguments`` are KEY=VALUE for the definition's %arguments. The build runs beside the target, and only an image
-    whose %test passed takes its name.
+    ``torch`` is the lock file of PyTorch, or else what pip takes, which is not verified. ``arguments`` are KEY=VALUE
+    for the definition's %arguments. The build runs beside the target, and only an image whose %test passed takes its
+    name.
 
     Raises InputError where something that is needed is missing, RankFailed where the build or its test fails;
     an image that was there before stays then.
@@ -58,6 +70,7 @@ def build_image(target: Path, torch: str, arguments: Sequence[str], say: Callabl
             "VERSION": __version__,
             "COMMIT": _commit(),
             "LOCK_SHA256": file_sha256(LOCK),
+            "TORCH_LOCK_SHA256": "unverified" if isinstance(torch, str) else file_sha256(torch),
             "CONTENT": key,
         }
         if any(listed.parent.glob("*triton*.whl")):
@@ -160,6 +173,7 @@ def describe_image(image: Path) -> str:
         f"built       {labels.get('org.label-schema.build-date', 'unknown')}",
         f"hrtemvae    {labels['hrtemvae.version']}, commit {labels['hrtemvae.commit']}",
         f"lock        {labels['hrtemvae.lock']}",
+        f"torch lock  {labels.get('hrtemvae.torch', 'unknown')}",
         f"content     {labels['hrtemvae.content']}",
     ]
     inside = apptainer.output(image, ["python", "-c", _INSIDE])

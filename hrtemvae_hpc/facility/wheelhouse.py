@@ -21,19 +21,23 @@ def sources(checkout: Path) -> list[Path]:
     return sorted([*package, *(checkout / name for name in _BESIDE_THE_PACKAGE)])
 
 
-def fill(wheelhouse: Path, checkout: Path, lock: Path, torch: str, say: Callable[[str], None]) -> Path:
-    """Download what ``lock`` names, by hash, and PyTorch with what it needs beyond, and build our own wheel.
+def fill(wheelhouse: Path, checkout: Path, lock: Path, torch: Path | str, say: Callable[[str], None]) -> Path:
+    """Download what ``lock`` and ``torch``, the lock file of PyTorch, name, by hash, and build our own wheel.
 
+    Where ``torch`` is not a file but what pip takes, it is downloaded without hashes, with what it needs beyond.
     Returns the list of all wheels with their hashes, for ``pip install --require-hashes``.
-    Raises InputError where a download fails or a hash differs.
+    Raises InputError where a download fails or a hash is missing or differs.
     """
     wheelhouse.mkdir()
-    say(f"wheelhouse: what {lock.name} names")
-    _pip("download", "--no-deps", "--require-hashes", "-r", lock, "-d", wheelhouse, *_for_image())
-    say(f"wheelhouse: {torch}")
-    pins = wheelhouse.parent / "pins.txt"
-    pins.write_text("".join(f"{n}=={v}\n" for n, v in map(_name_and_version, wheelhouse.glob("*.whl"))))
-    _pip("download", torch, "-c", pins, "-d", wheelhouse, "--find-links", wheelhouse, *_for_image())
+    for locked in (lock, torch):
+        if isinstance(locked, Path):
+            say(f"wheelhouse: what {locked.name} names")
+            _pip("download", "--no-deps", "--require-hashes", "-r", locked, "-d", wheelhouse, *_for_image())
+    if isinstance(torch, str):
+        say(f"warning: {torch} and what it needs beyond {lock.name} are not verified by hashes")
+        pins = wheelhouse.parent / "pins.txt"
+        pins.write_text("".join(f"{n}=={v}\n" for n, v in map(_name_and_version, wheelhouse.glob("*.whl"))))
+        _pip("download", torch, "-c", pins, "-d", wheelhouse, "--find-links", wheelhouse, *_for_image())
     say("wheelhouse: hrtemvae-hpc")
     tree = wheelhouse.parent / "package"
     for source in sources(checkout):
@@ -69,5 +73,8 @@ def _pip(*arguments: object) -> None:
     command = [sys.executable, "-m", "pip", *map(str, arguments), "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        raise InputError(f"pip {arguments[0]} failed: {' '.join(errors[-1:])} Check the network and the lock file.")
+        error = " ".join(done.stderr[max(done.stderr.rfind("ERROR"), 0) :].split())
+        raise InputError(
+            f"pip {arguments[0]} failed: {error} Check the network, the lock file, and whether PIP_FIND_LINKS names "
+            "the folder of the wheels that the package index lacks."
+        )

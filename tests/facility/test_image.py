@@ -37,7 +37,8 @@ def test_it_is_built_once_for_its_content(image: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "code", "words"),
     [
-        (("--torch", "torch==0.0.0"), 2, ["pip", "torch==0.0.0"]),
+        (("--torch", "torch==2.13.0"), 2, ["cpu, cuda, or the path"]),
+        (("--unverified-torch", "torch==0.0.0"), 2, ["pip", "torch==0.0.0"]),
         (("--build-arg", "RELEASE"), 2, ["KEY=VALUE"]),
         (("--build-arg", "RELEASE=nowhere"), 4, ["can't be built", "nowhere"]),
     ],
@@ -112,4 +113,4 @@ def test_labels(image: Path) -> None:
     told = json.loads(subprocess.run(["apptainer", "inspect", "--json", image], capture_output=True, check=True).stdout)
     labels = told["data"]["attributes"]["labels"]
     assert labels["hrtemvae.version"] == __version__
-    assert len(labels["hrtemvae.lock"]) == len(labels["hrtemvae.content"]) == 64
+    assert len(labels["hrtemvae.lock"]) == len(labels["hrtemvae.torch"]) == len(labels["hrtemvae.content"]) == 64

@@ -1,0 +1,260 @@
+"""What is installed is what the lock files name, to the byte: in the environment and in the image."""
+
+import hashlib
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.facility import image, wheelhouse
+
+ROOT = Path(__file__).parents[1]
+IMAGE_LOCK = ROOT / "containers" / "requirements.lock"
+LOCKS = sorted([*ROOT.glob("requirements*.lock"), IMAGE_LOCK])
+LINUX = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
+# What the package index says that torch 2.13.0 needs there, and which packages the extras of cuda-toolkit stand for.
+OF_CUDA = """
+filelock typing-extensions>=4.10.0 setuptools>=77.0.3 sympy>=1.13.3 networkx>=2.5.1 jinja2 fsspec>=0.8.5
+cuda-toolkit==13.0.3 cuda-bindings<14,>=13.0.3 nvidia-cudnn-cu13==9.20.0.48 nvidia-cusparselt-cu13==0.8.1
+nvidia-nccl-cu13==2.29.7 nvidia-nvshmem-cu13==3.4.5 triton==3.7.1
+nvidia-cublas nvidia-cuda-runtime nvidia-cufft nvidia-cufile nvidia-cuda-cupti nvidia-curand nvidia-cusolver
+nvidia-cusparse nvidia-nvjitlink nvidia-cuda-nvrtc nvidia-nvtx cuda-pathfinder markupsafe mpmath
+"""
+
+
+def requirements(lock: Path) -> Iterator[tuple[Requirement, list[str]]]:
+    """Each requirement of ``lock`` and its hashes."""
+    lines = lock.read_text().replace("\\\n", " ").splitlines()
+    for line in (line for line in lines if line and not line.startswith("#")):
+        requirement, *hashes = line.split(" --hash=")
+        yield Requirement(requirement), hashes
+
+
+def pins(*locks: Path, python: str) -> dict[str, Version]:
+    """The version of each package that ``locks`` name for ``python`` on Linux."""
+    environment = {**default_environment(), **LINUX, "python_version": python, "python_full_version": f"{python}.9"}
+    return {
+        canonicalize_name(r.name): Version(next(iter(r.specifier)).version)
+        for lock in locks
+        for r, _ in requirements(lock)
+        if r.marker is None or r.marker.evaluate(environment)
+    }
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: str(lock.relative_to(ROOT)))
+def test_every_requirement_has_one_version_and_hashes(lock: Path) -> None:
+    locked = list(requirements(lock))
+    assert locked
+    for requirement, hashes in locked:
+        assert requirement.url is None
+        assert [s.operator in ("==", "===") and "*" not in s.version for s in requirement.specifier] == [True]
+        assert hashes
+        assert all(re.fullmatch("sha256:[0-9a-f]{64}", h.strip()) for h in hashes)
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.14"])
+def test_the_locks_cover_what_pytorch_for_cuda_needs(python: str) -> None:
+    for base in [ROOT / "requirements.lock", *[IMAGE_LOCK] * (python == "3.11")]:
+        locked = pins(base, ROOT / "requirements-cuda.lock", python=python)
+        assert str(locked["torch"]) == "2.13.0"
+        for needed in map(Requirement, OF_CUDA.split()):
+            assert locked[needed.name] in needed.specifier, needed
+
+
+@pytest.mark.parametrize("base", [ROOT / "requirements.lock", IMAGE_LOCK], ids=["environment", "image"])
+def test_the_locks_cover_what_the_installed_pytorch_needs(base: Path) -> None:
+    """It is that for CPUs where the tests run, or else that of the other lock file."""
+    build = "cuda" if importlib.metadata.version("torch") == "2.13.0" else "cpu"
+    locked = pins(base, ROOT / f"requirements-{build}.lock", python="3.11")
+    assert str(locked["torch"]) == importlib.metadata.version("torch")
+    seen, waiting = set(), ["torch"]
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        for needed in map(Requirement, importlib.metadata.requires(name) or []):
+            if needed.marker is None or needed.marker.evaluate({**default_environment(), **LINUX, "extra": ""}):
+                assert locked[canonicalize_name(needed.name)] in needed.specifier, f"{name} needs {needed}"
+                waiting += {canonicalize_name(needed.name)} - seen
+    assert {"sympy", "mpmath", "markupsafe"} <= seen
+
+
+def wheel(folder: Path, name: str, version: str, *needs: str, files: dict[str, bytes] | None = None) -> str:
+    """Make a wheel in ``folder``; its line in a lock file."""
+    stem = f"{name.replace('-', '_')}-{version}"
+    path = folder / f"{stem}-py3-none-any.whl"
+    metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}", *(f"Requires-Dist: {n}" for n in needs)]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{stem}.dist-info/METADATA", "\n".join(metadata) + "\n")
+        archive.writestr(f"{stem}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        for file, content in (files or {}).items():
+            archive.writestr(file, content)
+        archive.writestr(f"{stem}.dist-info/RECORD", "")
+    return f"{name}=={version} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+
+
+BACKEND = """
+import pathlib, shutil
+def build_editable(folder, settings=None, metadata=None):
+    wheel, = pathlib.Path("wheels").glob("hrtemvae_hpc-*.whl")
+    return shutil.copy(wheel, folder).rpartition("/")[2]
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with lock files of small packages, whose wheels are in its folder ``wheels``, and no network."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    for name, value in (("CONFIG_FILE", os.devnull), ("NO_INDEX", "1"), ("FIND_LINKS", str(wheels))):
+        monkeypatch.setenv(f"PIP_{name}", value)
+    pip = importlib.metadata.distribution("pip")
+    inside = [f for f in pip.files or [] if f.parts[0] == "pip" and f.suffix != ".pyc"]
+    locked = {
+        "-pip": wheel(wheels, "pip", pip.version, files={str(f): f.read_binary() for f in inside}),
+        "": wheel(wheels, "base", "1"),
+        "-cpu": wheel(wheels, "torch", "2.13.0+cpu", "base"),
+        "-cuda": wheel(wheels, "torch", "2.13.0", "base", "cuda").replace("==", "===") + wheel(wheels, "cuda", "13"),
+    }
+    for name, text in locked.items():
+        (tmp_path / f"requirements{name}.lock").write_text(text)
+    wheel(wheels, "hrtemvae-hpc", "0")
+    (tmp_path / "backend.py").write_text(BACKEND)
+    (tmp_path / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    return tmp_path
+
+
+def make_env(checkout: Path, *words: str) -> tuple[int, str, set[str]]:
+    """The exit code of ``make env``, what it printed, and the distributions it installed, such as torch-2.13.0."""
+    done = subprocess.run(
+        ["make", "env", f"PYTHON={sys.executable}", *words],
+        cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    installed = {path.stem for path in checkout.glob(".venv/lib/python3*/site-packages/*.dist-info")}
+    assert (checkout / ".venv/.ready").exists() == (done.returncode == 0)
+    return done.returncode, done.stdout, installed
+
+
+def replace_wheel(wheels: Path, name: str) -> None:
+    """Another content under the name of a wheel, as from an index that was taken over."""
+    [path] = wheels.glob(f"{name}-[0-9]*.whl")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("stolen.py", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "without", "installed"),
+    [
+        ((), "", {"torch-2.13.0+cpu"}),
+        ((), "torch-2.13.0+cpu", {"torch-2.13.0", "cuda-13"}),
+        (("TORCH=cuda",), "", {"torch-2.13.0", "cuda-13"}),
+    ],
+    ids=["cpu", "no cpu build here", "cuda"],
+)
+def test_the_environment_holds_the_build_that_was_asked_for(
+    words: tuple[str, ...], without: str, installed: set[str], checkout: Path
+) -> None:
+    for path in (checkout / "wheels").glob(f"{without or 'nothing'}-py3*.whl"):
+        path.unlink()
+    code, text, found = make_env(checkout, *words)
+    assert code == 0, text
+    assert found >= {"base-1", "hrtemvae_hpc-0", *installed}
+    assert len([name for name in found if name.startswith(("torch", "cuda"))]) == len(installed)
+
+
+@pytest.mark.parametrize("replaced", ["pip", "torch"])
+def test_another_wheel_under_the_same_name_is_not_installed(replaced: str, checkout: Path) -> None:
+    (checkout / "wheels/torch-2.13.0-py3-none-any.whl").unlink()
+    replace_wheel(checkout / "wheels", replaced)
+    code, text, _ = make_env(checkout, "TORCH=cpu")
+    assert code == 2, text
+    assert "DO NOT MATCH THE HASHES" in text
+    assert not list(checkout.glob(".venv/lib/python3*/site-packages/stolen.py"))
+
+
+def test_a_lock_file_without_hashes_is_refused(checkout: Path) -> None:
+    (checkout / "my.lock").write_text("torch==2.13.0+cpu\n")
+    code, text, found = make_env(checkout, "TORCH_LOCK=my.lock")
+    assert code == 2, text
+    assert "torch-2.13.0+cpu" not in found
+
+
+def test_what_is_not_verified_says_so(checkout: Path) -> None:
+    wheel(checkout / "wheels", "torch", "2.14.0")
+    code, text, found = make_env(checkout, "UNVERIFIED_TORCH=torch==2.14.0")
+    assert code == 0, text
+    assert "torch-2.14.0" in found
+    assert "not verified" in text
+
+
+@pytest.fixture
+def package(checkout: Path) -> Path:
+    """A checkout whose own package setuptools can build."""
+    (checkout / "hrtemvae_hpc").mkdir()
+    (checkout / "hrtemvae_hpc/__init__.py").touch()
+    (checkout / "setup.cfg").write_text("[metadata]\nname = hrtemvae-hpc\nversion = 1\n[options]\npackages = find:\n")
+    (checkout / "pyproject.toml").write_text('[build-system]\nrequires = []\nbuild-backend = "setuptools.build_meta"\n')
+    for name in ("README.md", "LICENSE"):
+        (checkout / name).touch()
+    return checkout
+
+
+def fill(package: Path, torch: Path | str) -> tuple[list[str], str]:
+    """The list of wheels of an image, and what was printed."""
+    said: list[str] = []
+    listed = wheelhouse.fill(package / "wheelhouse", package, package / "requirements.lock", torch, said.append)
+    return listed.read_text().splitlines(), "\n".join(said)
+
+
+def test_an_image_is_made_of_what_the_lock_files_name(package: Path) -> None:
+    listed, said = fill(package, package / "requirements-cpu.lock")
+    locked = [(package / f"requirements{name}.lock").read_text().strip() for name in ("", "-cpu")]
+    assert {*locked} < {*listed}
+    assert next(line for line in listed if line not in locked).startswith("hrtemvae-hpc==1 --hash=sha256:")
+    assert len(listed) == 3
+    assert "warning" not in said
+
+
+@pytest.mark.parametrize("replaced", ["base", "torch"])
+def test_no_image_is_made_of_another_wheel_under_the_same_name(replaced: str, package: Path) -> None:
+    (package / "wheels/torch-2.13.0-py3-none-any.whl").unlink()
+    replace_wheel(package / "wheels", replaced)
+    with pytest.raises(InputError, match=f"DO NOT MATCH THE HASHES.*{replaced}==.*PIP_FIND_LINKS"):
+        fill(package, package / "requirements-cpu.lock")
+
+
+def test_an_image_of_what_is_not_verified_says_so(package: Path) -> None:
+    wheel(package / "wheels", "torch", "2.14.0")
+    listed, said = fill(package, "torch==2.14.0")
+    assert any(line.startswith("torch==2.14.0 --hash=") for line in listed)
+    assert "warning: torch==2.14.0 and what it needs" in said
+
+
+def test_an_image_is_built_again_when_the_lock_file_of_pytorch_changes(tmp_path: Path) -> None:
+    lock = tmp_path / "my.lock"
+    keys = set()
+    for text in ("torch==2.13.0", "torch==2.14.0"):
+        lock.write_text(text)
+        keys |= {image.content_key(lock, []), image.content_key(text, [])}
+    assert len(keys) == 4
+
+
+def test_builds_of_pytorch_are_named_by_their_lock_files(tmp_path: Path) -> None:
+    for build in ("cpu", "cuda"):
+        assert image.torch_lock(build) == ROOT / f"requirements-{build}.lock"
+    with pytest.raises(InputError, match=r"--torch torch==2\.13\.0: choose cpu, cuda, or the path of a lock file"):
+        image.torch_lock("torch==2.13.0")
