@@ -2,29 +2,40 @@
 
 import base64
 import io
+import os
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.errors import InputError, printable
 from hrtemvae_hpc.files import replacing
+from hrtemvae_hpc.outputs import PAGE_MARK, PICTURE_SOFTWARE, is_page
 
 DPI = 110
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def write_page(template: Path, page: Path, **values: object) -> Path:
     """Draw ``template`` with ``values`` as ``page``, which is returned.
 
-    Raises InputError where ``page`` can't be written.
+    What can't be shown of names, control characters for example, is escaped. Raises InputError where ``page`` can't be
+    written, or is a file that this program did not write as a page.
     """
+    if os.path.lexists(page) and not is_page(page):
+        raise InputError(
+            f"{page}: exists, and was not written by this program as a page, so it is not replaced; move it away, or "
+            "choose another output with -o."
+        )
     environment = Environment(
         loader=FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    html = environment.get_template(template.name).render(**values)
+    html = environment.get_template(template.name).render(mark=PAGE_MARK, **values)
+    html = _UNPRINTABLE.sub(lambda found: printable(found[0]), html)
     try:
         with replacing(page) as aside:
             aside.write_text(html, encoding="utf-8")
@@ -34,9 +45,9 @@ def write_page(template: Path, page: Path, **values: object) -> Path:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as a PNG file."""
+    """A figure as a PNG file that says which program made it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", metadata={"Software": PICTURE_SOFTWARE})
     return buffer.getvalue()
 
 

@@ -1,12 +1,15 @@
 """The report of a result: one HTML page that needs nothing else, and on request PNG and TIFF files of all maps."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
-from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.errors import HrtemvaeError, InputError, printable
+from hrtemvae_hpc.files import OwnFolder, replacing
 from hrtemvae_hpc.maps.figures import leading_maps, single_map, variance_curve
 from hrtemvae_hpc.maps.result import TITLES, Result, open_result
 from hrtemvae_hpc.maps.verdict import find_verdicts
@@ -15,6 +18,8 @@ from hrtemvae_hpc.statistics.over_time import MAPS
 
 _LEADING = 6
 _LISTED = 16
+_PAGE = "report.html"
+_NAMES = (r"report\.html", rf"({'|'.join(MAPS)})\.tif", rf"({'|'.join(MAPS)})/z\d+\.png")  # all that is in a report
 
 
 @dataclass(frozen=True)
@@ -30,20 +35,33 @@ class Shown:
     x: float
 
 
+@contextmanager
+def opened_to_draw(path: Path) -> Iterator[Result]:
+    """The result file ``path``; whatever goes wrong while it is read or drawn ends as InputError."""
+    try:
+        with open_result(path) as result:
+            yield result
+    except HrtemvaeError:
+        raise
+    except Exception as error:
+        what = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+        raise InputError(f"{path}: can't be drawn ({what}); `hrtemvae verify` says whether it is whole.") from error
+
+
 def rank_latents(result: Result) -> list[Shown]:
     """The latents by the 99th percentile of their time-correlated variance, most first."""
     shown = []
-    source = result.file["entry/time_correlated_variance/latent_source_index"][...]
-    for latent in range(len(result.latent)):
+    for latent in result.latent:
         product = result.maps("time_correlated_variance", latent)
-        if not np.isfinite(product).any():
+        finite = np.isfinite(product)
+        if not finite.any():
             continue
-        row, column = np.unravel_index(np.nanargmax(product), product.shape)
+        row, column = np.unravel_index(np.argmax(np.where(finite, product, -np.inf)), product.shape)
         shown.append(
             Shown(
-                latent,
-                int(source[latent]),
-                float(np.nanpercentile(product, 99)),
+                int(latent),
+                int(result.latent_source_index[latent]),
+                float(np.percentile(product[finite], 99)),
                 float(result.maps("variance", latent)[row, column]),
                 float(result.maps("spearman", latent)[row, column]),
                 float(result.y[row]),
@@ -56,31 +74,36 @@ def rank_latents(result: Result) -> list[Shown]:
 def write_result_page(path: Path, page: Path) -> Path:
     """Draw the result file ``path`` as the HTML page ``page``, which is returned.
 
-    Raises InputError where ``path`` is no result file or ``page`` can't be written.
+    Raises InputError where ``path`` is no result file or isn't whole, can't be drawn, or ``page`` can't be written.
     """
-    with open_result(path) as result:
+    with opened_to_draw(path) as result:
         return _write_page(result, page)
 
 
 def write_report(path: Path, folder: Path, tiff: bool) -> Path:
     """Draw ``path`` into ``folder``: report.html, a PNG of each map and, if ``tiff``, float32 stacks.
 
-    Returns the page. Raises InputError where ``path`` is no result file or ``folder`` can't be written.
+    Returns the page. Raises InputError where ``path`` is no result file or isn't whole, can't be drawn, or ``folder``
+    can't be written or holds files of somebody else.
     """
-    with open_result(path) as result:
-        page = folder / "report.html"
+    with opened_to_draw(path) as result:
+        own = OwnFolder(folder, "report", _NAMES)
+        own.take()
+        own.clear()
         try:
-            folder.mkdir(exist_ok=True)
-            _write_page(result, page)
             for name in MAPS:
                 (folder / name).mkdir(exist_ok=True)
-                for latent in range(len(result.latent)):
-                    single_map(result, name, latent, folder / name / f"z{latent:02d}.png")
+                for latent in result.latent:
+                    with replacing(folder / name / f"z{latent:02d}.png") as aside:
+                        aside.write_bytes(single_map(result, name, latent))
                 if tiff:
-                    _write_tiff(result, name, folder / f"{name}.tif")
+                    with replacing(folder / f"{name}.tif") as aside:
+                        _write_tiff(result, name, aside)
         except OSError as error:
-            raise InputError(f"{folder}: can't be written ({error.strerror}); choose another with -o.") from error
-    return page
+            raise InputError(
+                f"{folder}: can't be written ({error.strerror or error}); choose another with -o."
+            ) from error
+        return _write_page(result, folder / _PAGE)
 
 
 def _write_page(result: Result, page: Path) -> Path:
@@ -93,7 +116,7 @@ def _write_page(result: Result, page: Path) -> Path:
         process=result.process,
         shown=shown[:_LISTED],
         units=result.units,
-        invalid=int((result.valid_frames < len(result.process["frames"])).sum()),
+        invalid=int((result.valid_frames < len(result.process.frames)).sum()),
         maps=inline(leading_maps(result, leading)) if leading else "",
         verdicts=find_verdicts(result),
         curve=inline(variance_curve(result)),
@@ -102,17 +125,17 @@ def _write_page(result: Result, page: Path) -> Path:
 
 def _write_tiff(result: Result, name: str, path: Path) -> None:
     """One slice a latent, calibrated for ImageJ."""
-    stack = np.stack([result.maps(name, i) for i in range(len(result.latent))])
-    step, sizes = result.process["step"], result.process.get("pixel_size", (1.0, 1.0))
-    dy, dx = (step * size / factor for size, factor in zip(sizes, result.process["resampling"], strict=True))
+    dy, dx = result.spacing
     tifffile.imwrite(
         path,
-        stack.astype(np.float32),
+        (result.maps(name, latent) for latent in result.latent),
+        shape=(len(result.latent), *result.valid_frames.shape),
+        dtype=np.float32,
         imagej=True,
         resolution=(1 / dx, 1 / dy),
         metadata={
             "axes": "ZYX",
             "unit": result.units,
-            "Labels": [f"z{i} {TITLES[name]}" for i in range(len(stack))],
+            "Labels": [f"z{i} {TITLES[name]}" for i in result.latent],
         },
     )

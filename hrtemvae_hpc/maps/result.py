@@ -1,22 +1,26 @@
 """The result file: a NeXus file of maps, with everything needed to know where they came from.
 
 /entry (NXentry) holds NXdata groups time_correlated_variance, variance, spearman, mean and valid_frames, the first
-and last frame as ``preview``, and /entry/process (NXprocess). It appears under its name only when complete.
+and last frame as ``preview``, and /entry/process (NXprocess), with digests of all that. It appears under its name only
+when it is complete.
 """
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import h5py
 import numpy as np
 
-from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.files import hdf5_disk_errors, is_file, replacing, reserve
+from hrtemvae_hpc.errors import InputError, printable
+from hrtemvae_hpc.files import hdf5_disk_errors, replacing, reserve, temporary_name
+from hrtemvae_hpc.hdf5 import DAMAGED, check_array, check_inflated, chunk_bytes, open_hdf5, read_array, sign
+from hrtemvae_hpc.maps.digest import check_whole, seal
+from hrtemvae_hpc.maps.record import Record, read_record
 from hrtemvae_hpc.statistics.over_time import MAPS
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 
@@ -26,6 +30,9 @@ TITLES = {
     "spearman": "Spearman's rho with time",
     "mean": "mean over time",
 }
+_SENSIBLE_NM = 1e-6, 1e6  # sizes of a pixel with which axes are drawn
+_MOST_LATENTS = 2**14
+_LARGEST_CHUNK = 2**28  # bytes
 
 
 class FinishedTile(Protocol):
@@ -60,8 +67,27 @@ def write_result(
     """
     with replacing(path, folder) as aside:
         reserve(aside, _size(info))
-        with hdf5_disk_errors(), h5py.File(aside, "w") as file:
-            return _write(file, info, tiles)
+        return _write_file(aside, info, tiles)
+
+
+def try_result(folder: Path, info: ResultInfo) -> None:
+    """Try whether a result with all that ``info`` holds can be written in ``folder``; nothing is left of it.
+
+    Raises OSError where ``folder`` can't be written, InputError where something in ``info`` can't be stored.
+    """
+    window = info.grid.window
+    aside = folder / temporary_name()
+    try:
+        _write_file(aside, replace(info, grid=WindowGrid(window, window, window, info.grid.step)), ())
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _write_file(path: Path, info: ResultInfo, tiles: Iterable[tuple[Rectangle, FinishedTile]]) -> list[int]:
+    with hdf5_disk_errors(), h5py.File(path, "w") as file:
+        bad_frames = _write(file, info, tiles)
+    seal(path)
+    return bad_frames
 
 
 def _size(info: ResultInfo) -> int:
@@ -71,10 +97,11 @@ def _size(info: ResultInfo) -> int:
 
 def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, FinishedTile]]) -> list[int]:
     grid, latents = info.grid, len(info.latent_source_index)
-    file.attrs.update(NX_class="NXroot", default="entry", creator="hrtemvae_hpc")
+    sign(file, "result")
+    file.attrs.update(NX_class="NXroot", default="entry")
     entry = file.create_group("entry")
     entry.attrs.update(NX_class="NXentry", default=MAPS[-1])
-    entry["title"] = f"latent variables over time of {Path(info.process['movie']).name}"
+    entry["title"] = storable(f"latent variables over time of {Path(info.process['movie']).name}")
     maps: list[h5py.Dataset] = []
     for name in reversed(MAPS):
         group = _map_group(entry, name, info)
@@ -102,24 +129,51 @@ def _map_group(entry: h5py.Group, name: str, info: ResultInfo, *axes: str) -> h5
     group = entry.create_group(name)
     names = axes or ("latent", "y", "x")
     group.attrs.update(NX_class="NXdata", signal="data", axes=list(names))
-    for letter, count, first, size, factor in _spatial_axes(info):
-        pixels = (info.grid.centres(count) + 0.5) / factor - 0.5 + first
-        index = names.index(letter)
-        group[f"{letter}_pixel"] = pixels
-        group[f"{letter}_pixel"].attrs.update(units="pixel", long_name=f"{letter} of the window's centre")
-        group.attrs[f"{letter}_pixel_indices"] = index
-        group[letter] = pixels if size is None else pixels * size
-        group[letter].attrs.update(
-            units="pixel" if size is None else "nm", long_name=f"{letter} of the window's centre"
-        )
-        group.attrs[f"{letter}_indices"] = index
+    for axis in _spatial_axes(info.grid, info.origin, info.resampling, info.pixel_size_nm):
+        index = names.index(axis.name)
+        group[f"{axis.name}_pixel"] = axis.pixels
+        group[f"{axis.name}_pixel"].attrs.update(units="pixel", long_name=f"{axis.name} of the window's centre")
+        group.attrs[f"{axis.name}_pixel_indices"] = index
+        group[axis.name] = axis.pixels * axis.size
+        group[axis.name].attrs.update(units=axis.units, long_name=f"{axis.name} of the window's centre")
+        group.attrs[f"{axis.name}_indices"] = index
     return group
 
 
-def _spatial_axes(info: ResultInfo) -> Iterable[tuple[str, int, int, float | None, float]]:
-    sizes = info.pixel_size_nm or (None, None)
-    yield "y", info.grid.rows, info.origin[0], sizes[0], info.resampling[0]
-    yield "x", info.grid.columns, info.origin[1], sizes[1], info.resampling[1]
+class _Axis(NamedTuple):
+    """Rows or columns of windows."""
+
+    name: str
+    first: int  # pixel of the region, in the movie's frame
+    size: float  # of a pixel of the movie
+    units: str
+    pixels: np.ndarray  # centres, in pixels of the movie
+    spacing: float  # of windows
+
+
+def _spatial_axes(
+    grid: WindowGrid,
+    origin: tuple[int, int],
+    resampling: tuple[float, float],
+    pixel_size_nm: tuple[float, float] | None,
+) -> list[_Axis]:
+    """The axes y and x: in nm if pixels have a sensible size, else in pixels."""
+    low, high = _SENSIBLE_NM
+    calibrated = pixel_size_nm is not None and all(low <= size <= high for size in pixel_size_nm)
+    sizes, units = (pixel_size_nm, "nm") if pixel_size_nm and calibrated else ((1.0, 1.0), "pixel")
+    return [
+        _Axis(
+            name,
+            first,
+            size,
+            units,
+            (grid.centres(count) + 0.5) / factor - 0.5 + first,
+            grid.step / factor * size,
+        )
+        for name, count, first, size, factor in zip(
+            "yx", (grid.rows, grid.columns), origin, sizes, resampling, strict=True
+        )
+    ]
 
 
 def _write_preview(entry: h5py.Group, info: ResultInfo) -> None:
@@ -129,28 +183,47 @@ def _write_preview(entry: h5py.Group, info: ResultInfo) -> None:
     group["title"] = "first and last frame"
     group.create_dataset("data", data=images, compression="gzip", shuffle=True)
     group["frame"] = which
-    for (letter, _, first, size, _), count in zip(_spatial_axes(info), images.shape[1:], strict=True):
-        pixels = first + (np.arange(count) + 0.5) * binning - 0.5
-        group[letter] = pixels if size is None else pixels * size
-        group[letter].attrs["units"] = "pixel" if size is None else "nm"
+    group["binning"] = binning
+    axes = _spatial_axes(info.grid, info.origin, info.resampling, info.pixel_size_nm)
+    for axis, count in zip(axes, images.shape[1:], strict=True):
+        group[axis.name] = _binned(axis, count, binning)
+        group[axis.name].attrs["units"] = axis.units
+
+
+def _binned(axis: _Axis, count: int, binning: int) -> np.ndarray:
+    """Centres of ``count`` pixels, each binned from ``binning``, in the units of ``axis``."""
+    return np.asarray((axis.first + (np.arange(count) + 0.5) * binning - 0.5) * axis.size)
 
 
 def _write_process(entry: h5py.Group, info: ResultInfo, bad_frames: list[int]) -> None:
     process = entry.create_group("process")
     process.attrs["NX_class"] = "NXprocess"
-    process["identity"] = info.identity
-    process["date"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    process["window"] = info.grid.window
-    process["step"] = info.grid.step
-    process["resampling"] = info.resampling
-    if info.pixel_size_nm is not None:
-        process["pixel_size"] = info.pixel_size_nm
-        process["pixel_size"].attrs["units"] = "nm"
-    if info.frame_time_s is not None:
-        process["frame_time"] = info.frame_time_s
-        process["frame_time"].attrs["units"] = "s"
-    for key, value in {**info.process, "bad_frames": bad_frames}.items():
-        process[key] = json.dumps(value) if isinstance(value, dict | list | type(None)) else value
+    record = {
+        "identity": info.identity,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "window": info.grid.window,
+        "step": info.grid.step,
+        "resampling": info.resampling,
+        **info.process,
+        "bad_frames": bad_frames,
+    }
+    for key, value in record.items():
+        try:
+            stored = json.dumps(value) if isinstance(value, dict | list | type(None)) else value
+            process[key] = storable(stored) if isinstance(stored, str) else stored
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InputError(
+                f"the {key.replace('_', ' ')} can't be stored in a result ({printable(str(error))}); change it."
+            ) from error
+    for key, number, units in (("pixel_size", info.pixel_size_nm, "nm"), ("frame_time", info.frame_time_s, "s")):
+        if number is not None:
+            process[key] = number
+            process[key].attrs["units"] = units
+
+
+def storable(text: str) -> str:
+    """``text`` as HDF5 can hold it: what isn't UTF-8 in paths and command lines, and NUL, is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def result_identity(path: Path) -> tuple[str, list[int]]:
@@ -159,26 +232,32 @@ def result_identity(path: Path) -> tuple[str, list[int]]:
         with h5py.File(path, "r", locking=False) as file:
             process = file["entry/process"]
             return str(process["identity"].asstr()[()]), json.loads(process["bad_frames"].asstr()[()])
-    except (OSError, KeyError, TypeError, AttributeError, ValueError):
+    except DAMAGED:
         return "", []
 
 
 @dataclass(frozen=True)
 class Result:
-    """A result file, opened for drawing. Axes in nm where calibrated, else pixels."""
+    """A result file, opened for drawing. Axes and extents in nm where calibrated, else pixels."""
 
     path: Path
     file: h5py.File
     latent: np.ndarray
+    latent_source_index: np.ndarray
     y: np.ndarray
     x: np.ndarray
     units: str
+    spacing: tuple[float, float]  # of windows along y and x
     valid_frames: np.ndarray
     preview: np.ndarray
-    preview_y: np.ndarray
-    preview_x: np.ndarray
     preview_frames: tuple[int, int]
-    process: dict[str, Any]
+    preview_extent: tuple[float, float, float, float]  # left, right, bottom, top
+    process: Record
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Outer borders (left, right, bottom, top) of the maps."""
+        return _extent(self.y, self.x, self.spacing)
 
     @property
     def together(self) -> np.ndarray:
@@ -196,43 +275,83 @@ class Result:
         return np.asarray(self.file[f"entry/{name}/data"][latent])
 
 
+def _extent(y: np.ndarray, x: np.ndarray, spacing: tuple[float, float]) -> tuple[float, float, float, float]:
+    dy, dx = spacing
+    return x[0] - dx / 2, x[-1] + dx / 2, y[-1] + dy / 2, y[0] - dy / 2
+
+
 @contextlib.contextmanager
-def open_result(path: Path):  # type: ignore[no-untyped-def]
-    """A result file as ``Result``; raises InputError where it isn't one."""
-    if not is_file(path):
-        raise InputError(f"{path}: there is no such result file; make one with `hrtemvae analyze`.")
+def open_result(path: Path) -> Iterator[Result]:
+    """A result file as ``Result``; raises InputError where it isn't one, or not as it was written."""
+    check_whole(path)
+    with open_hdf5(path, "the result") as file:
+        yield read_result(path, file)
+
+
+def read_result(path: Path, file: h5py.File) -> Result:
+    """What the open file ``path`` holds, whose digests are not looked at; raises InputError where it is no result."""
     try:
-        file = h5py.File(path, "r", locking=False)
-    except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file; name a result of `hrtemvae analyze`.") from error
-    with file:
-        try:
-            entry = file["entry"]
-            group, preview, process = entry[MAPS[-1]], entry["preview"], entry["process"]
-            result = Result(
-                path,
-                file,
-                group["latent"][...],
-                group["y"][...],
-                group["x"][...],
-                str(group["y"].attrs["units"]),
-                entry["valid_frames/data"][...],
-                preview["data"][...],
-                preview["y"][...],
-                preview["x"][...],
-                (int(preview["frame"][0]), int(preview["frame"][1])),
-                {"resampling": [1.0, 1.0], **{name: _plain(process[name]) for name in process}},
-            )
-        except KeyError as error:
-            raise InputError(f"{path}: an HDF5 file, but not a result of `hrtemvae analyze` ({error}).") from error
-        yield result
+        return _read(path, file)
+    except DAMAGED as error:
+        why = printable(" ".join(str(error).strip("\"'").split()))[:200]
+        raise InputError(f"{path}: is not a result of `hrtemvae analyze` ({why}); name one.") from error
 
 
-def _plain(dataset: h5py.Dataset) -> Any:
-    if h5py.check_string_dtype(dataset.dtype):
-        text = dataset.asstr()[()]
-        if text[:1] in "[{n":
-            with contextlib.suppress(ValueError):
-                return json.loads(text)
-        return text
-    return dataset[()].tolist()
+def _read(path: Path, file: h5py.File) -> Result:
+    entry = file["entry"]
+    record = read_record(entry["process"])
+    shape = record.grid.rows, record.grid.columns
+    valid = read_array(entry, "valid_frames/data", "i", 2)
+    _expect(valid.shape == shape and valid.size > 0, f"valid_frames has shape {valid.shape}, its record means {shape}")
+    top, _, left, _ = record.region
+    y, x = _spatial_axes(record.grid, (top, left), record.resampling, record.pixel_size)
+    latent = read_array(entry, f"{MAPS[-1]}/latent", "iu", 1)
+    count = len(latent)
+    _expect(0 < count <= _MOST_LATENTS and np.array_equal(latent, np.arange(count)), "its latents are not numbered")
+    source = read_array(entry, f"{MAPS[-1]}/latent_source_index", "iu", 1)
+    _expect(len(source) == count, f"latent_source_index has {len(source)} numbers for {count} latents")
+    for name in MAPS:
+        _check_maps(entry, name, (count, *shape))
+    for axis in (y, x):
+        _check_axis(entry, f"{MAPS[-1]}/{axis.name}", axis.pixels * axis.size, axis.units)
+    preview = read_array(entry, "preview/data", "f", 3)
+    _expect(len(preview) == 2 and preview.size > 0, f"preview has shape {preview.shape}")
+    frames = read_array(entry, "preview/frame", "iu", 1)
+    _expect(len(frames) == 2, "preview is not of two frames")
+    binning = int(read_array(entry, "preview/binning", "iu", 0))
+    _expect(1 <= binning <= max(record.movie_shape[1:]), f"preview is binned by {binning}")
+    binned = [_binned(axis, n, binning) for axis, n in zip((y, x), preview.shape[1:], strict=True)]
+    return Result(
+        path,
+        file,
+        latent,
+        source,
+        y.pixels * y.size,
+        x.pixels * x.size,
+        y.units,
+        (y.spacing, x.spacing),
+        valid,
+        preview,
+        (int(frames[0]), int(frames[1])),
+        _extent(binned[0], binned[1], (binning * y.size, binning * x.size)),
+        record,
+    )
+
+
+def _check_maps(entry: h5py.Group, name: str, shape: tuple[int, int, int]) -> None:
+    maps = check_array(entry, f"{name}/data", "f", 3)
+    _expect(maps.shape == shape, f"{name} has shape {maps.shape}, its record means {shape}")
+    _expect(maps.dtype.itemsize == 4, f"{name} has type {maps.dtype}")
+    _expect(chunk_bytes(maps) <= _LARGEST_CHUNK, f"{name} has chunks of {maps.chunks}")
+    check_inflated(maps)
+
+
+def _check_axis(entry: h5py.Group, name: str, positions: np.ndarray, units: str) -> None:
+    stored = read_array(entry, name, "f", 1)
+    same = stored.shape == positions.shape and np.allclose(stored, positions, rtol=1e-9, atol=1e-9)
+    _expect(same and entry[name].attrs["units"] == units, f"{name} is not where its record means the windows to be")
+
+
+def _expect(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise ValueError(otherwise)

@@ -56,9 +56,8 @@ def roc_area(inside: np.ndarray, outside: np.ndarray) -> float:
 
 def find_verdicts(result: Result) -> list[Verdict]:
     """The verdict on each region of a simulated movie; none where its truth is not at hand."""
-    try:
-        truth = read_truth(Path(result.process["movie"]))
-    except InputError:
+    truth = _read_truth(result)
+    if not truth:
         return []
     maps = np.stack([result.maps("time_correlated_variance", int(latent)) for latent in result.latent])
     together = result.together
@@ -87,15 +86,28 @@ def find_verdicts(result: Result) -> list[Verdict]:
     return verdicts
 
 
+def _read_truth(result: Result) -> dict[str, np.ndarray]:
+    """The masks of the movie's frame that a verdict needs; none where the movie holds no such truth."""
+    frame = result.process.movie_shape[1:]
+    try:
+        truth = read_truth(Path(result.process.movie), frame)
+    except InputError:
+        return {}
+    needed = ("still", *_REGIONS)
+    masks = {name: truth[name] for name in needed if name in truth}
+    fit = len(masks) == len(needed) and all(m.shape == frame and m.dtype == bool for m in masks.values())
+    return masks if fit else {}
+
+
 def _share(mask: np.ndarray, result: Result) -> np.ndarray:
     """The share [rows, columns] of each window's pixels that lie in ``mask`` of the movie's frame."""
-    top, bottom, left, right = result.process["region"]
-    window, step = result.process["window"], result.process["step"]
+    process = result.process
+    top, bottom, left, right = process.region
+    window, step = process.window, process.step
     region = mask[top:bottom, left:right].astype(np.float32)
-    if result.process["resampling"] != [1.0, 1.0]:
+    if process.resampling != (1.0, 1.0):
         height, width = region.shape
-        rows, columns = (round(n * f) for n, f in zip(region.shape, result.process["resampling"], strict=True))
-        resampler = Resampler(height, width, (rows, columns))
+        resampler = Resampler(height, width, (process.grid.height, process.grid.width))
         region = (resampler.whole(torch.from_numpy(region)) > 0.5).float().numpy()
     windows = np.lib.stride_tricks.sliding_window_view(region, (window, window))[::step, ::step]
     return np.asarray(windows.mean((2, 3)))
