@@ -27,6 +27,12 @@ class RankFailed(HrtemvaeError):
     exit_code = 4
 
 
+def printable(text: str) -> str:
+    """``text`` on one line: whatever else a terminal would act on is escaped, line breaks too."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def tell(error: HrtemvaeError, where: str = "") -> None:
-    """Say ``error`` on standard error, in the program's name."""
-    print(f"hrtemvae: {where}{error}", file=sys.stderr, flush=True)
+    """Say ``error`` on standard error, in the program's name; only its first line begins so."""
+    lines = [printable(line) for line in str(error).split("\n")]
+    print(f"hrtemvae: {printable(where)}" + "\n  ".join(lines), file=sys.stderr, flush=True)

@@ -1,39 +1,153 @@
-"""Files: written aside and complete when they appear, known by their content."""
+"""Files that this program writes: created, named, replaced and deleted here, and nobody else's.
+
+A file is written under a random name and renamed when it is complete. A folder of our own holds a mark, and only files
+that the program names are ever deleted in it.
+"""
 
 import errno
 import hashlib
 import os
-import socket
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.errors import InputError, printable
+
+_PREFIX = ".hrtemvae-"
+_TEMPORARY = re.compile(re.escape(_PREFIX) + "[0-9a-f]{16}")
+_OF_NFS = re.compile(r"\.nfs[0-9a-f]+")  # what NFS leaves of a file that is deleted while it is open
+_MARK_TEXT = "This folder belongs to hrtemvae, which replaces and removes the files in it.\n"
+
+
+def temporary_name() -> str:
+    """A name for a temporary file that no file has."""
+    return _PREFIX + secrets.token_hex(8)
 
 
 @contextmanager
 def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
-    """A place to write to, in ``folder`` or beside ``path``; it is renamed to ``path`` if the block succeeds.
+    """A new file to write to, in ``folder`` or beside ``path``; it is renamed to ``path`` if the block succeeds.
 
-    Else it is removed. ``folder`` must lie on the disk of ``path``.
+    Else it is removed. ``folder`` must lie on the disk of ``path``. The path that is yielded leads to the open file
+    itself, so that nobody who may write in the folder can put a link in its place. Once this returns, the file and its
+    name are on the disk.
 
     Raises OSError where the disk is full or fails.
     """
-    aside = (folder or path.parent) / f".{path.name}.{socket.gethostname()}.{os.getpid()}"
+    aside = (folder or path.parent) / temporary_name()
+    file = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        yield aside
-        with aside.open("rb") as written:
-            os.fsync(written.fileno())
+        yield Path(f"/proc/self/fd/{file}")
+        os.fsync(file)
+        if not os.path.samestat(os.fstat(file), os.lstat(aside)):
+            raise OSError(errno.ESTALE, "somebody replaced the file while it was written")
         aside.replace(path)
+        sync_folder(path.parent)
     finally:
+        os.close(file)
         aside.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in ``folder`` on the disk. Raises OSError where it fails."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class OwnFolder:
+    """A folder that this program makes, fills and removes. Nothing else may lie in it."""
+
+    def __init__(self, path: Path, kind: str, names: Sequence[str] | None = None) -> None:
+        """``kind`` is in the name of its mark; ``names`` are patterns of all paths in it, anything if None.
+
+        A folder without ``names`` is never cleared.
+        """
+        self.path = path
+        self._mark = f"{_PREFIX}{kind}"
+        self._names = None if names is None else re.compile("|".join(names))
+
+    def check(self) -> None:
+        """Raise InputError where the folder is not ours, or holds something that is not; nothing is changed."""
+        if self.path.is_symlink():
+            raise InputError(f"{self.path}: is a link, where a folder of this program would be; remove the link, "
+                             "or choose another output with -o.")  # fmt: skip
+        if not os.path.lexists(self.path):
+            return
+        if not self.path.is_dir():
+            raise InputError(f"{self.path}: is no folder; move it away, or choose another output with -o.")
+        found = [str(name) for name, _ in self._files()]
+        unknown = [name for name in found if not self._is_ours(name)]
+        if unknown or (found and self._mark not in found and not all(map(_TEMPORARY.fullmatch, found))):
+            example = printable((unknown or found)[0])
+            raise InputError(
+                f"{self.path}: holds {example}, which this program did not put there; move it away, or choose another "
+                "output with -o."
+            )
+
+    def take(self) -> None:
+        """Make the folder and mark it as ours. Raises InputError where something else is there, or it can't be made."""
+        self.check()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError), (self.path / self._mark).open("x") as mark:
+                mark.write(_MARK_TEXT)
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: can't be written ({error.strerror}); make room or change its permissions, or choose "
+                "another output with -o."
+            ) from error
+
+    def clear(self) -> None:
+        """Delete all files of ours but the mark; nothing where the folder is not ours."""
+        if not (self.path / self._mark).is_file():
+            return
+        for name, folder in self._files():
+            if str(name) != self._mark and self._is_ours(str(name)):
+                with suppress(OSError):
+                    os.unlink(name.name, dir_fd=folder)
+
+    def remove(self) -> None:
+        """Delete all files of ours, and the folder if nothing else lies in it."""
+        self.clear()
+        left = {str(name) for name, _ in self._files()}
+        if left != {self._mark}:
+            return
+        with suppress(OSError):
+            (self.path / self._mark).unlink()
+            for place, _, _ in os.walk(self.path, topdown=False):
+                Path(place).rmdir()
+
+    def _is_ours(self, name: str) -> bool:
+        own = name == self._mark or bool(_TEMPORARY.fullmatch(name) or _OF_NFS.fullmatch(name))
+        return own or self._names is None or bool(self._names.fullmatch(name))
+
+    def _files(self) -> Iterator[tuple[Path, int]]:
+        """Each file's path in the folder, with an open handle of the folder that holds it; links are not followed."""
+        if not self.path.is_dir() or self.path.is_symlink():
+            return
+        for place, folders, files, handle in os.fwalk(self.path):
+            links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+            for name in [*files, *links]:
+                yield Path(place, name).relative_to(self.path), handle
+
+
+def append_to_log(path: Path) -> IO[str]:
+    """Open the log ``path`` to write at its end; others may not read it. Raises OSError where it can't be opened."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return open(os.open(path, flags, 0o600), "a")
 
 
 def is_file(path: Path) -> bool:
     """Whether ``path`` is a file that can be seen; False too where the name or its folders forbid to look."""
     try:
         return path.is_file()
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
@@ -44,31 +158,6 @@ def file_sha256(path: Path) -> str:
         while block := file.read(2**24):
             digest.update(block)
     return digest.hexdigest()
-
-
-def check_output(output: Path, what: str, inputs: Iterable[Path] = (), page: str = "") -> None:
-    """Raise InputError where ``output`` can't become ``what`` (a result, a model), or is one of the ``inputs``.
-
-    ``page`` is the suffix of another file that is written beside it.
-    """
-    try:
-        str(output.absolute()).encode()
-        same = [path for path in inputs if output.exists() and path.exists() and output.samefile(path)]
-    except UnicodeEncodeError as error:
-        raise InputError(f"{str(output)!a}: HDF5 can't write names that are not UTF-8; choose another.") from error
-    except OSError as error:
-        raise InputError(f"{output}: can't be written ({error.strerror}); choose another with -o.") from error
-    if same:
-        raise InputError(f"{output}: is one of the files to be read itself; choose another output with -o.")
-    if page and output.suffix == page:
-        raise InputError(f"{output}: would be overwritten by its own {page} file; choose another ending for {what}.")
-    if output.is_dir():
-        raise InputError(f"{output}: is a folder; name the file of {what} with -o.")
-    folder = output.absolute().parent
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder for {what}; make it, or choose another with -o.")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{folder}: can't be written; choose another place with -o.")
 
 
 def reserve(path: Path, size: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.files import check_output
+from hrtemvae_hpc.outputs import Output, check_outputs, is_model, is_numbers, is_page, is_picture
 
 
 def add_model_commands(
@@ -47,11 +47,20 @@ def add_model_commands(
     compare.add_argument("-o", "--output", type=Path, default=Path("comparison.html"), help="page (comparison.html)")
 
 
+def _given(*paths: Path | None) -> list[Path]:
+    return [path for path in paths if path is not None]
+
+
+def _check_page(page: Path, inputs: list[Path]) -> None:
+    numbers = Output(page.with_suffix(".json"), "its numbers", is_numbers)
+    check_outputs([Output(page, "the page", is_page), numbers], inputs)
+
+
 def _import_keras(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.model.checkpoint import save_model
     from hrtemvae_hpc.model.keras_import import import_keras
 
-    check_output(options.output, "the model", [p for p in (options.encoder, options.decoder) if p])
+    check_outputs([Output(options.output, "the model", is_model)], _given(options.encoder, options.decoder))
     model = import_keras(options.encoder, options.decoder)
     save_model(model, options.output)
     print(f"{options.output}: {model.architecture.latents} latents, window {model.architecture.window}")
@@ -65,7 +74,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     path = options.model or DEFAULT_MODEL
     page = options.output or Path(f"{path.stem}.html")
-    check_output(page, "the page", [path, *([options.segments] if options.segments else [])], ".json")
+    _check_page(page, _given(path, options.segments))
     if options.period is not None and not 4 <= options.period <= 120:
         raise InputError(f"--period {options.period:g}: choose between 4 and 120 pixels.")
     evaluation = evaluate(load_model(path), options.segments, options.period)
@@ -106,7 +115,7 @@ def _traverse(options: argparse.Namespace) -> int:
             raise InputError(f"--index {options.index}: there are {len(segments.validation)} validation segments.")
         window = segments.load(segments.validation[[options.index]])[0, 0].numpy()
     output = options.output or Path(f"{path.stem}.traversal.png")
-    check_output(output, "the picture", [path, *([options.segments] if options.segments else [])])
+    check_outputs([Output(output, "the picture", is_picture)], _given(path, options.segments))
     picture = draw_traversal(model, window, latents)
     try:
         with replacing(output) as aside:
@@ -124,7 +133,7 @@ def _compare(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.model.checkpoint import load_model
     from hrtemvae_hpc.training.batches import Segments
 
-    check_output(options.output, "the page", [*options.models, *options.segments], ".json")
+    _check_page(options.output, [*options.models, *options.segments])
     models = [load_model(path) for path in options.models]
     basis: Basis | None
     data = [Segments([path], models[0].architecture.window) for path in options.segments]

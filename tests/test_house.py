@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "hrtemvae_hpc"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # A room may import from its own floor and the floors below it.
 FLOORS = [
-    {"compiled", "config", "errors", "files", "pages", "pixels"},
+    {"compiled", "config", "errors", "files", "hdf5", "outputs", "pages", "pixels", "schemas", "sealed"},
     {"model"},
     {"maps", "movie", "windows", "statistics", "simulation", "fourier"},
     {"distributed"},
@@ -21,7 +21,7 @@ FLOORS = [
 ]
 DOORS = {
     "mpi4py": {"distributed"},
-    "h5py": {"movie", "maps", "segments", "model"},  # model: Keras keeps weights in HDF5
+    "h5py": {"hdf5", "movie", "maps", "segments", "model"},  # model: Keras keeps weights in HDF5
     "rsciio": {"segments"},
     "spython": {"facility"},
     "torch.distributed": {"training"},

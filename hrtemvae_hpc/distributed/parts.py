@@ -5,21 +5,21 @@ The folder of a run also holds its tiling: a run that goes on, with any number o
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
-from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.files import is_file, replacing
+from hrtemvae_hpc.distributed.claim import CLAIM_NAMES
+from hrtemvae_hpc.errors import InputError, RankFailed, printable
+from hrtemvae_hpc.files import OwnFolder, is_file, replacing
+from hrtemvae_hpc.sealed import pack, unpack
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 
 _PLAN = "plan.json"
+_NAMES = [*CLAIM_NAMES, _PLAN, r"[0-9a-f]{32}\.safetensors"]
 
 
 @dataclass
@@ -32,20 +32,30 @@ class TileMaps:
 
 
 class Parts:
-    """The part files of one analysis, known by a ``key`` over all that decides its numbers.
+    """The part files of one analysis, known by a ``key`` over all that decides what its numbers mean.
 
-    A tile that left out frames that can't be decoded counts as finished only where that is allowed.
+    The last bits of the numbers also depend on the ``arithmetic``: processor or GPU, and versions of libraries. Parts
+    of different arithmetic are not mixed. A tile that left out frames that can't be decoded counts as finished only
+    where that is allowed.
     """
 
-    def __init__(self, output: Path, identity: Mapping[str, Any], allow_bad_frames: bool) -> None:
+    def __init__(
+        self, output: Path, identity: Mapping[str, Any], arithmetic: Mapping[str, str], allow_bad_frames: bool
+    ) -> None:
         self.allow_bad_frames = allow_bad_frames
         self.folder = output.with_name(output.name + ".parts")
         self.key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self._arithmetic = dict(arithmetic)
+        self._own = OwnFolder(self.folder, "parts", _NAMES)
+
+    def check(self) -> None:
+        """Raise InputError where the folder holds anything that isn't ours; nothing is changed."""
+        self._own.check()
 
     def known_tiling(self) -> Tiling | None:
         """The tiling of the run that left parts here, None where there are none.
 
-        Raises InputError when they belong to another analysis.
+        Raises InputError when they belong to another analysis, or were computed with another arithmetic.
         """
         noted = self._noted()
         return None if noted is None else noted[0]
@@ -63,12 +73,18 @@ class Parts:
             plan = json.loads(path.read_text())
             grid = WindowGrid(**plan["tiling"].pop("grid"))
             tiling, key, replaces = Tiling(grid, **plan["tiling"]), plan["key"], plan["replaces"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            theirs = {str(name): str(value) for name, value in plan["arithmetic"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: is damaged; start over with --restart.") from error
         if key != self.key:
             raise InputError(
                 f"{self.folder}: holds parts of another analysis (another movie, model or configuration); "
                 "choose another output, or start over with --restart."
+            )
+        if theirs != self._arithmetic:
+            raise InputError(
+                f"{self.folder}: holds parts that were computed with {describe_difference(theirs, self._arithmetic)}; "
+                "their last digits would differ. Go on where they were computed, or start over with --restart."
             )
         return tiling, bool(replaces)
 
@@ -77,11 +93,12 @@ class Parts:
 
         Raises InputError where that can't be written.
         """
+        self._own.take()
+        if (self.folder / _PLAN).exists():
+            return
+        plan = {"key": self.key, "arithmetic": self._arithmetic, "replaces": replaces, "tiling": asdict(tiling)}
         try:
-            self.folder.mkdir(exist_ok=True)
-            if not (self.folder / _PLAN).exists():
-                plan = {"key": self.key, "replaces": replaces, "tiling": asdict(tiling)}
-                self._write(_PLAN, json.dumps(plan, indent=1).encode())
+            self._write(_PLAN, json.dumps(plan, indent=1).encode())
         except OSError as error:
             self.discard()
             raise InputError(
@@ -90,7 +107,7 @@ class Parts:
 
     def save(self, tile: Rectangle, done: TileMaps) -> None:
         """Write a finished tile: aside, then by rename. Raises RankFailed when the disk is full or fails."""
-        data = save(
+        data = pack(
             {"maps": done.maps, "valid_frames": done.valid_frames, "bad_frames": done.bad_frames},
             {"tile": str(tile), "key": self.key},
         )
@@ -105,16 +122,16 @@ class Parts:
     def load(self, tile: Rectangle) -> TileMaps | None:
         """A finished tile, or None where it is missing or damaged."""
         try:
-            tensors = load_file(self.folder / self._name(tile))
+            tensors, about = unpack(self.folder / self._name(tile))
             done = TileMaps(tensors["maps"], tensors["valid_frames"], tensors["bad_frames"])
-        except (OSError, SafetensorError, KeyError):
+        except (OSError, ValueError, KeyError):
             return None
-        usable = done.valid_frames.shape == tile.shape and (self.allow_bad_frames or not len(done.bad_frames))
-        return done if usable else None
+        usable = about.get("key") == self.key and done.valid_frames.shape == done.maps.shape[2:] == tile.shape
+        return done if usable and (self.allow_bad_frames or not len(done.bad_frames)) else None
 
     def discard(self) -> None:
-        """Remove the folder and all in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove all files of ours, and the folder if nothing else lies in it."""
+        self._own.remove()
 
     def _name(self, tile: Rectangle) -> str:
         return hashlib.sha256(f"{self.key} {tile}".encode()).hexdigest()[:32] + ".safetensors"
@@ -122,3 +139,9 @@ class Parts:
     def _write(self, name: str, data: bytes) -> None:
         with replacing(self.folder / name) as aside:
             aside.write_bytes(data)
+
+
+def describe_difference(theirs: Mapping[str, str], own: Mapping[str, str]) -> str:
+    """Where the arithmetic of earlier numbers differs from this program's, in words."""
+    differ = [name for name in sorted({*theirs, *own}) if theirs.get(name) != own.get(name)]
+    return ", ".join(printable(f"{n} {theirs.get(n, 'unknown')}, not {own.get(n, 'unknown')}")[:200] for n in differ)

@@ -96,7 +96,7 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
         block += 16 * frames * engine.side(min(engine.block, grid.rows)) ** 2
     else:
         block += engine.working_bytes(frames, reader.dtype) + over_time.working_bytes(frames, windows, engine.latents)
-    return int(_MARGIN * engine.at_once(threads) * block)
+    return int(_MARGIN * engine.at_once(threads) * block) + reader.movie.cache_bytes
 
 
 def patch_bytes(reader: TileReader, grid: WindowGrid, block: int) -> int:
@@ -143,6 +143,20 @@ def decoded_bytes(reader: TileReader, tiling: Tiling) -> int:
     decoded_rows = sum(movie.decoded_extent(1, span) for span in rows)
     decoded_columns = sum(movie.decoded_extent(2, span) for span in columns)
     return movie.decoded_extent(0, slice(None)) * decoded_rows * decoded_columns * int(movie.dtype.itemsize)
+
+
+def check_smallest_read(reader: TileReader, grid: WindowGrid, memory: int) -> None:
+    """Raise InputError where even one chunk, and the frames of one block in it, take more than ``memory`` bytes."""
+    movie = reader.movie
+    depth, rows, columns = movie.storage.chunk or movie.unit
+    read_rows, read_columns = reader.spans(grid.pixels(0, 1), grid.pixels(0, 1))
+    pixels = (read_rows.stop - read_rows.start) * (read_columns.stop - read_columns.start)
+    need = (3 * depth * rows * columns + depth * pixels) * movie.dtype.itemsize
+    if need > memory:
+        raise InputError(
+            f"{movie.where}: reading one chunk of {depth} x {rows} x {columns} pixels takes {format_bytes(need)}, a "
+            f"rank may use {format_bytes(memory)}; raise --max-memory, or store the movie in smaller chunks."
+        )
 
 
 def make_plan(

@@ -3,10 +3,12 @@
 import contextlib
 import ctypes
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numba
 import psutil
 import torch
 
@@ -43,6 +45,27 @@ def bind_device(world: World) -> torch.device:
         torch.cuda.set_device(device)
         return device
     return torch.device("cpu")
+
+
+def arithmetic(device: torch.device) -> dict[str, str]:
+    """What decides the last bits of what ``device`` computes: the device, and the libraries that compute on it."""
+    libraries = {"PyTorch": torch.__version__, "numba": numba.__version__}
+    if device.type == "cuda":
+        cudnn = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+        return {"device": torch.cuda.get_device_name(device), "cuDNN": cudnn, **libraries}
+    named = re.findall(r"(MKL-DNN v[\d.]+|Math Kernel Library Version [\d.]+|OpenBLAS [\d.]+)", torch.__config__.show())
+    return {"device": " ".join(["CPU", *_instruction_sets()]), "BLAS": ", ".join(named), **libraries}
+
+
+def _instruction_sets() -> list[str]:
+    """Those by which libraries choose how to multiply on this processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    flags = next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
+    chosen = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve", "sve2", "bf16")
+    return [torch.backends.cpu.get_cpu_capability(), *(flag for flag in chosen if flag in flags)]
 
 
 def device_name(device: torch.device) -> str:
@@ -105,18 +128,24 @@ def _control_groups() -> Iterator[tuple[Path, str, str]]:
             yield base / folder, f"memory.{files[0]}", f"memory.{files[1]}"
 
 
+def image_file() -> Path | None:
+    """The file of the container image that this process runs in, None outside one."""
+    path = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
+    return Path(path) if path else None
+
+
 def image_in_use() -> dict[str, str | None]:
     """The container image this process runs in and its SHA-256, nothing outside one.
 
     The SHA-256 is None where the image's file can't be seen from inside.
     """
-    path = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
-    if not path:
+    path = image_file()
+    if path is None:
         return {}
     try:
-        return {"image": path, "image_sha256": file_sha256(Path(path))}
+        return {"image": str(path), "image_sha256": file_sha256(path)}
     except OSError:
-        return {"image": path, "image_sha256": None}
+        return {"image": str(path), "image_sha256": None}
 
 
 def keep_freed_memory() -> None:

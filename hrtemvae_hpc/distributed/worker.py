@@ -143,6 +143,7 @@ class Worker:
         def fill(region: Region) -> tuple[float, int]:
             began = time.monotonic()
             decoded = self.reader.fill(pixels, region, self.skip_bad_frames)
+            self.reader.movie.check_unchanged()
             self._check()
             return time.monotonic() - began, decoded
 
@@ -167,6 +168,7 @@ class Worker:
         began = time.monotonic()
         staged = self.stage and self.stage.pixels
         pixels = staged or self.reader.read(rows, columns, self.skip_bad_frames, self._each)
+        self.reader.movie.check_unchanged()
         seconds = {"read": time.monotonic() - began, "encode": 0.0, "statistics": 0.0}
         done = TileMaps(
             np.empty((len(MAPS), self.engine.latents, *tile.shape), np.float32),

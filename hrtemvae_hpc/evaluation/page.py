@@ -12,6 +12,7 @@ from hrtemvae_hpc.evaluation.evaluate import Evaluation
 from hrtemvae_hpc.evaluation.figures import against_size, movement_maps, spectra, variance_curves
 from hrtemvae_hpc.evaluation.traversal import draw_traversal
 from hrtemvae_hpc.files import replacing
+from hrtemvae_hpc.outputs import NUMBERS
 from hrtemvae_hpc.pages import inline, write_page
 from hrtemvae_hpc.simulation.movements import MOVEMENTS, frames
 from hrtemvae_hpc.training.pictures import pairs
@@ -90,6 +91,6 @@ def write_comparison(evaluations: list[Evaluation], names: list[str], basis: Bas
 def _write_json(path: Path, numbers: dict[str, Any]) -> None:
     try:
         with replacing(path) as aside:
-            aside.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+            aside.write_text(json.dumps(NUMBERS | numbers, indent=1), encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: can't be written ({error.strerror}); choose another place with -o.") from error

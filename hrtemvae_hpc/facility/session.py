@@ -5,21 +5,29 @@ A movie is done when its result is there. Only one run can work on a result (dis
 run side by side leave each other's movies alone.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
+from pydantic.dataclasses import dataclass as validated
+
 from hrtemvae_hpc.distributed.claim import Run, run_at_work
 from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.files import replacing
+from hrtemvae_hpc.files import OwnFolder, replacing
+from hrtemvae_hpc.outputs import Output, check_outputs, is_page
 
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".emd", ".hspy")
 _RESULT = ".maps.h5"
+_LOOKED_AT = 2**16  # bytes at the end of a log
+
+
+_STRICT = ConfigDict(strict=True, extra="forbid")
 
 
 class State(Enum):
@@ -31,7 +39,7 @@ class State(Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True)
+@validated(frozen=True, config=_STRICT)
 class Attempt:
     """One start of a movie's analysis. Times in seconds since 1970."""
 
@@ -43,7 +51,7 @@ class Attempt:
     again: bool = False  # whether it was put back into the queue
 
 
-@dataclass(frozen=True)
+@validated(frozen=True, config=_STRICT)
 class Record:
     """What happened to a movie: its attempts on the file as it was, of that many bytes and last changed then."""
 
@@ -52,7 +60,7 @@ class Record:
     attempts: tuple[Attempt, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Movie:
     """A movie of a session, and where it stands."""
 
@@ -76,14 +84,15 @@ class Movie:
         return sum(a.ranks * (a.ended - a.began) for a in self.attempts if a.ended is not None) / 3600
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Session:
     """The manifest of a session, read from its folder."""
 
     folder: Path
     movies_folder: Path
     options: tuple[str, ...]  # of `hrtemvae analyze`
-    names: tuple[str, ...] = field(repr=False)  # of the movies, relative to movies_folder; only ever added to
+    # Of the movies, relative to movies_folder; only ever added to.
+    names: tuple[str, ...] = dataclasses.field(repr=False)
 
     @property
     def id(self) -> str:
@@ -150,24 +159,43 @@ class Session:
         movie, record = self.movie(index), self._record(index)
         if movie.state is not State.RUNNING and record.attempts:
             reason = "" if code == 0 else _reason(movie.log, code)
-            last = replace(record.attempts[-1], ended=time.time(), code=code, reason=reason, again=again)
-            self._write_record(index, replace(record, attempts=(*record.attempts[:-1], last)))
+            last = dataclasses.replace(record.attempts[-1], ended=time.time(), code=code, reason=reason, again=again)
+            self._write_record(index, dataclasses.replace(record, attempts=(*record.attempts[:-1], last)))
         return self.movie(index)
 
     def _record(self, index: int) -> Record:
         try:
-            stored = json.loads((self.folder / "records" / f"{index}.json").read_text())
-            return Record(stored["bytes"], stored["modified"], tuple(Attempt(**a) for a in stored["attempts"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            return _RECORD.validate_json((self.folder / "records" / f"{index}.json").read_bytes())
+        except (OSError, ValidationError):
             return Record(*_stamp(self.movies_folder / self.names[index]))
 
     def _write_record(self, index: int, record: Record) -> None:
         path = self.folder / "records" / f"{index}.json"
         try:
             with replacing(path) as aside:
-                aside.write_text(json.dumps(asdict(record), indent=1))
+                aside.write_text(json.dumps(dataclasses.asdict(record), indent=1))
         except OSError as error:
             raise RankFailed(f"{path}: can't be written ({error.strerror}); make room and submit again.") from error
+
+
+class _Manifest(BaseModel):
+    """What session.json holds."""
+
+    model_config = _STRICT
+
+    movies_folder: str
+    options: list[str]
+    movies: list[str]
+
+    @field_validator("movies")
+    @classmethod
+    def _lie_below_the_folder(cls, names: list[str]) -> list[str]:
+        if outside := [name for name in names if os.path.isabs(name) or ".." in Path(name).parts or "\0" in name]:
+            raise ValueError(f"{outside[0]!r} does not lie in the folder of movies")
+        return names
+
+
+_RECORD = TypeAdapter(Record)
 
 
 def _stamp(path: Path) -> tuple[int, float]:
@@ -181,7 +209,9 @@ def _stamp(path: Path) -> tuple[int, float]:
 def _reason(log: Path, code: int) -> str:
     """The last sentence in which the program said of itself what was wrong."""
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _LOOKED_AT))
+            lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         lines = []
     said = [line.removeprefix("hrtemvae: ") for line in lines if line.startswith("hrtemvae: ")]
@@ -198,11 +228,12 @@ def open_session(folder: Path) -> Session:
     folder = folder.absolute()
     path = folder / "session.json"
     try:
-        stored = json.loads(path.read_text())
-        return Session(folder, Path(stored["movies_folder"]), tuple(stored["options"]), tuple(stored["movies"]))
+        # json keeps the bytes of names that are not UTF-8, which pydantic's own parser refuses
+        stored = _Manifest.model_validate(json.loads(path.read_text()))
+        return Session(folder, Path(stored.movies_folder), tuple(stored.options), tuple(stored.movies))
     except OSError as error:
         raise InputError(f"{folder}: there is no session; begin one, or name its folder with -o.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is damaged; remove it and begin the session again, results are kept.") from error
 
 
@@ -214,6 +245,9 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
     movies, folder = movies.absolute(), folder.absolute()
     if not os.access(movies, os.R_OK | os.X_OK) or not movies.is_dir():
         raise InputError(f"{movies}: there is no such folder of movies, or it can't be read.")
+    own = OwnFolder(folder, "session")
+    own.check()
+    check_outputs([Output(folder / "session.html", "the page", is_page)] if folder.is_dir() else [])
     names = _find(movies, folder)
     known: tuple[str, ...] = ()
     if (folder / "session.json").exists():
@@ -230,9 +264,10 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
             raise InputError(f"{str(place)!r}: a line break in a folder's name is more than Slurm bears; rename it.")
     if not session.names:
         raise InputError(f"{movies}: holds no movies ({', '.join(SUFFIXES)}); name another folder.")
+    own.take()
     try:
         for name in ("records", "logs"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+            (folder / name).mkdir(exist_ok=True)
         if session.names != known:
             with replacing(folder / "session.json") as aside:
                 stored = {"movies_folder": str(movies), "options": session.options, "movies": session.names}

@@ -10,6 +10,7 @@ from types import FrameType
 from hrtemvae_hpc.errors import InputError, Stopped
 from hrtemvae_hpc.facility.session import Session, State
 from hrtemvae_hpc.facility.session_status import printable, remark
+from hrtemvae_hpc.files import append_to_log
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -29,7 +30,7 @@ def run_session(session: Session, todo: Sequence[int], ranks: int, say: Callable
             continue
         say(f"{count} of {len(todo)}: {printable(session.names[index])}")
         command = [*launcher, sys.executable, "-m", "hrtemvae_hpc", *session.arguments(movie)]
-        with movie.log.open("a") as log:
+        with append_to_log(movie.log) as log:
             code, stopped = _run(command, log.fileno())
         movie = session.end(index, code, again=stopped)
         if stopped:

@@ -1,38 +1,46 @@
 """Units of microscopes to nanometres and seconds."""
 
-from functools import lru_cache
-from typing import TYPE_CHECKING
+import re
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from pint import UnitRegistry
-
-_UNCALIBRATED = {"", "px", "pix", "pixel", "pixels", "undefined", "none"}
-
-
-@lru_cache(maxsize=1)
-def _registry() -> "UnitRegistry[float]":
-    from pint import UnitRegistry
-
-    return UnitRegistry()
+_METRE = re.compile("m|met(re|er)s?")
+_SECOND = re.compile("s|secs?|seconds?")
+_NAMED = re.compile("(A|Å|Å|[aå]ngstr[oö]ms?)|microns?", re.IGNORECASE)  # of lengths, without prefixes
+_PREFIXES = {  # and their powers of ten
+    "": 0, "f": -15, "p": -12, "n": -9, "u": -6, "µ": -6, "μ": -6, "m": -3, "c": -2, "k": 3,
+    "femto": -15, "pico": -12, "nano": -9, "micro": -6, "milli": -3, "centi": -2, "kilo": 3,
+}  # fmt: skip
+_LONGER = {"min": 60, "mins": 60, "minute": 60, "minutes": 60, "h": 3600, "hour": 3600, "hours": 3600}
+_SENSIBLE = 1e-15, 1e15  # nanometres of a pixel, seconds of a frame
 
 
 def convert(value: float, units: str, to: str) -> float | None:
-    """``value`` in ``units`` as a number of ``to``; None where the units are unknown or of another kind
-    or the number is not positive.
+    """``value`` in ``units`` as a number of ``to``, "nm" or "s".
 
+    None where the units are unknown or of the other kind, or the number is not positive or makes no sense.
     Berkeley EMD writes units as ``[n_m]``; ``A`` and ``Å`` are both read as angstrom.
     """
     plain = units.strip().strip("[]").replace("_", "")
-    if plain.lower() in _UNCALIBRATED or not (np.isfinite(value) and value > 0):
+    if to == "s" and plain.lower() in _LONGER:
+        number = float(value) * _LONGER[plain.lower()]
+    elif (power := _power(plain, to)) is not None:
+        number = float(value) * 10**power if power >= 0 else float(value) / 10**-power
+    else:
         return None
-    if plain == to:
-        return float(value)  # most movies; loading pint takes a third of a second
-    try:
-        return float(_registry().Quantity(value, "angstrom" if plain in ("A", "Å") else plain).to(to).magnitude)
-    except Exception:  # noqa: BLE001  any text may stand where a unit is expected, and pint parses it as an expression
-        return None
+    return number if _SENSIBLE[0] <= number <= _SENSIBLE[1] else None
+
+
+def _power(units: str, to: str) -> int | None:
+    """The power of ten that one of ``units`` is in ``to``, None where they are unknown or of another kind."""
+    if to == "nm" and (named := _NAMED.fullmatch(units)):
+        return -1 if named[1] else 3
+    unit, base = (_METRE, 9) if to == "nm" else (_SECOND, 0)
+    for text in (units, units.lower()) if len(units) > 2 else (units,):
+        for prefix, power in _PREFIXES.items():
+            if text.startswith(prefix) and unit.fullmatch(text[len(prefix) :]):
+                return base + power
+    return None
 
 
 def spacing(positions: np.ndarray) -> float | None:

@@ -1,11 +1,11 @@
-"""What HDF5 can do here and says of files: compressions, locks of a folder's file system, who wrote a file."""
+"""What HDF5 can do here: compressions, and locks of a folder's file system."""
 
-import os
-import socket
 from pathlib import Path
 
 import h5py
 import hdf5plugin
+
+from hrtemvae_hpc.files import temporary_name
 
 _BUILT_IN = {"gzip": h5py.h5z.FILTER_DEFLATE, "shuffle": h5py.h5z.FILTER_SHUFFLE, "lzf": h5py.h5z.FILTER_LZF}
 
@@ -23,8 +23,8 @@ def version() -> str:
 
 def bears_locks(folder: Path) -> bool:
     """Whether HDF5 can lock files in ``folder``. Raises OSError where no file can be written there."""
-    path = folder / f".hrtemvae-lock.{socket.gethostname()}.{os.getpid()}"
-    path.touch()
+    path = folder / temporary_name()
+    path.touch(exist_ok=False)
     try:
         with h5py.File(path, "w", locking=True):
             return True
@@ -32,12 +32,3 @@ def bears_locks(folder: Path) -> bool:
         return False
     finally:
         path.unlink()
-
-
-def written_by(path: Path) -> str:
-    """The program that a file says it was written by, "" where it says nothing or can't be read."""
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            return str(file.attrs.get("creator", ""))
-    except OSError:
-        return ""

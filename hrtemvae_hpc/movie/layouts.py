@@ -14,9 +14,14 @@ from typing import Any
 import h5py
 import numpy as np
 
-from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.errors import InputError, printable
+from hrtemvae_hpc.hdf5 import DAMAGED, check_array, read_array
 from hrtemvae_hpc.movie.calibration import convert, spacing
+from hrtemvae_hpc.movie.chunks import check_chunks
 
+_MOST = 10_000  # datasets that are looked at
+_SHOWN = 5  # names in a message
+_DIMENSION = 2**26  # bytes of an axis, and of a frame's metadata
 Metadata = dict[str, Any]
 Scales = tuple[tuple[float, str] | None, ...]
 
@@ -49,73 +54,89 @@ def locate(file: h5py.File, path: Path, dataset: str | None) -> Located:
 
     Raises InputError when there is none, or several and none was named.
     """
-    offers: list[Located] = []
-    for layout in (_nexus, _emd, _velox, _hyperspy):
-        for offer in layout(file):
-            if not any(_same(file, offer.dataset, known.dataset) for known in offers):
-                offers.append(offer)
-    plain = [_plain(name, file[name]) for name in _three_dimensional(file)]
+    if dataset is not None and not isinstance(_get(file, dataset), h5py.Dataset):
+        raise InputError(
+            f"{path}: there is no dataset {printable(dataset)!r}; name another with --dataset."
+            + _listed(" It holds {}.", _three_dimensional(_datasets(file)))
+        )
+    found = _datasets(file)
+    offers: dict[object, Located] = {}
+    for offer in (*_nexus(file), *_emd(file, found), *_velox(file), *_hyperspy(file)):
+        offers.setdefault(_identity(file[offer.dataset]), offer)
     if dataset is not None:
-        return _named(file, path, dataset, offers)
-    movies = [offer for offer in offers if file[offer.dataset].ndim == 3]
+        return offers.get(_identity(file[dataset])) or _plain(dataset, file[dataset])
+    if len(found) > _MOST:
+        raise InputError(f"{path}: holds more than {_MOST} datasets; name the movie with --dataset.")
+    movies = [offer for offer in offers.values() if file[offer.dataset].ndim == 3]
     nexus_default = [offer for offer in movies if offer.layout == "NeXus"]
-    for candidates in (nexus_default, movies, plain):
+    plain = _three_dimensional(found)
+    for candidates in (nexus_default, movies):
         if len(candidates) == 1:
             return candidates[0]
-    names = sorted({offer.dataset for offer in movies} | {offer.dataset for offer in plain})
-    if names:
-        raise InputError(f"{path}: holds several movies, name one with --dataset: {', '.join(names)}.")
-    flat = [f"{name} {file[name].shape}" for name in _datasets(file) if file[name].ndim > 0][:5]
-    found = f"; it holds {', '.join(flat)}" if flat else "; it holds no dataset at all"
-    raise InputError(f"{path}: no dataset of three dimensions (frames, rows, columns) in this file{found}.")
+    if not movies and len(plain) == 1:
+        return _plain(plain[0], found[plain[0]])
+    if names := sorted({offer.dataset for offer in movies} | set(plain)):
+        raise InputError(f"{path}: holds several movies, name one with --dataset" + _listed(": {}.", names))
+    flat = [f"{name} {item.shape}" for name, item in found.items() if item.shape]
+    raise InputError(
+        f"{path}: no dataset of three dimensions (frames, rows, columns) in this file"
+        + (_listed("; it holds {}.", flat) or "; it holds no dataset at all.")
+    )
 
 
-def _named(file: h5py.File, path: Path, dataset: str, offers: list[Located]) -> Located:
-    item = _get(file, dataset)
-    if not isinstance(item, h5py.Dataset):
-        there = _three_dimensional(file)
-        listed = f" It holds {', '.join(there)}." if there else ""
-        raise InputError(f"{path}: there is no dataset {dataset!r}; name another with --dataset.{listed}")
-    for offer in offers:
-        if _same(file, offer.dataset, dataset):
-            return offer
-    return _plain(dataset, item)
+def open_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """The dataset ``name``, with its raw files, if it has any, looked for beside the file that holds it."""
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_efile_prefix(b"${ORIGIN}")
+    return h5py.Dataset(h5py.h5d.open(file.id, name.encode("utf-8", "surrogateescape"), access))
+
+
+def _listed(sentence: str, names: Sequence[str]) -> str:
+    """``sentence`` with the first few of ``names``, "" if there are none."""
+    shown = ", ".join(printable(name)[:200] for name in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return sentence.format(shown + more) if names else ""
 
 
 def _get(group: h5py.Group, name: str) -> object:
     try:
         return group.get(name)
-    except (KeyError, ValueError, OSError, RuntimeError):
+    except DAMAGED:
         return None  # a broken link is not there
 
 
-def _same(file: h5py.File, one: str, other: str) -> bool:
-    return bool(one.strip("/") == other.strip("/") or file[one] == file[other])
+def _identity(dataset: h5py.Dataset) -> object:
+    """The same for a dataset under any of its names."""
+    known = h5py.h5o.get_info(dataset.id)
+    return known.fileno, known.addr
 
 
-def _datasets(file: h5py.File) -> list[str]:
-    """Every dataset's path, those behind soft and external links included, without running in circles."""
-    found: list[str] = []
+def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """Every dataset by its path, those behind soft and external links included, without running in circles.
+
+    One more than ``_MOST`` where there are more than those.
+    """
+    found: dict[str, h5py.Dataset] = {}
     visited: set[object] = set()
-
-    def walk(group: h5py.Group, prefix: str) -> None:
-        if group in visited:
-            return
-        visited.add(group)
+    waiting: list[tuple[h5py.Group, str]] = [(file, "")]
+    while waiting and len(visited) <= 2 * _MOST and len(found) <= _MOST:
+        group, prefix = waiting.pop(0)
         for name in group:
             item = _get(group, name)
-            if isinstance(item, h5py.Dataset) and item not in visited:
-                visited.add(item)
-                found.append(f"{prefix}/{name}")
-            elif isinstance(item, h5py.Group):
-                walk(item, f"{prefix}/{name}")
-
-    walk(file, "")
+            if not isinstance(item, h5py.Group | h5py.Dataset) or item in visited:
+                continue
+            visited.add(item)
+            if isinstance(item, h5py.Dataset):
+                found[f"{prefix}/{name}"] = item
+            else:
+                waiting.append((item, f"{prefix}/{name}"))
+            if len(found) > _MOST:
+                break
     return found
 
 
-def _three_dimensional(file: h5py.File) -> list[str]:
-    return [name for name in _datasets(file) if file[name].ndim == 3]
+def _three_dimensional(datasets: dict[str, h5py.Dataset]) -> list[str]:
+    return [name for name, item in datasets.items() if item.ndim == 3]
 
 
 def _text(value: object) -> str:
@@ -139,7 +160,17 @@ def _scales(steps: Sequence[float | None], units: Sequence[str]) -> Scales:
 def _number(value: object) -> float | None:
     try:
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _spacing(axis: object) -> float | None:
+    """The distance of the positions along an axis; None where it holds none that are even."""
+    if not isinstance(axis, h5py.Dataset):
+        return None
+    try:
+        return spacing(read_array(axis.parent, str(axis.name), "iuf", 1, _DIMENSION))
+    except (ValueError, KeyError):
         return None
 
 
@@ -178,24 +209,26 @@ def _nexus(file: h5py.File) -> Iterator[Located]:
         return
     axes = [_get(group, name) for name in names]
     units = [_text(a.attrs.get("units", "")) if isinstance(a, h5py.Dataset) else "" for a in axes]
-    steps = [spacing(axis[...]) if isinstance(axis, h5py.Dataset) else None for axis in axes]
+    steps = [_spacing(axis) for axis in axes]
     path = f"{group.name.rstrip('/')}/{_text(group.attrs['signal'])}"
     yield Located(path, "NeXus", _order(names, units), _scales(steps, units))
 
 
-def _emd(file: h5py.File) -> Iterator[Located]:
-    for name in _datasets(file):
+def _emd(file: h5py.File, datasets: dict[str, h5py.Dataset]) -> Iterator[Located]:
+    for name, data in datasets.items():
+        if name.rpartition("/")[2] != "data":
+            continue
         group = file[name.rpartition("/")[0] or "/"]
-        if name.rpartition("/")[2] != "data" or "emd_group_type" not in group.attrs:
+        if "emd_group_type" not in group.attrs:
             continue
         offered = [_get(group, f"dim{i}") for i in (1, 2, 3)]
         dims = [d for d in offered if isinstance(d, h5py.Dataset)]
-        if file[name].ndim != 3 or len(dims) != 3:
+        if data.ndim != 3 or len(dims) != 3:
             yield Located(name, "EMD (NCEM/Berkeley)")
             continue
         names = [_text(d.attrs.get("name", "")) for d in dims]
         units = [_text(d.attrs.get("units", "")) for d in dims]
-        steps = [spacing(dim[...]) for dim in dims]
+        steps = [_spacing(dim) for dim in dims]
         yield Located(name, "EMD (NCEM/Berkeley)", _order(names, units), _scales(steps, units))
 
 
@@ -217,11 +250,14 @@ def _velox(file: h5py.File) -> Iterator[Located]:
 
 def _velox_metadata(dataset: object) -> Metadata:
     """The JSON text of the first frame, padded with zeros."""
-    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 2:
+    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 2 or 0 in dataset.shape:
         return {}
     try:
-        loaded = json.loads(dataset[:, 0].tobytes().split(b"\0")[0])
-    except ValueError:
+        check_array(dataset.parent, str(dataset.name), "iu", 2)
+        first = slice(0, min(len(dataset), _DIMENSION)), slice(0, 1)
+        check_chunks(dataset, first)
+        loaded = json.loads(dataset[first].tobytes().split(b"\0")[0])
+    except (ValueError, OSError, RecursionError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
 
@@ -256,5 +292,6 @@ def _hyperspy(file: h5py.File) -> Iterator[Located]:
         found = [a.attrs if isinstance(a, h5py.Group) else {} for a in axes]
         units = [_text(a.get("units", "")) for a in found]
         order = _order([_text(a.get("name", "")) for a in found], units)
-        steps = [None if (scale := _number(a.get("scale"))) is None else abs(scale) for a in found]
+        scales = [_number(a.get("scale")) for a in found]
+        steps = [None if scale is None else abs(scale) for scale in scales]
         yield Located(f"/Experiments/{key}/data", "HyperSpy", order, _scales(steps, units))

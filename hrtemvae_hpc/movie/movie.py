@@ -1,27 +1,24 @@
 """An HDF5 movie opened for reading: its shape, storage and calibration, and its pixels frame range by frame range."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
-# Lustre and GPFS refuse HDF5's locks; inputs are only read. External files inherit this setting alone.
-os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
-
 import h5py
-import hdf5plugin  # noqa: F401  registers blosc, bitshuffle, lz4, zstd and others
 import numpy as np
 
 from hrtemvae_hpc.config import MovieSection
-from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.files import is_file
-from hrtemvae_hpc.movie.chunks import decodes_outside, filters_of, read_chunks
-from hrtemvae_hpc.movie.layouts import locate
+from hrtemvae_hpc.errors import InputError, printable
+from hrtemvae_hpc.hdf5 import CHUNK_CACHE, DAMAGED, filters_of, open_hdf5
+from hrtemvae_hpc.movie.chunks import check_chunks, decodes_outside, read_chunks
+from hrtemvae_hpc.movie.layouts import locate, open_dataset
+from hrtemvae_hpc.movie.sources import FILTER_NAMES, Watch, find_sources
 
 _SIEVE = 2**16  # bytes of the buffer through which HDF5 reads what is not stored in chunks
+_CACHES = 2**26  # bytes of HDF5's caches of chunks, all sources of a virtual movie together
 _PIECE = 64  # pixels on the side of what is read of a damaged frame that is not stored in chunks
 
 
@@ -48,29 +45,32 @@ class Movie:
     def __init__(self, path: Path, section: MovieSection | None = None) -> None:
         """Open ``path``; raises InputError when it holds no movie that can be analysed."""
         self.path = path
-        self._file = _open(path)
+        self._file = open_hdf5(path, "the movie")
         try:
             self._find(section or MovieSection())
         except InputError:
             self._file.close()
             raise
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        except DAMAGED as error:
             self._file.close()
-            what = " ".join(str(error).split())
+            what = printable(" ".join(str(error).split()))[:200]
             raise InputError(
                 f"{path}: its structure can't be read, it may be damaged ({what}); copy it again."
             ) from error
 
     def _find(self, section: MovieSection) -> None:
         self.located = located = locate(self._file, self.path, section.dataset)
-        self._dataset = self._file[located.dataset]
+        self._dataset = open_dataset(self._file, located.dataset)
         self.axes = section.axes or located.axes
         self._check()
         order = [self.axes.index(a) for a in "tyx"]
         self.full_shape: tuple[int, int, int] = tuple(int(self._dataset.shape[i]) for i in order)  # type: ignore[assignment]
         (self.top, bottom), (self.left, right) = self._region(section)
         self._frames = self._frame_range(section)
-        self.frame_indices = np.arange(self.full_shape[0])[self._frames]
+        bounds = (self._frames.start, self._frames.stop), (self.top, bottom), (self.left, right)
+        self.sources = find_sources(self._dataset, [bounds["tyx".index(a)] for a in self.axes], self.where)
+        self.cache_bytes = self._share_cache()
+        self.frame_indices = np.arange(self._frames.start, self._frames.stop, self._frames.step)
         self.shape = (len(self.frame_indices), bottom - self.top, right - self.left)
         self.dtype = self._dataset.dtype.newbyteorder("=")
         self.storage = self._storage(order)
@@ -78,7 +78,43 @@ class Movie:
         self.pixel_size_nm, frame_time = located.calibration(self.axes)
         self.frame_time_s = frame_time * self._frames.step if frame_time else None
         self.decodes_in_parallel = decodes_outside(self._dataset)  # else HDF5 lets one thread in at a time
+        self._watch = Watch(self.files)
         self.fingerprint = self._fingerprint()
+
+    def _share_cache(self) -> int:
+        """Have HDF5 cache no more than ``_CACHES`` bytes for all sources of a virtual movie; returns what it may."""
+        count = len(self.sources.hdf5)
+        if count * CHUNK_CACHE <= _CACHES:
+            return CHUNK_CACHE * max(1, count)
+        self._file.close()
+        self._file = open_hdf5(self.path, "the movie", _CACHES // count)
+        self._dataset = open_dataset(self._file, self.located.dataset)
+        return _CACHES
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that the movie's pixels are read from."""
+        opened = [self.path, Path(self._dataset.file.filename)]
+        return [*opened, *(path for path, _ in self.sources.hdf5), *self.sources.raw]
+
+    def has_changed(self, *, thorough: bool = False) -> bool:
+        """Whether a file of the movie was changed or replaced since it was opened.
+
+        By inodes, sizes and times; if ``thorough`` by a sample of the content too.
+        """
+        try:
+            changed = self._watch.has_changed(thorough=thorough)
+            return changed or (thorough and self._fingerprint() != self.fingerprint)
+        except OSError:
+            return True
+
+    def check_unchanged(self, *, thorough: bool = False) -> None:
+        """Raise InputError where ``has_changed``."""
+        if self.has_changed(thorough=thorough):
+            raise InputError(
+                f"{self.path}: changed while it was read, so that its maps would mix two movies; run the same command "
+                "again when it is complete."
+            )
 
     def __enter__(self) -> "Movie":
         return self
@@ -91,7 +127,7 @@ class Movie:
     @property
     def where(self) -> str:
         """File and dataset, for messages."""
-        return f"{self.path}, dataset {self.located.dataset}"
+        return f"{self.path}, dataset {printable(self.located.dataset)}"
 
     def read(self, frames: slice, rows: slice, columns: slice) -> np.ndarray:
         """Pixels [frames, rows, columns] in the machine's byte order; OSError when they can't be decoded.
@@ -125,7 +161,9 @@ class Movie:
         if self.decodes_in_parallel:
             target = pixels[place or ...].transpose(["tyx".index(a) for a in self.axes])
             read_chunks(self._dataset, source, target)
-        elif self.reads_in_place:
+            return
+        check_chunks(self._dataset, source)
+        if self.reads_in_place:
             self._dataset.read_direct(pixels, source, place)
         else:
             pixels[place or ...] = self._dataset[source].transpose([self.axes.index(a) for a in "tyx"])
@@ -202,11 +240,9 @@ class Movie:
         return int(np.minimum(depth, size - chunks * depth).sum())
 
     def _fingerprint(self) -> str:
-        """SHA-256 over what tells this movie's file from another or a changed one: sizes, times, shape, type."""
-        files = {self.path, Path(self._dataset.file.filename), *(path for path, _ in self._virtual_sources())}
-        facts = [(f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(files)]
-        text = repr((facts, self.located.dataset, self.axes, self.full_shape, self.dtype.str))
-        return hashlib.sha256(text.encode()).hexdigest()
+        """SHA-256 over what tells this movie from another or a changed one: files, shape, type."""
+        facts = (self._watch.fingerprint(), self.located.dataset, self.axes, self.full_shape, self.dtype.str)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def _line(self) -> tuple[int, int, int]:
         """Frames, rows and columns that HDF5 reads together of what is not stored in chunks.
@@ -224,11 +260,11 @@ class Movie:
 
     def _storage(self, order: Sequence[int]) -> Storage:
         """How the pixels lie in the file; those of a virtual dataset as in the first of its sources."""
-        sources = sorted(self._virtual_sources())
-        if not sources:
-            return _storage_of(self._dataset, order, "virtual" if self._dataset.is_virtual else "")
-        path, name = sources[0]
-        with h5py.File(path, "r", locking=False) as source:
+        if not self.sources.hdf5:
+            kind = "virtual" if self._dataset.is_virtual else "raw files beside it, " if self.sources.raw else ""
+            return _storage_of(self._dataset, order, kind)
+        path, name = sorted(self.sources.hdf5)[0]
+        with open_hdf5(path, "the movie") as source:
             return _storage_of(source[name], order, "virtual, sources ")
 
     def _check(self) -> None:
@@ -245,34 +281,8 @@ class Movie:
                 f"{self.where}: holds {what} ({dataset.dtype}), not integer or real pixels; "
                 "name another with --dataset."
             )
-        # HDF5 itself would read zeros where a source is missing.
-        for path, name in self._virtual_sources():
-            if not is_file(path):
-                raise InputError(f"{self.where}: a virtual dataset whose source {path} is missing; put it back.")
-            with h5py.File(path, "r", locking=False) as source:
-                if not isinstance(source.get(name), h5py.Dataset):
-                    raise InputError(f"{self.where}: a virtual dataset whose source {path} has no dataset {name}.")
-        missing = [code for code in filters_of(dataset) if not h5py.h5z.filter_avail(code)]
-        if missing:
-            names = ", ".join(_FILTER_NAMES.get(code, f"HDF5 filter {code}") for code in missing)
-            raise InputError(f"{self.where}: is compressed with {names}, which is not installed here; install it.")
         if 0 in dataset.shape:
             raise InputError(f"{self.where}: is empty, its shape is {dataset.shape}; nothing can be analysed.")
-
-    def _virtual_sources(self) -> set[tuple[Path, str]]:
-        """Files and datasets that a virtual dataset is made of; names with a running number (%b) can't be listed."""
-        if not self._dataset.is_virtual:
-            return set()
-        own = Path(self._dataset.file.filename)
-        found = set()
-        for source in self._dataset.virtual_sources():
-            if "%" in source.file_name:
-                continue
-            path = own if source.file_name == "." else own.parent / source.file_name
-            # HDF5 also looks beside the file for a source whose absolute path is gone.
-            beside = own.parent / Path(source.file_name).name
-            found.add((beside if is_file(beside) and not is_file(path) else path, source.dset_name))
-        return found
 
     def _region(self, section: MovieSection) -> tuple[tuple[int, int], tuple[int, int]]:
         bounds = section.roi or ((None, None), (None, None))
@@ -281,7 +291,7 @@ class Movie:
             a, b = start or 0, size if stop is None else stop
             if not 0 <= a < b <= size:
                 raise InputError(
-                    f"{self.where}: the region's {name} {a}:{b} do not lie in 0:{size}; mend --roi y0:y1,x0:x1."
+                    f"{self.where}: the region's {name} {a}:{b} do not lie in 0:{size}; fix --roi y0:y1,x0:x1."
                 )
             resolved.append((a, b))
         return resolved[0], resolved[1]
@@ -291,34 +301,8 @@ class Movie:
         start, stop, step = section.frames or (None, None, None)
         a, b = start or 0, total if stop is None else stop
         if not 0 <= a < b <= total:
-            raise InputError(f"{self.where}: frames {a}:{b} do not lie in 0:{total}; mend --frames.")
+            raise InputError(f"{self.where}: frames {a}:{b} do not lie in 0:{total}; fix --frames.")
         return slice(a, b, step or 1)
-
-
-def _open(path: Path) -> h5py.File:
-    try:
-        str(path).encode()
-        size = path.stat().st_size
-    except UnicodeEncodeError as error:
-        raise InputError(f"{str(path)!a}: HDF5 can't open names that are not UTF-8; rename it.") from error
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file.") from error
-    except OSError as error:
-        raise InputError(f"{path}: can't be looked at ({error.strerror}); mend the path or its permissions.") from error
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name the movie's HDF5 file.")
-    if not os.access(path, os.R_OK):
-        raise InputError(f"{path}: may not be read; change its permissions.")
-    if size == 0:
-        raise InputError(f"{path}: is empty (0 bytes); copy the movie again.")
-    try:
-        return h5py.File(path, "r", locking=False)
-    except OSError as error:
-        if "truncated" in str(error):
-            raise InputError(f"{path}: is truncated, its end is missing; copy the movie again.") from error
-        if not h5py.is_hdf5(path):
-            raise InputError(f"{path}: is not an HDF5 file; convert the movie to HDF5 first.") from error
-        raise InputError(f"{path}: is a damaged HDF5 file ({error}); copy the movie again.") from error
 
 
 def _storage_of(dataset: h5py.Dataset, order: Sequence[int], prefix: str) -> Storage:
@@ -330,22 +314,5 @@ def _storage_of(dataset: h5py.Dataset, order: Sequence[int], prefix: str) -> Sto
     return Storage(
         f"{prefix}{'contiguous' if chunk is None else 'chunks'}",
         (chunk[order[0]], chunk[order[1]], chunk[order[2]]) if chunk else None,
-        " + ".join(_FILTER_NAMES.get(code, f"filter {code}") for code in filters_of(dataset)) or "not compressed",
+        " + ".join(FILTER_NAMES.get(code, f"filter {code}") for code in filters_of(dataset)) or "not compressed",
     )
-
-
-# https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md
-_FILTER_NAMES = {
-    1: "gzip",
-    2: "shuffle",
-    3: "fletcher32",
-    4: "szip",
-    5: "nbit",
-    6: "scaleoffset",
-    32000: "lzf",
-    32001: "blosc",
-    32004: "lz4",
-    32008: "bitshuffle",
-    32015: "zstd",
-    32026: "blosc2",
-}

@@ -5,11 +5,14 @@ import numpy as np
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TilePixels
 
+# The first and last frame [2, rows, columns] float32, how many pixels are binned into one, and their indices.
+Preview = tuple[np.ndarray, int, tuple[int, int]]
+
 _LARGEST_SIDE = 1024
 
 
-def first_and_last(movie: Movie, staged: TilePixels | None) -> tuple[np.ndarray, int, tuple[int, int]]:
-    """The first and last frame that can be decoded [2, rows, columns] float32, pixels binned into one, and which.
+def first_and_last(movie: Movie, staged: TilePixels | None) -> Preview:
+    """The first and last frame that can be decoded.
 
     They are taken from the ``staged`` movie where there is one.
     """

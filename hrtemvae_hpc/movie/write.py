@@ -7,7 +7,8 @@ import h5py
 import numpy as np
 
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.files import replacing
+from hrtemvae_hpc.files import hdf5_disk_errors, replacing
+from hrtemvae_hpc.hdf5 import DAMAGED, open_hdf5, read_array, sign
 
 
 def write_movie(
@@ -24,7 +25,8 @@ def write_movie(
     The file appears by rename. Raises InputError where it can't be written.
     """
     try:
-        with replacing(path) as aside, h5py.File(aside, "w") as file:
+        with replacing(path) as aside, hdf5_disk_errors(), h5py.File(aside, "w") as file:
+            sign(file, "movie")
             file.attrs["default"] = "entry"
             entry = file.create_group("entry")
             entry.attrs.update(NX_class="NXentry", default="data")
@@ -46,10 +48,14 @@ def write_movie(
         raise InputError(f"{path}: can't be written ({error.strerror or error}); choose another place.") from error
 
 
-def read_truth(path: Path) -> dict[str, np.ndarray]:
-    """What ``write_movie`` was told of the truth; raises InputError where a file has none."""
+def read_truth(path: Path, frame: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The masks [rows, columns] bool of a ``frame`` that ``write_movie`` was told of.
+
+    Raises InputError where a file has none.
+    """
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            return {name: values[...] for name, values in file["entry/truth"].items()}
-    except (OSError, KeyError) as error:
+        with open_hdf5(path, "the movie") as file:
+            truth = file["entry/truth"]
+            return {name: read_array(truth, name, "b") for name in truth if truth[name].shape == frame}
+    except DAMAGED as error:
         raise InputError(f"{path}: is no simulated movie; make one with `hrtemvae simulate`.") from error

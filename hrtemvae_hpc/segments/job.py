@@ -3,26 +3,25 @@
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save
 
 from hrtemvae_hpc import __version__
-from hrtemvae_hpc.distributed.claim import Claim
+from hrtemvae_hpc.distributed.claim import CLAIM_NAMES, Claim
 from hrtemvae_hpc.distributed.guard import StopRequest, doing
 from hrtemvae_hpc.distributed.progress import Progress, format_seconds, say
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed, Stopped
-from hrtemvae_hpc.files import check_output, file_sha256, replacing
+from hrtemvae_hpc.files import OwnFolder, file_sha256, replacing
+from hrtemvae_hpc.outputs import Output, check_outputs, is_page, is_segments
+from hrtemvae_hpc.sealed import pack, unpack
 from hrtemvae_hpc.segments.cut import Cut, CutOptions, cut_file
 from hrtemvae_hpc.segments.micrographs import find_micrographs
 from hrtemvae_hpc.segments.preview import Preview
@@ -79,16 +78,25 @@ def build_segments(
     """
     began = time.monotonic()
     torch.set_num_threads(1)  # so that sums are added up in one order
-    folder = output.with_name(output.name + ".parts")
+    parts = OwnFolder(
+        output.with_name(output.name + ".parts"), "segments", [*CLAIM_NAMES, r"[0-9a-f]{24}\.safetensors"]
+    )
+    folder = parts.path
     claim = Claim(folder)
 
     def prepare() -> list[Path]:
-        check_output(output, "the segments", paths, ".html")
+        outputs = [
+            Output(output, "the segments", is_segments),
+            Output(output.with_suffix(".html"), "the page", is_page),
+        ]
+        check_outputs(outputs, paths)
         files = find_micrographs(paths)
+        check_outputs(outputs, files)
+        parts.check()
         claim.check()
         if restart:
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(exist_ok=True)
+            parts.clear()
+        parts.take()
         claim.take()
         # The largest first, so that the ranks end together.
         return sorted(files, key=lambda p: (-p.stat().st_size, p))
@@ -99,7 +107,7 @@ def build_segments(
         gathered = [outcome for rank in world.allgather(outcomes, patience=math.inf) for outcome in rank]
         world.on_root(lambda: _assemble(gathered, options, validation, output, began), patience=math.inf)
         if world.is_root:
-            shutil.rmtree(folder, ignore_errors=True)
+            parts.remove()
 
 
 def _cut_own(
@@ -133,9 +141,8 @@ def _do_file(path: Path, options: CutOptions, folder: Path, check: Callable[[], 
         status = path.stat()
         identity = [str(path.absolute()), status.st_size, status.st_mtime_ns, options.model_dump(), __version__]
         part = folder / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]}.safetensors"
-        if part.is_file():
-            with safe_open(part, "np") as file:
-                return Outcome(path, part, **json.loads(file.metadata()[_TOLD]))
+        with suppress(OSError, ValueError):  # a part that is damaged is cut again
+            return Outcome(path, part, **json.loads(unpack(part)[1][_TOLD]))
         cut = cut_file(path, options, check)
         told: dict[str, Any] = {"kept": len(cut.segments), "looked_at": cut.looked_at, "sha256": file_sha256(path)}
     except (InputError, OSError) as error:
@@ -146,7 +153,7 @@ def _do_file(path: Path, options: CutOptions, folder: Path, check: Callable[[], 
     scalars = {name: np.array(values.pop(name)) for name in _SCALARS}
     try:
         with replacing(part) as aside:
-            aside.write_bytes(save(values | scalars, {_TOLD: json.dumps(told)}))
+            aside.write_bytes(pack(values | scalars, {_TOLD: json.dumps(told)}))
     except OSError as error:
         raise RankFailed(f"{part}: can't be written ({error.strerror}); make room and run it again.") from error
     return Outcome(path, part, **told)
@@ -154,8 +161,8 @@ def _do_file(path: Path, options: CutOptions, folder: Path, check: Callable[[], 
 
 def _load(part: Path) -> Cut:
     try:
-        values = load_file(part)
-    except (OSError, SafetensorError) as error:
+        values, _ = unpack(part)
+    except (OSError, ValueError) as error:
         raise RankFailed(f"{part}: can't be read ({error}); remove it and run the same command again.") from error
     known: dict[str, Any] = {name: int(v) if name in _SCALARS else v for name, v in values.items()}
     return Cut(**known)

@@ -13,7 +13,7 @@ import tifffile
 from hrtemvae_hpc.config import MovieSection
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.files import is_file
-from hrtemvae_hpc.movie import hdf5_check
+from hrtemvae_hpc.hdf5 import CREATOR, written_by
 from hrtemvae_hpc.movie.calibration import convert
 from hrtemvae_hpc.movie.movie import Movie
 
@@ -85,7 +85,7 @@ def read_micrographs(path: Path, frames: slice = slice(None)) -> Iterator[Microg
 
 
 def _is_ours(path: Path) -> bool:
-    return path.suffix.lower() in _HDF5 and hdf5_check.written_by(path) == "hrtemvae_hpc"
+    return path.suffix.lower() in _HDF5 and written_by(path) in ((CREATOR, "result"), (CREATOR, "segments"))
 
 
 def _read_movie(path: Path, frames: slice) -> Iterator[Micrograph]:

@@ -8,7 +8,7 @@ file tell the pixel size in nm (NaN where unknown or mixed), the options and the
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,23 @@ import h5py
 import numpy as np
 
 from hrtemvae_hpc import __version__
-from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.errors import InputError, RankFailed, printable
 from hrtemvae_hpc.files import hdf5_disk_errors, is_file, replacing, reserve
+from hrtemvae_hpc.hdf5 import DAMAGED, check_array, open_hdf5, read_array, sign
 
 _FORMAT = 1
+_PIXELS = np.dtype("<u2")
+_COLUMNS = {
+    "strength": np.dtype("<f4"),
+    "period": np.dtype("<f4"),
+    "frame": np.dtype("<i4"),
+    "place": np.dtype("<i4"),
+    "turned": np.dtype("<f4"),
+    "validation": np.dtype(bool),
+    "source": np.dtype("<i4"),
+}
+_LARGEST_WINDOW = 4096  # pixels
+_AT_ONCE = 4096  # segments that are hashed together
 LEVELS = 65535  # segments are kept as uint16, 0..65535 for 0..1
 
 
@@ -72,65 +85,88 @@ def write_segments(
 
 
 def _write(file: h5py.File, window: int, sources: Iterable[SourceSegments], count: int, about: dict[str, Any]) -> None:
-    pixels = file.create_dataset("segments", (count, window, window), np.uint16)
-    digest, told, columns, start, sizes = hashlib.sha256(), [], [], 0, set()
+    sign(file, "segments")
+    pixels = file.create_dataset("segments", (count, window, window), _PIXELS)
+    told, columns, start, sizes = [], [], 0, set()
     for number, source in enumerate(sources):
         stop = start + len(source.segments)
         if stop > start:
             pixels[start:stop] = source.segments
-        digest.update(source.segments.tobytes())
         columns.append(source.columns | {"source": np.full(stop - start, number, np.int32)})
         told.append({"name": source.name, "kept": stop - start, **source.told})
         if stop > start:
             size = source.told.get("pixel_size_nm")
             sizes.add(None if size is None else round(size, 6))
         start = stop
-    for name in columns[0]:
-        file[name] = values = np.concatenate([c[name] for c in columns])
-        digest.update(values.tobytes())
+    known = {name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
+    for name, values in known.items():
+        file[name] = values
     file["sources"] = np.array([json.dumps(t) for t in told], h5py.string_dtype())
     only = next(iter(sizes)) if len(sizes) == 1 else None
-    digest.update(json.dumps([window, only]).encode())
     file.attrs.update(
-        creator="hrtemvae_hpc",
         format=_FORMAT,
         program=f"hrtemvae {__version__}",
         options=json.dumps(about),
         pixel_size_nm=math.nan if only is None else only,
-        sha256=digest.hexdigest(),
+        sha256=_digest(pixels, known, only),
     )
 
 
+def _digest(pixels: h5py.Dataset | np.ndarray, columns: Mapping[str, np.ndarray], size: float | None) -> str:
+    """SHA-256 of all that a training learns from: pixels, what is known of each segment, their pixel size."""
+    digest = hashlib.sha256(json.dumps([pixels.shape, size]).encode())
+    for start in range(0, len(pixels), _AT_ONCE):
+        digest.update(np.ascontiguousarray(pixels[start : start + _AT_ONCE], _PIXELS).data)
+    for name, kind in sorted(_COLUMNS.items()):
+        digest.update(np.ascontiguousarray(columns[name], kind).data)
+    return digest.hexdigest()
+
+
 def open_segments(path: Path) -> SegmentFile:
-    """Open a file of segments. Raises InputError where it is none or is cut off."""
+    """Open a file of segments. Raises InputError where it is none, or is not what it was when it was written."""
     if not is_file(path):
         raise InputError(f"{path}: there is no such file of segments; make it with `hrtemvae segments`.")
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            if file.attrs.get("format") != _FORMAT:
-                raise InputError(f"{path}: no file of segments of this program; make it with `hrtemvae segments`.")
-            dataset = file["segments"]
-            offset = dataset.id.get_offset()
-            shape = dataset.shape
-            size = float(file.attrs["pixel_size_nm"])
-            opened = SegmentFile(
-                path=path,
-                segments=np.memmap(path, np.uint16, "r", offset, shape)
-                if offset is not None
-                else np.empty(shape, np.uint16),
-                validation=file["validation"][...].astype(bool),
-                period=file["period"][...],
-                source=file["source"][...],
-                sources=[json.loads(t) for t in file["sources"].asstr()[...]],
-                options=json.loads(file.attrs["options"]),
-                pixel_size_nm=None if math.isnan(size) else size,
-                sha256=str(file.attrs["sha256"]),
-            )
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        what = " ".join(str(error).split())
+    with open_hdf5(path, "the segments") as file:
+        if file.attrs.get("format") != _FORMAT:
+            raise InputError(f"{path}: no file of segments of this program; make it with `hrtemvae segments`.")
+        try:
+            opened, columns = _read(path, file)
+        except (*DAMAGED, RecursionError) as error:
+            what = printable(" ".join(str(error).split()))[:200]
+            raise InputError(f"{path}: not a readable file of segments ({what}); make it again.") from error
+    if _digest(opened.segments, columns, opened.pixel_size_nm) != opened.sha256:
         raise InputError(
-            f"{path}: not a readable file of segments, it may be cut off ({what}); make it again."
-        ) from error
-    if len({len(opened.segments), len(opened.validation), len(opened.period), len(opened.source)}) != 1:
-        raise InputError(f"{path}: its tables differ in length; make it again with `hrtemvae segments`.")
+            f"{path}: its segments are not those that were written, by their checksum; make it again with "
+            "`hrtemvae segments`."
+        )
     return opened
+
+
+def _read(path: Path, file: h5py.File) -> tuple[SegmentFile, dict[str, np.ndarray]]:
+    """The file, and all that it knows of each segment."""
+    dataset = check_array(file, "segments", "u", 3)
+    count, window, other = dataset.shape
+    if dataset.dtype.itemsize != 2 or window != other or window > _LARGEST_WINDOW:
+        raise ValueError(f"segments of type {dataset.dtype} and shape {dataset.shape}")
+    columns = {name: read_array(file, name, kind.kind) for name, kind in _COLUMNS.items()}
+    if {values.shape[:1] for values in columns.values()} != {(count,)}:
+        raise ValueError("its tables differ in length")
+    size = float(file.attrs["pixel_size_nm"])
+    sources = [json.loads(t) for t in read_array(file, "sources", "O", 1)]
+    options = json.loads(file.attrs["options"])
+    if not isinstance(options, dict) or not all(isinstance(source, dict) for source in sources):
+        raise ValueError("what it says of its sources is damaged")
+    offset = dataset.id.get_offset()
+    mapped = offset is not None and dataset.dtype == _PIXELS and dataset.id.get_storage_size() == dataset.nbytes
+    opened = SegmentFile(
+        path=path,
+        segments=np.memmap(path, _PIXELS, "r", offset, dataset.shape) if mapped else read_array(file, "segments", "u"),
+        validation=columns["validation"],
+        period=columns["period"],
+        source=columns["source"],
+        sources=sources,
+        options=options,
+        pixel_size_nm=None if math.isnan(size) else size,
+        sha256=str(file.attrs["sha256"]),
+    )
+    return opened, columns

@@ -10,8 +10,8 @@ import torch
 
 from hrtemvae_hpc.distributed.progress import Progress, say
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.files import check_output
 from hrtemvae_hpc.fourier.fringes import find_fringes
+from hrtemvae_hpc.outputs import Output, check_outputs, is_segments
 from hrtemvae_hpc.segments.cut import CutOptions
 from hrtemvae_hpc.segments.segment_file import LEVELS, SourceSegments, write_segments
 from hrtemvae_hpc.simulation.segments import PIXEL_SIZE_NM, Simulation, random_segments
@@ -24,7 +24,7 @@ def simulate_segments(output: Path, count: int, options: CutOptions, validation:
 
     Of ``options``, window, pixel size and seed count. Raises InputError where there would be too few.
     """
-    check_output(output, "the segments")
+    check_outputs([Output(output, "the segments", is_segments)])
     if count < 20:
         raise InputError(f"--simulated {count}: at least 20 segments are needed.")
     simulation = Simulation()

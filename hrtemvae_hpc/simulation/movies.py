@@ -9,6 +9,7 @@ import numpy as np
 
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.write import write_movie
+from hrtemvae_hpc.outputs import Output, check_outputs, is_movie
 
 PIXEL_SIZE_NM = 0.0145
 FRAME_TIME_S = 0.8
@@ -18,6 +19,7 @@ _FIRST_ANGLE = 7.0
 _EDGE_SHIFT = 2.5  # periods by which each free edge moves
 _HOT_PIXELS = 6
 _CONTRAST = 0.45
+_SIDES, _MOST_FRAMES = (192, 8192), 100_000  # that are simulated
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,14 @@ def simulate_movie(path: Path, frames: int, rows: int, columns: int, dose: float
     ``dose`` is in electrons a pixel and frame. /entry/truth holds misfit_degrees [frames] and the masks
     [rows, columns] rotating, growing, shrinking and still. Raises InputError for values that make no movie.
     """
-    if frames < 3 or min(rows, columns) < 192 or not 0 < dose < 1e6 or seed < 0:
+    sides_fit = _SIDES[0] <= min(rows, columns) and max(rows, columns) <= _SIDES[1]
+    if not (3 <= frames <= _MOST_FRAMES and sides_fit and 0 < dose < 1e6 and 0 <= seed < 2**63):
         raise InputError(
-            f"a movie of {frames} frames of {rows} x {columns} at {dose:g} electrons a pixel, seed {seed}, can't be "
-            "simulated; give at least 3 frames of 192 x 192, a dose between 0 and 1e6 and a seed of 0 or more."
+            f"a movie of {frames} frames of {rows} x {columns} at {dose:g} electrons per pixel, seed {seed}, can't be "
+            f"simulated; give 3 to {_MOST_FRAMES:,} frames of {_SIDES[0]} to {_SIDES[1]} pixels a side, a dose between "
+            "0 and 1e6 and a seed of 0 or more."
         )
+    check_outputs([Output(path, "the movie", is_movie)])
     scene = Scene(rows, columns)
     misfit = np.linspace(*MISFIT_DEGREES, frames)
     ends = [(scene.first(p) > 0.5, scene.second(p) > 0.5) for p in (0.0, 1.0)]

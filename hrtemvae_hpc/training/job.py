@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import shutil
 import time
 import traceback
 from contextlib import nullcontext
@@ -15,15 +14,16 @@ import numpy as np
 import torch
 
 from hrtemvae_hpc import __version__
-from hrtemvae_hpc.distributed.claim import Claim
+from hrtemvae_hpc.distributed.claim import CLAIM_NAMES, Claim
 from hrtemvae_hpc.distributed.guard import StopRequest
 from hrtemvae_hpc.distributed.progress import Progress, format_seconds, say
 from hrtemvae_hpc.distributed.resources import bind_device, compute_threads, device_name, keep_freed_memory
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.files import check_output
+from hrtemvae_hpc.files import OwnFolder
 from hrtemvae_hpc.model.checkpoint import Model, load_model
 from hrtemvae_hpc.model.network import VAE
+from hrtemvae_hpc.outputs import Output, check_outputs, is_model
 from hrtemvae_hpc.training.batches import Segments, generator
 from hrtemvae_hpc.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from hrtemvae_hpc.training.objective import initialize
@@ -34,6 +34,11 @@ from hrtemvae_hpc.training.trainer import Trainer
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
+_CANDIDATE = "candidate.safetensors"
+_NAMES = [
+    *CLAIM_NAMES, CHECKPOINT, BEST, _CANDIDATE, r"losses\.(csv|png)", r"reconstructions-\d{4,}\.png",
+    r"tensorboard/events\.out\.tfevents\.[\w.-]+",
+]  # fmt: skip
 _SHOWN = 24  # validation segments whose reconstructions are drawn
 
 
@@ -45,6 +50,7 @@ class Training:
         self.config = config
         self.output = output
         self.folder = output.with_name(output.name + ".training")
+        self.own = OwnFolder(self.folder, "training", _NAMES)
         self.segments = Segments([Path(p) for p in config.data.segments], config.network.window)
         if init is not None and self.folder.absolute() in init.absolute().parents:
             raise InputError(f"{init}: lies in the folder of this training, which clears it; copy it elsewhere first.")
@@ -116,8 +122,8 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
 
     def check() -> None:
         inputs = [Path(p) for p in config.data.segments]
-        check_output(output, "the model", inputs if init is None else [*inputs, init])
-        Training(world, config, output, init)
+        check_outputs([Output(output, "the model", is_model)], inputs if init is None else [*inputs, init])
+        Training(world, config, output, init).own.check()
 
     world.on_root(check)
     training = Training(world, config, output, init)
@@ -150,10 +156,11 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
 
 def _take_folder(training: Training, claim: Claim, restart: bool) -> None:
     """Make the folder of a training this run's, without what an earlier one left there, but for its checkpoint."""
+    training.own.check()
     claim.check()
     if restart or not (training.folder / CHECKPOINT).exists():
-        shutil.rmtree(training.folder, ignore_errors=True)
-    training.folder.mkdir(exist_ok=True)
+        training.own.clear()
+    training.own.take()
     claim.take()
 
 
@@ -291,7 +298,7 @@ def _finish(training: Training, trainer: Trainer, position: Position, began: flo
     variance, floor = trainer.latent_variance(), trainer.entropy_floor()
 
     def promote() -> None:
-        candidate = folder / "candidate.safetensors"
+        candidate = folder / _CANDIDATE
         store(_model(training, trainer, variance, position), candidate, config.model.weights)
         loss = prove(candidate, training.segments, int((variance > ACTIVE).sum()))
         candidate.replace(training.output)

@@ -1,0 +1,108 @@
+"""Whether outputs may be written: none is an input, and none replaces a file that this program did not write."""
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from hrtemvae_hpc.errors import InputError, printable
+from hrtemvae_hpc.hdf5 import is_written_as
+
+_HEAD = 2**16  # bytes in which a file's mark stands
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file that is to be written."""
+
+    path: Path
+    what: str  # for messages: the result, the page
+    ours: Callable[[Path], bool]  # whether a file that is there was written by this program, as the same kind of file
+
+
+def check_outputs(outputs: Sequence[Output], inputs: Iterable[Path] = ()) -> None:
+    """Raise InputError where an output can't be written, is one of the ``inputs``, or replaces a file that isn't ours.
+
+    Files are compared as files, not by name: through links of any kind. A folder among ``inputs`` stands for all files
+    in it.
+    """
+    read = _identities(inputs)
+    for number, output in enumerate(outputs):
+        path, what = output.path, output.what
+        status = _look_at(path)
+        if status and stat.S_ISLNK(status.st_mode) and not path.exists():
+            raise InputError(f"{path}: is a link to nothing; remove it, or choose another output with -o.")
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name the file of {what} with -o.")
+        if any(path == other.path for other in outputs[:number]):
+            first = outputs[0]
+            raise InputError(f"{first.path}: would be overwritten by {what}; choose another ending for {first.what}.")
+        if status and _identity(path) in read:
+            raise InputError(f"{path}: is one of the files to be read itself; choose another output with -o.")
+        if status and not output.ours(path):
+            raise InputError(
+                f"{path}: exists, and was not written by this program as {what}, so it is not replaced; move it away, "
+                "or choose another output with -o."
+            )
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            raise InputError(f"{folder}: there is no such folder for {what}; make it, or choose another with -o.")
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"{folder}: can't be written; choose another place with -o.")
+
+
+def _look_at(path: Path) -> os.stat_result | None:
+    """What is at ``path``, None where nothing is; InputError where no file can have that name."""
+    try:
+        str(path.absolute()).encode()
+        return path.lstat()
+    except FileNotFoundError:
+        return None
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{printable(str(path))}: names that are not UTF-8 can't be written; choose another."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: can't be written ({getattr(error, 'strerror', error)}); choose another with -o."
+        ) from error
+
+
+def _has_mark(path: Path, mark: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return mark in file.read(_HEAD)
+    except OSError:
+        return False
+
+
+PAGE_MARK = '<meta name="generator" content="hrtemvae">'
+PICTURE_SOFTWARE = "hrtemvae"
+MODEL_KEY = "hrtemvae"
+NUMBERS = {"program": "hrtemvae"}  # the first entry of our JSON files
+
+is_page = partial(_has_mark, mark=PAGE_MARK.encode())
+is_numbers = partial(_has_mark, mark=b'"program": "hrtemvae"')
+is_model = partial(_has_mark, mark=f'{{"__metadata__":{{"{MODEL_KEY}":'.encode())
+is_picture = partial(_has_mark, mark=f"Software\0{PICTURE_SOFTWARE}".encode())
+is_result = partial(is_written_as, kind="result")
+is_segments = partial(is_written_as, kind="segments")
+is_movie = partial(is_written_as, kind="movie")
+
+
+def _identities(paths: Iterable[Path]) -> set[tuple[int, int]]:
+    found = set()
+    for path in paths:
+        inside = path.rglob("*") if path.is_dir() else ()
+        found |= {known for p in (path, *inside) if (known := _identity(p))}
+    return found
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,41 @@
+"""Safetensors files with a checksum over all that they hold, by which a damaged one is known."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+_SEAL = "sha256"
+
+
+def pack(tensors: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
+    """``tensors``, with the texts ``about`` them, as the bytes of a file."""
+    return save(dict(tensors), {**about, _SEAL: _digest(tensors, about)})
+
+
+def unpack(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors in ``path`` and the texts about them.
+
+    Raises OSError where it can't be read, ValueError where it is not what was packed.
+    """
+    try:
+        with safe_open(path, "np") as file:
+            about = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, TypeError, MemoryError) as error:
+        raise ValueError(f"no readable safetensors file ({error})") from error
+    if about.pop(_SEAL, "") != _digest(tensors, about):
+        raise ValueError("its content does not fit its checksum")
+    return tensors, about
+
+
+def _digest(tensors: Mapping[str, np.ndarray], about: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, tensor.dtype.str, tensor.shape]).encode())
+        digest.update(np.ascontiguousarray(tensor).data)
+    return digest.hexdigest()
