@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from hrtemvae_hpc.errors import printable
 
-_LONGEST = 100  # characters of a name or value in a message
+_LONGEST = 160  # characters of a name or value in a message
 _VALIDATOR = re.compile(r"[\w-]+\[.*\]")  # as pydantic names what it looks with
 
 
@@ -42,9 +42,16 @@ def place(error: ValidationError) -> str:
 def reason(error: ValidationError) -> str:
     """Why a schema refuses that key."""
     first: Any = error.errors(include_url=False)[0]
-    if first["type"] == "json_invalid":
-        return short(first["msg"])
-    message = short(str(first["msg"]).removeprefix("Value error, "))
-    if first["type"] == "missing":
-        return "it is missing"
-    return f"{message[0].lower()}{message[1:]}, not {short(repr(first['input']))}"
+    message = short(first["msg"].removeprefix("Value error, "))
+    message = f"{message[0].lower()}{message[1:]}"
+    if first["type"] in ("missing", "json_invalid") or isinstance(first["input"], dict | BaseModel):
+        return message
+    return f"{message}, not {short(repr(first['input']))}"
+
+
+def mistake(error: Exception) -> str:
+    """What is wrong with a file, for a message: of a schema's error its first key and why it is refused."""
+    if not isinstance(error, ValidationError):
+        return short(error)
+    where = place(error)
+    return f"`{short(where)}`: {reason(error)}" if where else reason(error)

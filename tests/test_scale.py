@@ -26,7 +26,7 @@ def calibrated(path: Path, pixels: np.ndarray, size_nm: float) -> Path:
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("scaled") / "model.safetensors"
-    save_model(dataclasses.replace(random_model(TINY), trained_on=TrainedOn(0.02, (10.0, 16.0))), path)
+    save_model(dataclasses.replace(random_model(TINY), trained_on=TrainedOn(0.02)), path)
     return path
 
 
@@ -73,12 +73,10 @@ def test_what_does_not_fit_is_warned_of(
     assert "the frames have 0.04 nm/pixel, the model was trained at 0.02" in text
     assert "4 times the windows" in text
     assert "warning" not in hrtemvae("plan", fine, "--model", model_path, "--resample", "model").text
-    far = calibrated(tmp_path / "far.h5", drifting_pixels(8, 128, 128), 0.02)
-    wide = tmp_path / "wide.safetensors"
-    larger = TINY.model_copy(update={"window": 32})
-    save_model(dataclasses.replace(random_model(larger), trained_on=TrainedOn(0.02, (10.0, 16.0))), wide)
-    text = hrtemvae("plan", far, "--model", wide).text
-    assert "lies outside what the model was trained on (10.0 to 16.0); --resample 1.8 would bring it inside" in text
+    far = calibrated(tmp_path / "far.h5", drifting_pixels(8, 128, 128), 0.0145)
+    text = hrtemvae("plan", far).text
+    assert "median period 7.0 pixels; the model reconstructs periods of 14 to 27 pixels" in text
+    assert "lies outside those that the model reconstructs (14 to 27); --resample 2.8 would bring it inside" in text
 
 
 def test_bad_input(hrtemvae: Callable[..., Outcome], movie_path: Path, tiny_model_path: Path, model_path: Path) -> None:

@@ -1,5 +1,7 @@
 """How the scale of a movie fits that of a model: the factor by which frames are resampled, and what to warn of."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -7,6 +9,7 @@ from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.fourier.fringes import FRINGE_THRESHOLD, find_fringes
 from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.understood import understood_periods
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.resample import Resampler, held, scaled_shape
 from hrtemvae_hpc.movie.tiles import TilePixels
@@ -93,32 +96,33 @@ def _cut(movie: Movie, rows: slice, columns: slice, resampler: Resampler | None)
 
 
 def describe_scale(movie: Movie, model: Model, resampler: Resampler | None) -> tuple[str, list[str]]:
-    """A line on the lattice of the movie and what the model knows, and warnings where they don't fit."""
-    known, window = model.trained_on, model.architecture.window
-    period, share = lattice_period(movie, window, resampler)
+    """A line on the lattice of the movie and those that the model reconstructs, and warnings where they don't fit."""
+    trained_at = model.trained_on.pixel_size_nm
+    understood = understood_periods(model)
+    period, share = lattice_period(movie, model.architecture.window, resampler)
     line = f"fringes in {share:.0%} of the windows of the first frame" + (
         f", median period {period:.1f} pixels" if share else ""
     )
-    if known.periods:
-        line += f"; the model knows {known.periods[0]:.1f} to {known.periods[1]:.1f}"
+    if understood:
+        line += f"; the model reconstructs periods of {understood[0]} to {understood[1]} pixels"
     if resampler:
         height, width = resampler.shape
         more = height * width / (movie.shape[1] * movie.shape[2])
         line += f"; resampled to {height} x {width}, {more:.3g} times the windows"
     warnings = []
     own = _pixel_size(movie)
-    if own and known.pixel_size_nm:
+    if own and trained_at:
         analysed = own * movie.shape[1] / (resampler.shape[0] if resampler else movie.shape[1])
-        if not 1 / _FAR <= analysed / known.pixel_size_nm <= _FAR:
+        if not 1 / _FAR <= analysed / trained_at <= _FAR:
             warnings.append(
-                f"the frames have {analysed:.4g} nm/pixel, the model was trained at {known.pixel_size_nm:.4g}: its "
+                f"the frames have {analysed:.4g} nm/pixel, the model was trained at {trained_at:.4g}: its "
                 "maps may mean little. --resample model brings the frames to the model's scale, at "
-                f"{(own / known.pixel_size_nm) ** 2:.2g} times the windows of the movie as it is."
+                f"{(own / trained_at) ** 2:.2g} times the windows of the movie as it is."
             )
-    if known.periods and share > _FEW and not known.periods[0] / 1.1 <= period <= known.periods[1] * 1.1:
-        factor = float(np.sqrt(known.periods[0] * known.periods[1])) / period
+    if understood and share > _FEW and not understood[0] - 0.5 <= period <= understood[1] + 0.5:
+        factor = math.sqrt(understood[0] * understood[1]) / period
         warnings.append(
-            f"the lattice period of {period:.1f} pixels lies outside what the model was trained on "
-            f"({known.periods[0]:.1f} to {known.periods[1]:.1f}); --resample {factor:.2g} would bring it inside."
+            f"the lattice period of {period:.1f} pixels lies outside those that the model reconstructs "
+            f"({understood[0]} to {understood[1]}); --resample {factor:.2g} would bring it inside."
         )
     return line, warnings

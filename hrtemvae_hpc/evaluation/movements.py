@@ -1,5 +1,6 @@
 """What each latent does while a lattice moves."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.understood import understood_periods
 from hrtemvae_hpc.simulation.movements import MOVEMENTS, PATCH, PERIOD, Movement, frames, still_inside
 from hrtemvae_hpc.statistics.over_time import series_statistics
 from hrtemvae_hpc.windows.engine import Engine
@@ -77,11 +79,11 @@ def respond(model: Model, movement: Movement, period: float, step: int) -> Respo
 
 
 def lattice_period(model: Model) -> float:
-    """The period (pixels) of the lattice a model is tested on: the article's, where the model knows it."""
-    periods = model.trained_on.periods
-    if periods is None or periods[0] <= PERIOD <= periods[1]:
+    """The period (pixels) of the lattice a model is tested on: the article's, where the model reconstructs it."""
+    understood = understood_periods(model)
+    if understood is None or understood[0] <= PERIOD <= understood[1]:
         return PERIOD
-    return float(np.sqrt(periods[0] * periods[1]))
+    return math.sqrt(understood[0] * understood[1])
 
 
 def respond_to_all(model: Model, period: float) -> list[Response]:

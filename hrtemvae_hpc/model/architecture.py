@@ -1,37 +1,42 @@
 """What distinguishes one network of the published family from another."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Normalization = Literal["none", "before_activation", "after_activation"]
+Side = Annotated[int, Field(ge=1, le=1024)]  # pixels
+Kernel = Annotated[int, Field(ge=1, le=64)]  # pixels
+Width = Annotated[int, Field(ge=1, le=4096)]  # of a layer
+Channels = Annotated[tuple[Width, ...], Field(max_length=16)]
+_CONFIG = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class DecoderArchitecture(BaseModel):
     """Dense layer, reshape to ``base`` x ``base`` x ``base_channels``, transposed convolutions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _CONFIG
 
-    base: int = Field(4, ge=1, description="rows and columns after the reshape")
-    base_channels: int = Field(64, ge=1, description="channels after the reshape")
-    channels: tuple[int, ...] = Field((64, 64, 32, 32), description="channels of the stride-2 layers")
-    kernel: int = Field(4, ge=1, description="rows and columns of every kernel")
+    base: Side = Field(4, description="rows and columns after the reshape")
+    base_channels: Width = Field(64, description="channels after the reshape")
+    channels: Channels = Field((64, 64, 32, 32), description="channels of the stride-2 layers")
+    kernel: Kernel = Field(4, description="rows and columns of every kernel")
     normalization: Normalization = Field("none", description="batch normalisation of the stride-2 layers")
 
 
 class Architecture(BaseModel):
     """Encoder (and, where known, decoder) of one model; the defaults are the published PbS network."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _CONFIG
 
-    window: int = Field(64, ge=4, description="rows and columns of a window, pixels")
-    channels: tuple[int, ...] = Field((32, 32, 64, 64), min_length=1, description="channels of the convolutions")
-    kernel: int = Field(4, ge=1, description="rows and columns of every kernel")
-    stride: int = Field(2, ge=1, description="stride of every convolution")
+    window: Side = Field(64, ge=4, description="rows and columns of a window, pixels")
+    channels: Channels = Field((32, 32, 64, 64), min_length=1, description="channels of the convolutions")
+    kernel: Kernel = Field(4, description="rows and columns of every kernel")
+    stride: Kernel = Field(2, description="stride of every convolution")
     normalization: Normalization = Field("none", description="batch normalisation after each convolution")
-    epsilon: float = Field(1e-3, gt=0, description="epsilon of the batch normalisation (Keras' default)")
-    hidden: int = Field(4096, ge=1, description="width of the dense layer before the latents")
-    latents: int = Field(64, ge=1, description="number of latent variables")
+    epsilon: float = Field(1e-3, gt=0, le=1, description="epsilon of the batch normalisation (Keras' default)")
+    hidden: int = Field(4096, ge=1, le=2**17, description="width of the dense layer before the latents")
+    latents: Width = Field(64, description="number of latent variables")
     decoder: DecoderArchitecture | None = Field(None, description="absent where only the encoder is known")
 
     @model_validator(mode="after")

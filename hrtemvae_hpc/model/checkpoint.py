@@ -6,22 +6,25 @@ Tensors may be stored in half precision to keep a file small; they are computed 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import ConfigDict, Field, field_validator, model_validator
+from safetensors import SafetensorError
 from safetensors.torch import save
 
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.files import file_sha256, is_file, replacing
 from hrtemvae_hpc.model.architecture import Architecture
-from hrtemvae_hpc.model.network import Decoder, Encoder
+from hrtemvae_hpc.model.network import Decoder, Encoder, filled, weights_of
+from hrtemvae_hpc.model.tensor_file import open_tensors, read_tensors
+from hrtemvae_hpc.outputs import MODEL_KEY
+from hrtemvae_hpc.schemas import Described, Name, mistake, short
 
 Scaling = Literal["window", "frame"]
 DEFAULT_MODEL = Path(__file__).parent / "data" / "default.safetensors"
-_KEY = "hrtemvae"
 _FORMAT = 1
 
 
@@ -29,8 +32,9 @@ _FORMAT = 1
 class TrainedOn:
     """The scale of the segments that a model learned from."""
 
-    pixel_size_nm: float | None  # None where they had none, or different ones
-    periods: tuple[float, float] | None  # of their lattice fringes, pixels, from the shortest to the longest
+    pixel_size_nm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = (
+        None  # None where they had none, or different ones
+    )
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Model:
     decoder: Decoder | None
     latent_order: tuple[int, ...]  # the network's own indices, ascending variance over the training set
     scaling: Scaling = "window"
-    trained_on: TrainedOn = TrainedOn(None, None)
+    trained_on: TrainedOn = TrainedOn()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
@@ -53,9 +57,9 @@ class Model:
 
 def save_model(model: Model, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write ``model`` to ``path``, atomically; its tensors as ``dtype``."""
-    tensors = {f"encoder.{k}": v for k, v in model.encoder.state_dict().items()}
+    tensors = _put_below("encoder.", model.encoder.state_dict())
     if model.decoder is not None:
-        tensors |= {f"decoder.{k}": v for k, v in model.decoder.state_dict().items()}
+        tensors |= _put_below("decoder.", model.decoder.state_dict())
     tensors = {k: v.to(dtype).contiguous() for k, v in tensors.items() if v.is_floating_point()}
     described = {
         "format": _FORMAT,
@@ -68,9 +72,61 @@ def save_model(model: Model, path: Path, dtype: torch.dtype = torch.float32) -> 
     }
     try:
         with replacing(path) as aside:
-            aside.write_bytes(save(tensors, {_KEY: json.dumps(described)}))
+            aside.write_bytes(save(tensors, {MODEL_KEY: json.dumps(described)}))
     except OSError as error:
         raise InputError(f"{path}: the model can't be written ({error}); choose another place.") from error
+
+
+class _Source(Described):
+    """A file of segments that a model learned from."""
+
+    file: str
+    segments: int
+    sources: int
+
+
+class _Provenance(Described):
+    """What this program reads of a model's past; whatever else there is, is kept as it stands."""
+
+    model_config = ConfigDict(extra="allow")
+
+    variance_over_training: Annotated[list[float], Field(max_length=4096)] | None = None
+    training_key: str | None = None
+    segments: Annotated[list[_Source], Field(max_length=4096)] | None = None
+    history: list[dict[str, Any]] | None = None
+
+    @model_validator(mode="after")
+    def _numbers_are_finite(self) -> "_Provenance":
+        json.dumps(self.model_dump(), allow_nan=False)
+        return self
+
+
+class _Description(Described):
+    """What a model file says beside its tensors."""
+
+    format: Literal[1]
+    name: Name
+    architecture: Architecture
+    scaling: Scaling
+    latent_order: Annotated[tuple[int, ...], Field(max_length=4096)]
+    trained_on: TrainedOn = TrainedOn()
+    provenance: _Provenance
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _is_known(cls, value: Any) -> Any:
+        if value != _FORMAT:
+            raise ValueError(f"is not {_FORMAT}; update this program")
+        return value
+
+    @model_validator(mode="after")
+    def _latents_agree(self) -> "_Description":
+        latents = self.architecture.latents
+        if sorted(self.latent_order) != list(range(latents)):
+            raise ValueError(f"latent_order is no permutation of {latents} latents")
+        if len(self.provenance.variance_over_training or self.latent_order) != latents:
+            raise ValueError(f"provenance.variance_over_training is not that of {latents} latents")
+        return self
 
 
 def load_model(path: Path) -> Model:
@@ -81,65 +137,41 @@ def load_model(path: Path) -> Model:
     if not is_file(path):
         raise InputError(f"{path}: there is no such model file; name one with --model.")
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable model file ({error}); name another with --model.") from error
-    if _KEY not in metadata:
-        raise InputError(
-            f"{path}: a safetensors file, but not a model of this program; "
-            "import published weights with `hrtemvae model import-keras`."
-        )
-    try:
-        described = json.loads(metadata[_KEY])
-        if described["format"] != _FORMAT:
-            raise InputError(f"{path}: model format {described['format']} is not {_FORMAT}; update this program.")
-        architecture = Architecture.model_validate(described["architecture"])
-        encoder = Encoder(architecture)
-        decoder = Decoder(architecture, architecture.decoder) if architecture.decoder else None
-        fill(encoder, _below("encoder.", tensors))
-        if decoder is not None:
-            fill(decoder, _below("decoder.", tensors))
-        order = tuple(int(i) for i in described["latent_order"])
-        if sorted(order) != list(range(architecture.latents)):
-            raise ValueError(f"latent_order is no permutation of {architecture.latents} latents")
+        with open_tensors(path) as file:
+            text = (file.metadata() or {}).get(MODEL_KEY)
+            if text is None:
+                raise InputError(
+                    f"{path}: a safetensors file, but not a model of this program; "
+                    "import published weights with `hrtemvae model import-keras`."
+                )
+            described = _Description.model_validate_json(text)
+            a = described.architecture
+            encoder, decoder = partial(Encoder, a), partial(Decoder, a, a.decoder) if a.decoder else None
+            expected = _put_below("encoder.", weights_of(encoder))
+            expected |= _put_below("decoder.", weights_of(decoder)) if decoder else {}
+            tensors = read_tensors(file, expected)
         return Model(
-            name=described["name"],
-            encoder=encoder.eval().requires_grad_(False),
-            decoder=decoder.eval().requires_grad_(False) if decoder else None,
-            latent_order=order,
-            scaling=described["scaling"],
-            trained_on=_trained_on(described.get("trained_on", {})),
-            provenance=described["provenance"],
+            name=described.name,
+            encoder=filled(encoder, _below("encoder.", tensors)),
+            decoder=filled(decoder, _below("decoder.", tensors)) if decoder else None,
+            latent_order=described.latent_order,
+            scaling=described.scaling,
+            trained_on=described.trained_on,
+            provenance=described.provenance.model_dump(exclude_unset=True),
             sha256=file_sha256(path),
         )
-    except (KeyError, ValueError, RuntimeError, ValidationError) as error:
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable model file ({short(error)}); name another with --model.") from error
+    except ValueError as error:
         raise InputError(
-            f"{path}: the model's tensors and its description do not belong together ({_first_line(error)}); "
+            f"{path}: the model's tensors and its description do not belong together ({mistake(error)}); "
             "name another with --model."
         ) from error
 
 
-def _trained_on(told: Mapping[str, Any]) -> TrainedOn:
-    periods = told.get("periods")
-    return TrainedOn(told.get("pixel_size_nm"), (float(periods[0]), float(periods[1])) if periods else None)
-
-
-def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Give ``module`` its ``tensors``; raises ValueError or RuntimeError where some lack or are not finite."""
-    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise ValueError(f"tensors that are not finite: {broken}")
-    missing, unexpected = module.load_state_dict(dict(tensors), strict=False)
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise ValueError(f"tensors missing: {missing}, unexpected: {unexpected}")
+def _put_below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 
 def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -5,40 +5,85 @@ layers/<name>/vars, numbered by class in the order of creation (https://keras.io
 """
 
 import io
-import json
 import re
 import zipfile
+import zlib
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import h5py
+import numpy as np
 
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.model.keras_layers import Layer
+from hrtemvae_hpc.hdf5 import DAMAGED, read_array
+from hrtemvae_hpc.model.keras_layers import ARRAYS, LARGEST, Layer, LayerConfig, describe, parse
+from hrtemvae_hpc.schemas import mistake
+
+_LARGEST_CONFIG = 2**22  # bytes of config.json
+_PIECE = 2**20  # bytes that are read or unpacked at once
+_PACKINGS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 
 
-def read_keras_file(path: Path) -> list[Layer]:
+def read_keras_file(path: Path) -> list[Layer[LayerConfig]]:
     """The layers in ``path``. Raises InputError where it is no .keras file."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            described = json.loads(archive.read("config.json"))["config"]["layers"]
-            with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as weights:
+        with _InPieces(path) as file, zipfile.ZipFile(file) as archive:
+            described = describe(parse(_member(archive, "config.json", _LARGEST_CONFIG).read()))
+            with h5py.File(_member(archive, "model.weights.h5", LARGEST), "r") as weights:
                 return _layers(described, weights)
-    except (zipfile.BadZipFile, KeyError, OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a readable Keras 3 file ({' '.join(str(error).split())[:200]}).") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, *DAMAGED) as error:
+        raise InputError(f"{path}: not a readable Keras 3 file ({mistake(error)}).") from error
 
 
-def _layers(described: list[dict[str, Any]], weights: h5py.File) -> list[Layer]:
+class _InPieces(io.FileIO):
+    """A file of which only pieces are read, so that the directory of an archive can't take all memory."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            size = _PIECE
+        if size > _PIECE:
+            raise zipfile.BadZipFile(f"the directory of the archive would take {size} bytes")
+        return super().read(size) or b""
+
+
+def _member(archive: zipfile.ZipFile, name: str, most: int) -> io.BytesIO:
+    """A file of ``archive``. Raises ValueError where it claims more than ``most`` bytes; it never gets more."""
+    info = archive.getinfo(name)
+    if info.compress_type not in _PACKINGS:
+        raise ValueError(f"{name} is packed in a way that Keras doesn't use")
+    if info.file_size > most:
+        raise ValueError(f"{name} claims more than {most // 2**20} MiB")
+    unpacked = io.BytesIO()
+    with archive.open(info) as member:
+        while piece := member.read(_PIECE):
+            unpacked.write(piece)
+    unpacked.seek(0)
+    return unpacked
+
+
+def _layers(described: list[tuple[str, LayerConfig]], weights: h5py.File) -> list[Layer[LayerConfig]]:
     seen: Counter[str] = Counter()
-    layers = []
-    for entry in described:
-        class_name = entry["class_name"]
+    layers, left = [], LARGEST
+    for kind, config in described:
         # Keras stores layers by snake-cased class name and a running number, not by their own names.
-        snake = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", class_name).lower()
-        stored = snake if seen[class_name] == 0 else f"{snake}_{seen[class_name]}"
-        seen[class_name] += 1
-        group = weights.get(f"layers/{stored}/vars")
-        arrays = [group[str(i)][...] for i in range(len(group))] if group is not None else []
-        layers.append(Layer(class_name, entry["config"]["name"], entry["config"], arrays))
+        snake = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", kind).lower()
+        stored = snake if seen[kind] == 0 else f"{snake}_{seen[kind]}"
+        seen[kind] += 1
+        arrays = []
+        if kind in ARRAYS:
+            group = weights
+            for name in ("layers", stored, "vars"):
+                group = _own(group, name)[name]
+            for i in range(ARRAYS[kind]):
+                array = read_array(_own(group, str(i)), str(i), "f", most=left)
+                left -= array.nbytes
+                arrays.append(array.astype(np.float32))
+        layers.append(Layer(kind, config, arrays))
     return layers
+
+
+def _own(group: h5py.Group, name: str) -> h5py.Group:
+    """``group``, if what is called ``name`` there lies in the same file."""
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} lies in another file")
+    return group

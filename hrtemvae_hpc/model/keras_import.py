@@ -2,21 +2,23 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-from pydantic import ValidationError
 
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.files import is_file
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture, Normalization
-from hrtemvae_hpc.model.checkpoint import Model, fill
+from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.model.keras_file import read_keras_file
-from hrtemvae_hpc.model.keras_layers import Layer
-from hrtemvae_hpc.model.network import Decoder, Encoder
+from hrtemvae_hpc.model.keras_layers import BatchNormalization, C, Convolution, Dense, Layer, LayerConfig, Reshape
+from hrtemvae_hpc.model.network import Decoder, Encoder, filled
 from hrtemvae_hpc.model.saved_model import read_saved_model
+from hrtemvae_hpc.schemas import mistake, short
 
+Layers = list[Layer[LayerConfig]]
 # Layers that change nothing here: where the sampling of a VAE is saved with its encoder, z_mean comes before it.
 _IGNORED = {"InputLayer", "Flatten", "Dropout", "Dense", "Reshape", "Lambda", "Sampling"}
 
@@ -28,9 +30,8 @@ def import_keras(encoder_path: Path, decoder_path: Path | None = None) -> Model:
     folder, or its layers are not of this family.
     """
     with _of_the_family(encoder_path):
-        architecture, encoder_state = _encoder(read_layers(encoder_path))
-        encoder = Encoder(architecture)
-        fill(encoder, encoder_state)
+        architecture, weights = _encoder(read_layers(encoder_path))
+        encoder = filled(partial(Encoder, architecture), weights)
     decoder = None
     if decoder_path is not None:
         decoder = import_decoder(decoder_path, architecture)
@@ -39,12 +40,12 @@ def import_keras(encoder_path: Path, decoder_path: Path | None = None) -> Model:
                 architecture.model_dump() | {"decoder": decoder.decoder.model_dump()}
             )
     return Model(
-        name=encoder_path.stem,
-        encoder=encoder.eval().requires_grad_(False),
+        name=short(encoder_path.stem),
+        encoder=encoder,
         decoder=decoder,
         latent_order=tuple(range(architecture.latents)),
         provenance={
-            "imported_from": [p.name for p in (encoder_path, decoder_path) if p],
+            "imported_from": [short(p.name) for p in (encoder_path, decoder_path) if p],
             "latent_order": "the network's own; its variance over the training set is not known",
         },
     )
@@ -53,22 +54,19 @@ def import_keras(encoder_path: Path, decoder_path: Path | None = None) -> Model:
 def import_decoder(path: Path, encoder: Architecture) -> Decoder:
     """The Keras decoder in ``path``, for latents of ``encoder``. Raises InputError like ``import_keras``."""
     with _of_the_family(path):
-        architecture, state = _decoder(read_layers(path))
-        decoder = Decoder(encoder, architecture)
-        fill(decoder, state)
-    return decoder.eval().requires_grad_(False)
+        architecture, weights = _decoder(read_layers(path))
+        return filled(partial(Decoder, encoder, architecture), weights)
 
 
 @contextmanager
 def _of_the_family(path: Path) -> Iterator[None]:
     try:
         yield
-    except (ValueError, KeyError, IndexError, TypeError, RuntimeError, StopIteration, ValidationError) as error:
-        what = " ".join(str(error).split())[:300]
-        raise InputError(f"{path}: not a network of the published family ({what}).") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not a network of the published family ({mistake(error)}).") from error
 
 
-def read_layers(path: Path) -> list[Layer]:
+def read_layers(path: Path) -> Layers:
     """The layers of a .keras file or a SavedModel folder. Raises InputError where ``path`` is neither."""
     if (path / "saved_model.pb").is_file():
         return read_saved_model(path)
@@ -77,127 +75,119 @@ def read_layers(path: Path) -> list[Layer]:
     return read_keras_file(path)
 
 
-def _require(layer: Layer, **expected: Any) -> None:
-    for key, value in expected.items():
-        if layer.config.get(key) != value:
-            raise ValueError(f"layer {layer.name} has {key} {layer.config.get(key)!r}, expected {value!r}")
-
-
-def _square(layer: Layer, key: str) -> int:
-    a, b = layer.config[key]
-    if a != b:
-        raise ValueError(f"layer {layer.name} has unequal {key} {a} and {b}")
-    return int(a)
-
-
 def _same_everywhere(what: str, values: list[int]) -> int:
     if len(set(values)) != 1:
         raise ValueError(f"the convolutions differ in {what}: {values}")
     return values[0]
 
 
-def _convolutions(layers: list[Layer], class_name: str) -> tuple[list[Layer], list[Layer], Normalization]:
+def _of(layers: Layers, kind: type[C]) -> list[Layer[C]]:
+    return [Layer(layer.kind, layer.config, layer.arrays) for layer in layers if isinstance(layer.config, kind)]
+
+
+def _require_activation(layer: Layer[Convolution] | Layer[Dense], *expected: str) -> None:
+    if layer.config.activation not in expected:
+        raise ValueError(f"layer {layer.name} has activation {layer.config.activation!r}, expected {expected[0]!r}")
+
+
+def _convolutions(
+    layers: Layers, kind: str
+) -> tuple[list[Layer[Convolution]], list[Layer[BatchNormalization]], Normalization]:
     """The convolutions, their batch normalisations, and where these stand."""
-    convolutions: list[Layer] = []
-    norms: list[Layer] = []
+    convolutions: list[Layer[Convolution]] = []
+    norms: list[Layer[BatchNormalization]] = []
     when: Normalization = "none"
     linear = False  # the convolution before still waits for its activation
     for layer in layers:
-        kind = layer.class_name
-        if kind == class_name:
+        if layer.kind == kind:
             if linear:
                 raise ValueError(f"the convolution before layer {layer.name} has no activation")
-            _require(layer, padding="same", data_format="channels_last", use_bias=True, dilation_rate=[1, 1])
-            convolutions.append(layer)
-            linear = layer.config["activation"] == "linear"
-        elif kind == "BatchNormalization" and len(norms) == len(convolutions) - 1:
+            convolutions += _of([layer], Convolution)
+            linear = convolutions[-1].config.activation == "linear"
+        elif layer.kind == "BatchNormalization" and len(norms) == len(convolutions) - 1:
             when = "before_activation" if linear else "after_activation"
-            norms.append(layer)
-        elif kind == "ReLU" or (kind == "Activation" and layer.config["activation"] == "relu"):
+            norms += _of([layer], BatchNormalization)
+        elif layer.kind in ("ReLU", "Activation"):
             linear = False
-        elif kind not in _IGNORED:
-            raise ValueError(f"layer {layer.name} of class {kind} is not known there")
+        elif layer.kind not in _IGNORED:
+            raise ValueError(f"layer {layer.name} of class {short(layer.kind)} is not known there")
     if not convolutions:
-        raise ValueError(f"there is no {class_name} layer")
+        raise ValueError(f"there is no {kind} layer")
     return convolutions, norms, when
 
 
-def _norm_state(prefix: str, layer: Layer) -> dict[str, torch.Tensor]:
-    names = ("weight", "bias", "running_mean", "running_var")
-    return {f"{prefix}.{n}": torch.from_numpy(a) for n, a in zip(names, layer.arrays, strict=True)}
+def _weights(
+    convolutions: list[Layer[Convolution]],
+    norms: list[Layer[BatchNormalization]],
+    dense: dict[str, Layer[Dense]],
+) -> dict[str, torch.Tensor]:
+    """All weights by PyTorch's names; those of ``dense`` layers by the names there."""
+    arrays: dict[str, np.ndarray] = {}
+    for i, convolution in enumerate(convolutions):
+        # Keras: [row, column, in, out], transposed [row, column, out, in]; PyTorch has rows and columns last, in turn.
+        arrays[f"conv.{i}.weight"] = convolution.arrays[0].transpose(3, 2, 0, 1)
+        arrays[f"conv.{i}.bias"] = convolution.arrays[1]
+    for i, norm in enumerate(norms):
+        names = ("weight", "bias", "running_mean", "running_var")
+        arrays |= {f"norm.{i}.{name}": array for name, array in zip(names, norm.arrays, strict=True)}
+    for name, layer in dense.items():
+        arrays[f"{name}.weight"], arrays[f"{name}.bias"] = layer.arrays[0].T, layer.arrays[1]
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
 
-def _dense_state(prefix: str, layer: Layer) -> dict[str, torch.Tensor]:
-    kernel, bias = layer.arrays
-    return {f"{prefix}.weight": torch.from_numpy(kernel.T.copy()), f"{prefix}.bias": torch.from_numpy(bias)}
-
-
-def _encoder(layers: list[Layer]) -> tuple[Architecture, dict[str, torch.Tensor]]:
-    if any(layer.class_name == "Conv2DTranspose" for layer in layers):
+def _encoder(layers: Layers) -> tuple[Architecture, dict[str, torch.Tensor]]:
+    if any(layer.kind == "Conv2DTranspose" for layer in layers):
         raise ValueError("it is a decoder; name its encoder first")
     convolutions, norms, when = _convolutions(layers, "Conv2D")
-    dense = [layer for layer in layers if layer.class_name == "Dense"]
+    dense = _of(layers, Dense)
     if len(dense) != 3:
         raise ValueError(f"expected three dense layers (hidden, z_mean, z_log_var), found {len(dense)}")
-    _require(dense[0], activation="relu")
-    named = {layer.name: layer for layer in dense[1:]}
-    mean = named.get("z_mean", dense[1])
-    log_var = next(layer for layer in dense[1:] if layer is not mean)
-    for layer in (mean, log_var):
-        _require(layer, activation="linear")
-    for layer in convolutions:
-        if layer.config["activation"] not in ("relu", "linear"):
-            raise ValueError(f"layer {layer.name} has activation {layer.config['activation']!r}, expected 'relu'")
-    first = layers[0].config.get("batch_shape") or layers[0].config["batch_input_shape"]
+    hidden, *latents = dense
+    mean = next((layer for layer in latents if layer.name == "z_mean"), latents[0])
+    log_var = next(layer for layer in latents if layer is not mean)
+    _require_activation(hidden, "relu")
+    for layer in latents:
+        _require_activation(layer, "linear")
+    for convolution in convolutions:
+        _require_activation(convolution, "relu", "linear")
+    shape = layers[0].config.batch_shape or layers[0].config.batch_input_shape
+    if shape is None or len(shape) != 4 or shape[1] is None:
+        raise ValueError(f"layer {layers[0].name} does not say how large a window is")
     architecture = Architecture(
-        window=int(first[1]),
-        channels=tuple(int(c.config["filters"]) for c in convolutions),
-        kernel=_same_everywhere("kernel", [_square(c, "kernel_size") for c in convolutions]),
-        stride=_same_everywhere("stride", [_square(c, "strides") for c in convolutions]),
+        window=shape[1],
+        channels=tuple(c.config.filters for c in convolutions),
+        kernel=_same_everywhere("kernel", [c.config.kernel_size for c in convolutions]),
+        stride=_same_everywhere("stride", [c.config.strides for c in convolutions]),
         normalization=when,
-        epsilon=float(norms[0].config["epsilon"]) if norms else 1e-3,
-        hidden=int(dense[0].config["units"]),
-        latents=int(mean.config["units"]),
+        epsilon=norms[0].config.epsilon if norms else 1e-3,
+        hidden=hidden.config.units,
+        latents=mean.config.units,
     )
-    state: dict[str, torch.Tensor] = {}
-    for i, layer in enumerate(convolutions):
-        # Keras: [row, column, in, out]; PyTorch: [out, in, row, column].
-        state[f"conv.{i}.weight"] = torch.from_numpy(layer.arrays[0].transpose(3, 2, 0, 1).copy())
-        state[f"conv.{i}.bias"] = torch.from_numpy(layer.arrays[1])
-    for i, layer in enumerate(norms):
-        state |= _norm_state(f"norm.{i}", layer)
-    for prefix, layer in (("dense", dense[0]), ("mean", mean), ("log_var", log_var)):
-        state |= _dense_state(prefix, layer)
-    return architecture, state
+    return architecture, _weights(convolutions, norms, {"dense": hidden, "mean": mean, "log_var": log_var})
 
 
-def _decoder(layers: list[Layer]) -> tuple[DecoderArchitecture, dict[str, torch.Tensor]]:
+def _decoder(layers: Layers) -> tuple[DecoderArchitecture, dict[str, torch.Tensor]]:
     convolutions, norms, when = _convolutions(layers, "Conv2DTranspose")
-    dense = [layer for layer in layers if layer.class_name == "Dense"]
-    reshape = next(layer for layer in layers if layer.class_name == "Reshape")
-    _require(dense[0], activation="relu")
-    _require(convolutions[-1], activation="sigmoid", filters=1)
-    for layer in convolutions[:-1]:
-        if layer.config["activation"] not in ("relu", "linear"):
-            raise ValueError(f"layer {layer.name} has activation {layer.config['activation']!r}, expected 'relu'")
-    strides = [_square(c, "strides") for c in convolutions]
+    dense, reshape = _of(layers, Dense), _of(layers, Reshape)
+    if len(dense) != 1 or len(reshape) != 1:
+        raise ValueError(f"expected one dense layer and one reshape, found {len(dense)} and {len(reshape)}")
+    _require_activation(dense[0], "relu")
+    for convolution in convolutions[:-1]:
+        _require_activation(convolution, "relu", "linear")
+    _require_activation(convolutions[-1], "sigmoid")
+    if convolutions[-1].config.filters != 1:
+        raise ValueError(f"layer {convolutions[-1].name} has {convolutions[-1].config.filters} filters, expected 1")
+    strides = [c.config.strides for c in convolutions]
     if strides != [2] * (len(convolutions) - 1) + [1]:
         raise ValueError(f"expected transposed convolutions of stride 2 and a last one of 1, found {strides}")
-    base, base_columns, base_channels = reshape.config["target_shape"]
+    base, base_columns, base_channels = reshape[0].config.target_shape
     if base != base_columns:
         raise ValueError(f"the decoder reshapes to {base} x {base_columns}, not to a square")
     architecture = DecoderArchitecture(
         base=base,
         base_channels=base_channels,
-        channels=tuple(int(c.config["filters"]) for c in convolutions[:-1]),
-        kernel=_same_everywhere("kernel", [_square(c, "kernel_size") for c in convolutions]),
+        channels=tuple(c.config.filters for c in convolutions[:-1]),
+        kernel=_same_everywhere("kernel", [c.config.kernel_size for c in convolutions]),
         normalization=when,
     )
-    state = _dense_state("dense", dense[0])
-    for i, layer in enumerate(convolutions):
-        # Keras: [row, column, out, in]; PyTorch: [in, out, row, column].
-        state[f"conv.{i}.weight"] = torch.from_numpy(layer.arrays[0].transpose(3, 2, 0, 1).copy())
-        state[f"conv.{i}.bias"] = torch.from_numpy(layer.arrays[1])
-    for i, layer in enumerate(norms):
-        state |= _norm_state(f"norm.{i}", layer)
-    return architecture, state
+    return architecture, _weights(convolutions, norms, {"dense": dense[0]})

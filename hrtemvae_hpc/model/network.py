@@ -1,11 +1,18 @@
 """Encoder and decoder as PyTorch modules, with the semantics of the published Keras networks."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture, Normalization, same_padding
 from hrtemvae_hpc.model.transposed import transposed_convolution
+from hrtemvae_hpc.schemas import short
+
+_MOST_WEIGHTS = 2**28  # numbers, 1 GiB of them
+N = TypeVar("N", bound=nn.Module)
 
 
 def _same_convolution(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -104,3 +111,39 @@ class VAE(nn.Module):
         """Logits, mean and log variance for windows ``x`` and standard normal ``noise`` [n, latents]."""
         mean, log_var = self.encoder(x)
         return self.decoder(mean + torch.exp(0.5 * log_var) * noise), mean, log_var
+
+
+def weights_of(make: Callable[[], nn.Module]) -> dict[str, Tensor]:
+    """The weights of the network that ``make`` makes, of their types and shapes, but without memory.
+
+    Raises ValueError where they are more than any network here has.
+    """
+    with torch.device("meta"):
+        weights = {name: tensor for name, tensor in make().state_dict().items() if tensor.is_floating_point()}
+    if (count := sum(tensor.numel() for tensor in weights.values())) > _MOST_WEIGHTS:
+        raise ValueError(f"a network of {count:,} weights is larger than the {_MOST_WEIGHTS:,} that are supported")
+    return weights
+
+
+def check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Sequence[int]]) -> None:
+    """Raise ValueError unless ``found`` holds the names and shapes of the ``expected`` tensors, and no others."""
+    for what, names in (("missing", expected.keys() - found), ("unexpected", found.keys() - expected)):
+        if names:
+            raise ValueError(f"tensor {short(min(names))} is {what}")
+    for name, tensor in expected.items():
+        if tuple(found[name]) != tuple(tensor.shape):
+            raise ValueError(f"tensor {name} has shape {short(list(found[name]))}, not {list(tensor.shape)}")
+
+
+def filled(make: Callable[[], N], weights: Mapping[str, Tensor]) -> N:
+    """The network that ``make`` makes with ``weights``, in evaluation mode.
+
+    Raises ValueError where they are others than its own, or not finite; memory is given to none before that.
+    """
+    check_shapes(weights_of(make), {name: tensor.shape for name, tensor in weights.items()})
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"tensor {name} holds numbers that are not finite")
+    network = make()
+    network.load_state_dict(dict(weights), strict=False)  # without counts of batches, which only a training needs
+    return network.eval().requires_grad_(False)

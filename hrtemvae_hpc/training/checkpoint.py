@@ -3,29 +3,34 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from pydantic import Field, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import save
 
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.files import replacing
 from hrtemvae_hpc.model.network import VAE
+from hrtemvae_hpc.model.tensor_file import open_tensors, read_tensors
+from hrtemvae_hpc.schemas import Described, mistake
 from hrtemvae_hpc.training.train_config import LossSection
 
 _KEY = "hrtemvae_training"
+_MEASURED = {"reconstruction", "divergence", "validation_reconstruction", "validation_divergence", "active_latents"}
 
 
 @dataclass
 class Position:
     """How far a training is. Random numbers follow from epoch and step, so that they need no state of their own."""
 
-    epoch: int = 0  # epochs that are complete
-    step: int = 0  # steps of the next epoch that are done
-    sums: list[float] = field(default_factory=lambda: [0.0, 0.0])  # of its losses so far, over segments
-    seconds: float = 0.0  # spent so far
-    history: list[dict[str, Any]] = field(default_factory=list)  # one entry an epoch
+    epoch: Annotated[int, Field(ge=0)] = 0  # epochs that are complete
+    step: Annotated[int, Field(ge=0)] = 0  # steps of the next epoch that are done
+    # Of its losses so far, over segments.
+    sums: Annotated[list[float], Field(min_length=2, max_length=2)] = field(default_factory=lambda: [0.0, 0.0])
+    seconds: Annotated[float, Field(ge=0)] = 0.0  # spent so far
+    history: list[dict[str, int | float]] = field(default_factory=list)  # one entry an epoch
 
     def end_epoch(self, entry: dict[str, Any]) -> None:
         """Go to the start of the next epoch, with ``entry`` as what is known of this one."""
@@ -39,6 +44,22 @@ class Position:
         return int(settled[losses.index(min(losses))]["epoch"]) if losses else 0
 
 
+class _Description(Described):
+    """What a checkpoint says beside its tensors."""
+
+    key: str
+    position: Position
+
+    @model_validator(mode="after")
+    def _epochs_are_known(self) -> "_Description":
+        history = self.position.history
+        if [h.get("epoch") for h in history] != list(range(1, self.position.epoch + 1)):
+            raise ValueError("position.history is not that of its epochs")
+        if not all(h.keys() >= _MEASURED for h in history):
+            raise ValueError("position.history lacks losses")
+        return self
+
+
 def save_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam, position: Position) -> None:
     """Write network, optimiser and ``position`` of the training ``key`` to ``path``, atomically.
 
@@ -49,10 +70,11 @@ def save_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam,
     for name, parameter in zip(names, optimizer.param_groups[0]["params"], strict=True):
         tensors |= {f"adam.{name}.{k}": v for k, v in optimizer.state.get(parameter, {}).items()}
     described = {_KEY: json.dumps({"key": key, "position": asdict(position)})}
+    packed = save({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, described)
     try:
         with replacing(path) as aside:
-            save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, aside, described)
-    except (OSError, SafetensorError) as error:
+            aside.write_bytes(packed)
+    except OSError as error:
         raise RankFailed(
             f"{path}: the checkpoint can't be written ({error}); make room and run the same command again, the one "
             "before it is kept."
@@ -65,24 +87,34 @@ def load_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam)
     Raises InputError where it can't be read or belongs to another training than ``key``.
     """
     try:
-        with safe_open(path, "pt") as file:
-            described = json.loads((file.metadata() or {})[_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a readable checkpoint ({error}); begin anew with --restart.") from error
-    if described["key"] != key:
-        raise InputError(
-            f"{path.parent}: holds a training with another configuration or other segments; "
-            "choose another output with -o, or begin anew with --restart."
-        )
-    network = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
-    vae.load_state_dict(network)
-    parameters = dict(vae.named_parameters())
-    for name, parameter in parameters.items():
+        with open_tensors(path) as file:
+            described = _Description.model_validate_json((file.metadata() or {}).get(_KEY, ""))
+            if described.key != key:
+                raise InputError(
+                    f"{path.parent}: holds a training with another configuration or other segments; "
+                    "choose another output with -o, or begin anew with --restart."
+                )
+            tensors = read_tensors(file, _expected(vae, set(file.keys())))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"{path}: not a readable checkpoint ({mistake(error)}); begin anew with --restart.") from error
+    vae.load_state_dict({n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")})
+    for name, parameter in vae.named_parameters():
         prefix = f"adam.{name}."
         state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         # Fused Adam keeps its step count on the parameter's device.
         optimizer.state[parameter] = {
             k: t.to(parameter.device) if t.ndim == 0 else torch.empty_like(parameter).copy_(t) for k, t in state.items()
         }
-    return Position(**described["position"])
+    return described.position
+
+
+def _expected(vae: VAE, names: set[str]) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint; Adam has a state only after its first step."""
+    expected = {f"network.{name}": tensor for name, tensor in vae.state_dict().items()}
+    if any(name.startswith("adam.") for name in names):
+        for name, parameter in vae.named_parameters():
+            step = torch.zeros((), dtype=torch.float32)
+            expected |= {
+                f"adam.{name}.{k}": t for k, t in (("step", step), ("exp_avg", parameter), ("exp_avg_sq", parameter))
+            }
+    return expected

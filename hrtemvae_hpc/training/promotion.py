@@ -10,34 +10,36 @@ import torch
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.distributed.resources import image_in_use
-from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.errors import InputError, RankFailed, printable
 from hrtemvae_hpc.model.checkpoint import Model, TrainedOn, load_model, save_model
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.training.batches import Segments
 from hrtemvae_hpc.training.objective import reconstruction_loss
 from hrtemvae_hpc.training.train_config import TrainConfig
 
-_PERIODS = (5, 95)  # percentiles of the periods of the training segments that a model is said to know
 _ENOUGH = 20_000  # training segments that make an average
 ACTIVE = 0.01  # variance of a latent's mean above which it is active: Burda et al., https://arxiv.org/abs/1509.00519
 
 
 def as_model(vae: VAE, variance: np.ndarray, config: TrainConfig, segments: Segments, told: dict[str, Any]) -> Model:
     """``vae`` as a model, latents ordered by their ``variance`` [latents]; ``told`` goes into its provenance."""
-    periods = segments.periods()
-    known = tuple(float(p) for p in np.percentile(periods, _PERIODS)) if len(periods) else None
     return Model(
         name=config.model.name,
         encoder=vae.encoder,
         decoder=vae.decoder,
         latent_order=tuple(int(i) for i in np.argsort(variance, kind="stable")),
-        trained_on=TrainedOn(segments.pixel_size_nm, known),  # type: ignore[arg-type]
+        trained_on=TrainedOn(segments.pixel_size_nm),
         provenance={
             "program": f"hrtemvae {__version__}",
-            "command_line": shlex.join(sys.argv),
+            "command_line": printable(shlex.join(sys.argv)),
             "configuration": config.model_dump(mode="json"),
             "segments": [
-                {"file": f.path.name, "sha256": f.sha256, "segments": len(f.segments), "sources": len(f.sources)}
+                {
+                    "file": printable(f.path.name),
+                    "sha256": f.sha256,
+                    "segments": len(f.segments),
+                    "sources": len(f.sources),
+                }
                 for f in segments.files
             ],
             "variance_over_training": variance.tolist(),

@@ -1,11 +1,14 @@
 """The configuration of a training. The defaults are the article's values."""
 
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hrtemvae_hpc.config import Section
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture
+from hrtemvae_hpc.model.network import VAE, weights_of
+from hrtemvae_hpc.schemas import Name
 
 
 class DataSection(Section):
@@ -35,8 +38,8 @@ class LossSection(Section):
 class OptimizerSection(Section):
     """Adam, and how long."""
 
-    epochs: int = Field(20, ge=1, description="times that every segment is shown")
-    batch: int = Field(32, ge=1, description="segments of a step, of all ranks together")
+    epochs: int = Field(20, ge=1, le=10**6, description="times that every segment is shown")
+    batch: int = Field(32, ge=1, le=2**20, description="segments of a step, of all ranks together")
     learning_rate: float = Field(1e-3, gt=0, description="of Adam, at its largest")
     schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: rises, then falls to zero")
     rise: float = Field(0.05, ge=0, lt=1, description="share of the steps over which a cosine schedule rises")
@@ -47,13 +50,13 @@ class OptimizerSection(Section):
         description="stop after so many epochs without a better validation loss, and take the best; no if null",
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the network; losses are in fp32")
-    seed: int = Field(0, ge=0, description="of initial weights, order, augmentation and sampling")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="of initial weights, order, augmentation and sampling")
 
 
 class ModelSection(Section):
     """The model file."""
 
-    name: str = Field("trained", description="stands in results")
+    name: Name = Field("trained", description="stands in results")
     weights: Literal["fp32", "fp16"] = Field("fp32", description="how weights are stored; fp16 halves the file")
 
 
@@ -75,6 +78,7 @@ def _trainable(network: Architecture) -> Architecture:
         raise ValueError("a training needs a decoder")
     if network.decoder.kernel < 2:
         raise ValueError("the decoder's kernel must have 2 pixels or more to double an image")
+    weights_of(partial(VAE, network))
     return network
 
 

@@ -1,0 +1,75 @@
+"""Which lattices a model has understood: those that it reconstructs."""
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.network import Decoder
+
+_ALIKE = 0.9  # correlation of a window and its reconstruction
+_SHORTEST = 4  # pixels
+_PERIODS = 32  # about so many are tried, up to half a window
+_PIXELS = 2**20  # of windows that are encoded at once
+_SIGMA = 0.428  # of a spot, periods: the article's test lattice
+# How the lattices lie: degrees from rows and columns, and the shift along both in periods.
+_POSES = ((0, 0.1, 0.6), (4, 0.3, 0.2), (-5, 0.8, 0.4), (2, 0.5, 0.9), (7, 0.7, 0.1))
+
+
+def understood_periods(model: Model) -> tuple[int, int] | None:
+    """The shortest and the longest period (pixels) of the lattices that ``model`` reconstructs, and all between them.
+
+    None where it has no decoder, or reconstructs none of those tried.
+    """
+    longest = model.architecture.window // 2
+    if model.decoder is None or longest < _SHORTEST:
+        return None
+    periods = range(_SHORTEST, longest + 1, max(1, longest // _PERIODS))
+    alike = zip(periods, reconstruction(model, model.decoder, periods), strict=True)
+    runs = [list(run) for good, run in groupby(alike, lambda pair: pair[1] >= _ALIKE) if good]
+    best = max(runs, key=len, default=None)
+    return (best[0][0], best[-1][0]) if best else None
+
+
+@torch.inference_mode()
+def reconstruction(model: Model, decoder: Decoder, periods: Sequence[int]) -> list[float]:
+    """How like its reconstruction a window of a square lattice is, for each period (pixels).
+
+    The median over some ways in which a simulated lattice of dark spots may lie, of the correlation of the pixels.
+    """
+    window = model.architecture.window
+    at_once = max(1, _PIXELS // (len(_POSES) * window**2))
+    alike: list[float] = []
+    for start in range(0, len(periods), at_once):
+        windows = _lattices(window, periods[start : start + at_once])
+        decoded = torch.sigmoid(decoder(model.encoder(windows)[0]))
+        alike += _correlation(windows, decoded).view(-1, len(_POSES)).median(1).values.tolist()
+    return alike
+
+
+def _lattices(window: int, periods: Sequence[int]) -> Tensor:
+    """Windows [periods x poses, 1, window, window] of square lattices of dark Gaussian spots, each scaled to 0..1."""
+    axis = torch.arange(window) - (window - 1) / 2
+    y, x, period = axis[:, None], axis[None], torch.tensor(periods)[:, None, None]
+    drawn = []
+    for degrees, along_y, along_x in _POSES:
+        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        drawn.append(_row((y * cos - x * sin) / period + along_y) * _row((x * cos + y * sin) / period + along_x))
+    spots = torch.stack(drawn, 1).view(-1, 1, window, window)
+    least, most = spots.amin((2, 3), keepdim=True), spots.amax((2, 3), keepdim=True)
+    return (most - spots) / (most - least)
+
+
+def _row(place: Tensor) -> Tensor:
+    """A row of Gaussian spots of height 1 and period 1, at each ``place``."""
+    from_spot = torch.remainder(place + 0.5, 1) - 0.5
+    return torch.stack([torch.exp(-(((from_spot + spot) / _SIGMA) ** 2) / 2) for spot in (-1, 0, 1)]).sum(0)
+
+
+def _correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Pearson's correlation [n] of windows [n, 1, rows, columns] with others; 0 where one is flat."""
+    a, b = ((w - w.mean((1, 2, 3), keepdim=True)).flatten(1) for w in (one, other))
+    return torch.cosine_similarity(a, b, 1, 1e-12)
