@@ -12,13 +12,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from hrtemvae_hpc import __version__
-from hrtemvae_hpc.analysis_options import add_analysis_options, configuration
 from hrtemvae_hpc.distributed.guard import STOP_SIGNALS, end_process
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed, Stopped, tell
-from hrtemvae_hpc.facility.commands import add_facility_commands
-from hrtemvae_hpc.model_commands import add_model_commands
-from hrtemvae_hpc.segments.commands import add_segment_commands
-from hrtemvae_hpc.training.commands import add_training_commands
 
 if TYPE_CHECKING:
     from hrtemvae_hpc.distributed.guard import StopRequest
@@ -26,6 +21,12 @@ if TYPE_CHECKING:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from hrtemvae_hpc.analysis_options import add_analysis_options
+    from hrtemvae_hpc.facility.commands import add_facility_commands
+    from hrtemvae_hpc.model_commands import add_model_commands
+    from hrtemvae_hpc.segments.commands import add_segment_commands
+    from hrtemvae_hpc.training.commands import add_training_commands
+
     parser = argparse.ArgumentParser("hrtemvae", description="Maps of what changes in in situ HRTEM movies.")
     parser.add_argument("--version", action="version", version=f"hrtemvae {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -78,6 +79,7 @@ def _plan(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.distributed.launch import run_guarded_in_world
 
     def job(world: "World", _: "StopRequest") -> None:
+        from hrtemvae_hpc.analysis_options import configuration
         from hrtemvae_hpc.distributed.job import plan_analysis
 
         text = plan_analysis(world, options.movie, world.on_root(lambda: configuration(options)))
@@ -93,6 +95,7 @@ def _analyze(options: argparse.Namespace) -> int:
     output = options.output or Path(f"{options.movie.stem}.maps.h5")
 
     def job(world: "World", stop: "StopRequest") -> None:
+        from hrtemvae_hpc.analysis_options import configuration
         from hrtemvae_hpc.distributed.job import analyze
 
         config = world.on_root(lambda: configuration(options))

@@ -1,5 +1,6 @@
 """Running a job on every rank, and ending the rank, and where it must be all of them, with the right exit code."""
 
+import time
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
@@ -7,6 +8,8 @@ from typing import NoReturn
 from hrtemvae_hpc.distributed.guard import StopRequest, end_process, rank_of_launcher, run_guarded
 from hrtemvae_hpc.distributed.world import World, join_world
 from hrtemvae_hpc.errors import HrtemvaeError, tell
+
+_FIRST_S = 0.5  # for rank 0 to say what is wrong: launchers end all ranks when one has ended
 
 Job = Callable[[World, StopRequest], None]
 Join = Callable[[Callable[[], bool]], World]
@@ -23,6 +26,8 @@ def _run_in_world(job: Job, stop: StopRequest, join: Join) -> NoReturn:
     except HrtemvaeError as error:
         if rank_of_launcher() == 0:  # which says it for all
             tell(error)
+        else:
+            time.sleep(_FIRST_S)
         end_process(error.exit_code)
     try:
         job(world, stop)
