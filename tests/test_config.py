@@ -80,3 +80,21 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_sizes_are_read_as_they_are_printed(size: int) -> None:
     read = load_config(None, {"run.max_memory": format_bytes(size)}, AnalysisConfig).run.max_memory
     assert read == pytest.approx(size, rel=0.006)
+
+
+@pytest.mark.parametrize(
+    ("text", "frames"),
+    [("1:4", (1, 4, None)), ("10:59", (10, 59, None)), ("1:4:2", (1, 4, 2)), ("'1:4'", (1, 4, None))],
+)
+def test_frames_need_no_quotes(tmp_path: Path, text: str, frames: tuple) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"movie:\n  frames: {text}\n  roi: 0:10,5:20\n")
+    movie = load_config(path, {}, AnalysisConfig).movie
+    assert movie.frames == frames
+    assert movie.roi == ((0, 10), (5, 20))
+
+
+def test_numbers_may_have_exponents(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("run: {silent_after: 1e3}\n")
+    assert load_config(path, {}, AnalysisConfig).run.silent_after == 1000
