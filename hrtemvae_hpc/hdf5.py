@@ -7,8 +7,8 @@ from typing import Any
 
 # Lustre and GPFS refuse HDF5's locks; inputs are only read. External files inherit this setting alone.
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
-# Files that a dataset lies in are looked for beside its own file alone.
-os.environ.pop("HDF5_EXTFILE_PREFIX", None)
+# Files that a dataset lies in are looked for beside its own file.
+os.environ["HDF5_EXTFILE_PREFIX"] = "${ORIGIN}"
 os.environ.pop("HDF5_VDS_PREFIX", None)
 
 import h5py

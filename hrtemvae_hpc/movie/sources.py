@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
+from h5py._hl.vds import VDSmap
 
 from hrtemvae_hpc.errors import InputError, printable
 from hrtemvae_hpc.files import is_file
@@ -84,7 +85,9 @@ def _look_behind_virtual(dataset: h5py.Dataset, bounds: Bounds, where: str, foun
                 there = f"{path}, dataset {printable(mapping.dset_name)}"
                 if not isinstance(source, h5py.Dataset):
                     raise InputError(f"{where}: a virtual dataset whose source {there} is missing; put it back.")
-                _look_behind(source, _selected(source, mapping.src_space), there, found, depth + 1)
+                whole = [(0, n) for n in source.shape]
+                taken = whole if unlimited else _taken(source, mapping, touched.get_select_bounds())
+                _look_behind(source, taken, there, found, depth + 1)
     if covered < total:
         raise InputError(
             f"{where}: a virtual dataset whose sources hold {covered / total:.1%} of its pixels; the others would be "
@@ -123,13 +126,18 @@ def _located(own: Path, name: str) -> Path:
     return beside if is_file(beside) and not is_file(path) else path
 
 
-def _selected(source: h5py.Dataset, space: h5py.h5s.SpaceID) -> Bounds:
-    """The bounds of what a virtual dataset takes of ``source``."""
-    whole = [(0, n) for n in source.shape]
-    if space.get_select_type() != h5py.h5s.SEL_HYPERSLABS or h5py.h5s.UNLIMITED in space.get_simple_extent_dims(True):
-        return whole
-    first, last = space.get_select_bounds()
-    return [(a, min(b + 1, n)) for a, b, n in zip(first, last, source.shape, strict=True)]
+def _taken(source: h5py.Dataset, mapping: VDSmap, box: tuple[Sequence[int], Sequence[int]]) -> Bounds:
+    """The part of ``source`` behind the first to the last pixel ``box`` of a virtual dataset; more where in doubt."""
+    if mapping.src_space.get_select_type() == h5py.h5s.SEL_ALL:
+        own = [(0, n) for n in source.shape]
+    else:
+        own = [(a, b + 1) for a, b in zip(*mapping.src_space.get_select_bounds(), strict=True)]
+    mapped = list(zip(*mapping.vspace.get_select_bounds(), *box, strict=True))
+    if source.ndim < len(mapped):  # of one frame
+        mapped = [axis for axis in mapped if axis[0] < axis[1]]
+    if [b - a for a, b in own] != [last + 1 - first for first, last, _, _ in mapped]:  # not pixel by pixel
+        return own
+    return [(a + low - first, a + high + 1 - first) for (a, _), (first, _, low, high) in zip(own, mapped, strict=True)]
 
 
 def _raw_files(dataset: h5py.Dataset, where: str) -> list[Path]:
