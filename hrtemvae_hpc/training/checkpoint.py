@@ -53,7 +53,7 @@ class _Description(Described):
     @model_validator(mode="after")
     def _epochs_are_known(self) -> "_Description":
         history = self.position.history
-        if [h.get("epoch") for h in history] != list(range(1, self.position.epoch + 1)):
+        if len(history) != self.position.epoch or any(h.get("epoch") != i for i, h in enumerate(history, 1)):
             raise ValueError("position.history is not that of its epochs")
         if not all(h.keys() >= _MEASURED for h in history):
             raise ValueError("position.history lacks losses")
