@@ -260,7 +260,8 @@ def test_a_turn_that_others_take_again_and_again_is_waited_for(tmp_path: Path, m
 def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from hrtemvae_hpc.distributed.claim import Claim\n"
-        "while not Path(sys.argv[2]).exists(): time.sleep(0.001)\n"
+        "until = time.monotonic() + 60\n"
+        "while not Path(sys.argv[2]).exists() and time.monotonic() < until: time.sleep(0.001)\n"
         "Claim(Path(sys.argv[1])).take(); print('won', flush=True); time.sleep(3)"
     )
     folder = tmp_path / "parts"

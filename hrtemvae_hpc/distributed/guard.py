@@ -60,7 +60,7 @@ class StopRequest:
         if self.name:
             return
         self.name = signal.Signals(number).name
-        if os.getppid() == _guardian:
+        if _guardian and os.getppid() == _guardian:
             os.kill(_guardian, number)
         patience = self._looked + _LOOKS_WITHIN_S - time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, max(patience, 0.001))
