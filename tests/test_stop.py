@@ -232,10 +232,8 @@ def test_a_signal_stops_other_commands_on_ranks(tmp_path: Path, held: str, argum
 
 def test_ranks_end_together_where_one_can_not_be_interrupted(tmp_path: Path, analyze: tuple[object, ...]) -> None:
     only = "from hrtemvae_hpc.distributed.guard import rank_of_launcher\nif rank_of_launcher() == 1: "
-    command = python(
-        "hrtemvae_hpc.movie.movie:Movie.__init__", IN_C, *analyze, launcher=("mpirun", "-n", "2"), only=only
-    )
-    run = begin(tmp_path, signal.SIGUSR1, command)
+    held = python("hrtemvae_hpc.movie.movie:Movie.__init__", IN_C, *analyze, only=only)
+    run = begin(tmp_path, signal.SIGUSR1, ["mpirun", "-n", "2", *held])
     try:
         run.wait_until_held()
         run.stop()
