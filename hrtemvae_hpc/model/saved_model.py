@@ -22,7 +22,7 @@ from hrtemvae_hpc.schemas import mistake, short
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
 _LONGEST_NUMBER = 10  # bytes
-_LARGEST_DESCRIPTION = 2**23  # bytes of a file that describes layers or variables
+_LARGEST_DESCRIPTION = 2**22  # bytes of a file that describes layers or variables
 _LONGEST_KEY = 2**12  # bytes
 _FOOTER = 48  # bytes at the end of a table
 _MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
