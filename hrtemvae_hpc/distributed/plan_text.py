@@ -10,10 +10,12 @@ from hrtemvae_hpc.distributed.plan import Plan, format_bytes
 from hrtemvae_hpc.distributed.progress import format_seconds
 from hrtemvae_hpc.distributed.resources import RankResources
 from hrtemvae_hpc.distributed.scale import describe_scale
+from hrtemvae_hpc.errors import printable
 from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
 
+_FILES = 8  # raw files that are named
 _SOURCES = {"movie": "", "memory": "; {} staged in each node's memory", "scratch": "; {} staged on each node's scratch"}
 
 
@@ -40,6 +42,7 @@ def describe_plan(
         f"movie     {movie.path}, {movie.located.dataset} ({movie.located.layout})",
         f"          {frames} frames of {height} x {width}, {movie.dtype}, {calibration}, {time}",
         f"storage   {movie.storage}",
+        *(f"          pixels in {path}" for path in movie.sources.raw[:_FILES]),
         f"model     {model.name}, window {grid.window}, {model.architecture.latents} latents, {model.sha256[:12]}",
         f"lattice   {scale}",
         f"windows   {grid.rows} x {grid.columns}, {grid.step} pixels apart: {plan.encodings:,} encodings",
@@ -70,7 +73,7 @@ def describe_plan(
     lines.append(f"estimate  {format_seconds(e.total)} from a short trial" + f" ({told})" * bool(told))
     lines += [f"warning   {warning}" for warning in warnings]
     lines += [f"advice    {advice}" for advice in _advice(movie, model, config, plan, ranks)]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _advice(

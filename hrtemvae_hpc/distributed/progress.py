@@ -6,6 +6,8 @@ import time
 
 from tqdm import tqdm
 
+from hrtemvae_hpc.errors import printable
+
 _FIRST_LINE_S = 5.0
 _LONGEST_SILENCE_S = 60.0
 
@@ -90,8 +92,8 @@ def _rate(rate: float) -> str:
 
 
 def say(text: str) -> None:
-    """A line to the person watching."""
-    tqdm.write(text, file=sys.stderr)
+    """A line, or lines, to the person watching."""
+    tqdm.write("\n".join(map(printable, text.split("\n"))), file=sys.stderr)
     sys.stderr.flush()
 
 

@@ -105,9 +105,16 @@ def build_segments(
     with claim if world.is_root else nullcontext():
         outcomes = _cut_own(world, files[world.rank :: world.size], options, folder, stop, claim)
         gathered = [outcome for rank in world.allgather(outcomes, patience=math.inf) for outcome in rank]
-        world.on_root(lambda: _assemble(gathered, options, validation, output, began), patience=math.inf)
-        if world.is_root:
+
+        def assemble() -> None:
+            try:
+                _assemble(gathered, options, validation, output, began)
+            except InputError:
+                parts.remove()  # of no use with other options
+                raise
             parts.remove()
+
+        world.on_root(assemble, patience=math.inf)
 
 
 def _cut_own(
