@@ -8,12 +8,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.errors import InputError, printable
 from hrtemvae_hpc.facility.session import Movie, Session, State
-from hrtemvae_hpc.facility.session_status import printable, remark
+from hrtemvae_hpc.facility.session_status import remark
+from hrtemvae_hpc.files import is_file
 from hrtemvae_hpc.maps.figures import frame_and_map
-from hrtemvae_hpc.maps.report import rank_latents
-from hrtemvae_hpc.maps.result import open_result
+from hrtemvae_hpc.maps.report import opened_to_draw, rank_latents
 from hrtemvae_hpc.pages import inline, write_page
 
 
@@ -33,7 +33,8 @@ class Finding:
 def write_session_page(session: Session) -> Path:
     """Draw session.html in the session's folder, which is returned.
 
-    Raises InputError where it can't be written. A result that can't be read is listed as failed.
+    Raises InputError where it can't be written. A result that isn't whole, or can't be read or drawn, is listed as
+    failed.
     """
     findings, others = [], []
     for movie in session.movies:
@@ -62,17 +63,16 @@ def write_session_page(session: Session) -> Path:
 
 
 def _find(session: Session, movie: Movie, name: str) -> Finding:
-    with open_result(movie.result) as result:
+    with opened_to_draw(movie.result) as result:
         together = result.together
         shown = rank_latents(result)
         score = float(np.nanpercentile(together, 99)) if shown else 0.0
         picture = inline(frame_and_map(result, shown[0].latent)) if shown else ""
-        process = result.process
-        facts = f"{len(process['frames'])} frames, {len(result.y)} x {len(result.x)} windows"
-        if process["bad_frames"]:
-            facts += f", {len(process['bad_frames'])} frames left out"
-    page = movie.result.with_suffix(".html")
-    link = quote(os.fsencode(page.relative_to(session.folder))) if page.exists() else ""
+        facts = f"{len(result.process.frames)} frames, {len(result.y)} x {len(result.x)} windows"
+        if result.process.bad_frames:
+            facts += f", {len(result.process.bad_frames)} frames left out"
+        page = movie.result.with_suffix(".html")
+        link = quote(os.fsencode(page.relative_to(session.folder))) if is_file(page) else ""
     leading = f"z{shown[0].latent}" if shown else "none"
     return Finding(movie, name, score, leading, picture, link, facts)
 

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from hrtemvae_hpc.errors import InputError, Stopped
+from hrtemvae_hpc.errors import InputError, Stopped, printable
 from hrtemvae_hpc.facility.session import Session, State
-from hrtemvae_hpc.facility.session_status import printable, remark
+from hrtemvae_hpc.facility.session_status import remark
 from hrtemvae_hpc.files import append_to_log
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)

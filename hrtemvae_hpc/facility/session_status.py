@@ -1,5 +1,6 @@
 """How a session stands, in words: one line a movie."""
 
+from hrtemvae_hpc.errors import printable
 from hrtemvae_hpc.facility.session import Movie, Session, State
 
 
@@ -23,15 +24,10 @@ def _name(session: Session, movie: Movie) -> str:
     return printable(session.names[movie.index])
 
 
-def printable(name: str) -> str:
-    """A file's name on one line, whatever characters it is made of."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
-
-
 def remark(movie: Movie) -> str:
     """What there is to say of a movie beside its state."""
     if movie.run is not None:
-        return str(movie.run)
+        return printable(str(movie.run))
     if movie.state is State.WAITING and movie.attempts:
         return f"stopped: {printable(movie.reason) or 'its last run vanished without a word.'}"
     return printable(movie.reason)

@@ -24,7 +24,7 @@ _COLOURS = {
     "valid_frames": "gray",
 }
 # Inches. Places are given, not found by matplotlib, which would take longer for that than to draw.
-_PANEL, _EDGE, _ABOVE, _COLOURS_WIDTH = 3.1, 0.08, 0.32, 0.52
+_PANEL, _EDGE, _ABOVE, _COLOURS_WIDTH = 3.1, 0.08, 0.32, 0.6
 _NARROWEST = _PANEL / 10  # a frame that is longer than that is stretched
 _BAR = 1.0, 0.6  # width and height of a panel that a scale bar fits in
 _CAPTION = 0.2
@@ -74,9 +74,9 @@ class _Panels:
             axes.set(xticks=[], yticks=[])
         if not self.has_bar:
             unit, stretch = _SYMBOL[result.units], (self.width / across) / (self.height / down)
-            caption = f"{across:.3g} {unit} wide, {down:.3g} {unit} high"
+            caption = f"{_short(across)} {unit} wide, {_short(down)} {unit} high"
             if abs(np.log(stretch)) > 0.01:
-                caption += f"; drawn {max(stretch, 1 / stretch):.3g} times too {'wide' if stretch > 1 else 'high'}"
+                caption += f"; drawn {_short(max(stretch, 1 / stretch))} times too {'wide' if stretch > 1 else 'high'}"
             self.figure.text(_EDGE / width, _EDGE / height, caption, fontsize=8)
 
     def draw_map(self, axes: Axes, name: str, values: np.ndarray, title: str) -> None:
@@ -108,6 +108,10 @@ class _Panels:
         axes.set_title(title, fontsize=9, loc="left")
         if self.has_bar:
             axes.add_artist(_scale_bar(axes, right - left, self.result.units))
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _scale_bar(axes: Axes, width: float, units: str) -> AnchoredSizeBar:

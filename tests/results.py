@@ -1,0 +1,87 @@
+"""Results that tests write by themselves, without an analysis."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrtemvae_hpc.maps.result import ResultInfo, write_result
+from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
+
+LATENTS = 5
+
+
+@dataclass
+class Tile:
+    maps: np.ndarray
+    valid_frames: np.ndarray
+    bad_frames: np.ndarray
+
+
+def made_up_info(
+    height: int = 40,
+    width: int = 56,
+    window: int = 16,
+    step: int = 8,
+    pixel_size_nm: tuple[float, float] | None = (0.02, 0.02),
+    preview: tuple[np.ndarray, int, tuple[int, int]] | None = None,
+    **process: Any,
+) -> ResultInfo:
+    """Of a movie of 6 frames, of which the analysis took a region from pixel 3, 5 on."""
+    y, x = np.mgrid[:height, :width]
+    image = (np.sin(y / 3) + np.cos(x / 5)).astype(np.float32)
+    return ResultInfo(
+        identity="1234",
+        grid=WindowGrid(height, width, window, step),
+        latent_source_index=tuple(range(LATENTS))[::-1],
+        origin=(3, 5),
+        pixel_size_nm=pixel_size_nm,
+        frame_time_s=0.5,
+        resampling=(1.0, 1.0),
+        preview=preview or (np.stack([image, image.T.reshape(image.shape)]), 1, (0, 5)),
+        process={
+            "program": "hrtemvae",
+            "version": "1",
+            "command_line": "hrtemvae analyze movie.h5",
+            "configuration": {"movie": {"roi": None}, "windows": {"step": step}},
+            "model": "tiny",
+            "model_sha256": "ab12",
+            "model_provenance": {"limits": "made up"},
+            "movie": "/nowhere/movie.h5",
+            "movie_dataset": "/entry/data/data",
+            "movie_layout": "NeXus",
+            "movie_shape": [6, 3 + height, 5 + width],
+            "movie_storage": "contiguous",
+            "frames": list(range(6)),
+            "region": [3, 3 + height, 5, 5 + width],
+            "ranks": [{"rank": 0, "host": "here", "device": "CPU", "threads": 2, "encode_rate": 7.5}],
+            "encodings": 100,
+            "encodings_resumed": 0,
+            "seconds": 1.5,
+            "seconds_by_stage": {"read": 0.5},
+            "bytes_read": 1000,
+            "read_amplification": 1.0,
+            **process,
+        },
+    )
+
+
+def tiles_of(grid: WindowGrid) -> Iterator[tuple[Rectangle, Tile]]:
+    """One tile with all windows: a bright spot in each map, where one window has no map."""
+    shape = grid.rows, grid.columns
+    y, x = np.mgrid[: grid.rows, : grid.columns]
+    spot = np.exp(-((y - grid.rows / 3) ** 2) / grid.rows - (x - grid.columns / 2) ** 2 / grid.columns)
+    maps = np.stack([np.stack([(kind + latent + 1) * spot for latent in range(LATENTS)]) for kind in range(4)])
+    maps[2] /= maps[2].max()
+    valid = np.full(shape, 6, np.int32)
+    maps[..., -1, -1], valid[-1, -1] = np.nan, 0
+    yield Rectangle(0, grid.rows, 0, grid.columns), Tile(maps.astype(np.float32), valid, np.array([], int))
+
+
+def make_up_result(path: Path, **what: Any) -> Path:
+    """Write a result as an analysis would have; ``what`` is for ``made_up_info``."""
+    info = made_up_info(**what)
+    write_result(path, path.parent, info, tiles_of(info.grid))
+    return path
