@@ -56,6 +56,7 @@ DESCRIPTIONS = {
     "a long order": (put("latent_order", list(range(100_000))), "`latent_order`"),
     "provenance as list": (put("provenance", []), "`provenance`"),
     "variance of others": (put("provenance.variance_over_training", [1.0]), "not that of 5 latents"),
+    "no variance": (put("provenance.variance_over_training", []), "not that of 5 latents"),
     "variance as text": (put("provenance.variance_over_training", "much"), "`provenance.variance_over_training`"),
     "segments of nothing": (put("provenance.segments", [{}]), "`provenance.segments.file`"),
     "history": (put("provenance.history", 5), "`provenance.history`"),

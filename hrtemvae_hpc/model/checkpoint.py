@@ -124,7 +124,8 @@ class _Description(Described):
         latents = self.architecture.latents
         if sorted(self.latent_order) != list(range(latents)):
             raise ValueError(f"latent_order is no permutation of {latents} latents")
-        if len(self.provenance.variance_over_training or self.latent_order) != latents:
+        variance = self.provenance.variance_over_training
+        if variance is not None and len(variance) != latents:
             raise ValueError(f"provenance.variance_over_training is not that of {latents} latents")
         return self
 
