@@ -24,7 +24,8 @@ from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, Stopped, tell
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _LOOK_EVERY_S = 1.0
-_LOOKS_WITHIN_S = 5.0  # of each other, where a rank stops by itself
+_PATIENCE_S = (1.0, 5.0)  # least and most, with work that looks at a stop request again and again
+_MISSED_LOOKS = 10
 _GRACE_S = 8.0  # from a signal to the end of a rank; it may wait for other ranks, see world.py
 _REAP_S = 1.0  # from there to the end of its guardian, even if the disk keeps the rank from ending
 _EXIT_FUNCTIONS_S = 2.0
@@ -50,7 +51,8 @@ class StopRequest:
         self.name = ""
         self._file = os.environ.get("HRTEMVAE_STOP", "")
         self._looked_for_file = 0.0
-        self._looked = -_LOOKS_WITHIN_S
+        self._looked = 0.0
+        self._patience = 0.0
         self._seen = False
         signal.signal(signal.SIGALRM, self._interrupt)
         for number in STOP_SIGNALS:
@@ -62,19 +64,22 @@ class StopRequest:
         self.name = signal.Signals(number).name
         if _guardian and os.getppid() == _guardian:
             os.kill(_guardian, number)
-        patience = self._looked + _LOOKS_WITHIN_S - time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, max(patience, 0.001))
+        left = self._looked + self._patience - time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, max(left, 0.001))
 
     def _interrupt(self, _: int, __: FrameType | None) -> None:
         if not self._seen:
             raise Stopped(f"stopped by {self.name}; run the same command again to go on.")
 
     def __bool__(self) -> bool:
-        self._looked = time.monotonic()
+        now = time.monotonic()
+        least, most = _PATIENCE_S
+        self._patience = min(max(_MISSED_LOOKS * (now - self._looked), least), most)
+        self._looked = now
         if not self.name and _guardian != 0 and os.getppid() != _guardian:
             self.name = "the end of its guardian process"
-        if not self.name and self._file and self._looked - self._looked_for_file > _LOOK_EVERY_S:
-            self._looked_for_file = self._looked
+        if not self.name and self._file and now - self._looked_for_file > _LOOK_EVERY_S:
+            self._looked_for_file = now
             if os.path.exists(self._file):
                 self.name = "its batch script"
         self._seen = bool(self.name)
