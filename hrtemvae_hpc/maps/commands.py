@@ -38,7 +38,7 @@ def _verify(options: argparse.Namespace) -> int:
     for path in options.results:
         with tqdm(unit="B", unit_scale=True, delay=2, leave=False, disable=None) as bar:
             try:
-                found = check_whole(path, bar.update)
+                found = check_whole(path, bar.update, name_damage=True)
             except InputError as error:
                 bar.close()
                 tell(error)

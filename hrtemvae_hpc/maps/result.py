@@ -209,8 +209,8 @@ def _write_process(entry: h5py.Group, info: ResultInfo, bad_frames: list[int]) -
     }
     for key, value in record.items():
         try:
-            stored = json.dumps(value) if isinstance(value, dict | list | type(None)) else value
-            process[key] = storable(stored) if isinstance(stored, str) else stored
+            clean = storable(value)
+            process[key] = json.dumps(clean) if isinstance(clean, dict | list | type(None)) else clean
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InputError(
                 f"the {key.replace('_', ' ')} can't be stored in a result ({printable(str(error))}); change it."
@@ -221,9 +221,13 @@ def _write_process(entry: h5py.Group, info: ResultInfo, bad_frames: list[int]) -
             process[key].attrs["units"] = units
 
 
-def storable(text: str) -> str:
-    """``text`` as HDF5 can hold it: what isn't UTF-8 in paths and command lines, and NUL, is escaped."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+def storable(value: Any) -> Any:
+    """``value`` as HDF5 can hold it: what isn't UTF-8 in its strings, as in some paths, is escaped, and so is NUL."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    return type(value)(map(storable, value)) if isinstance(value, list | tuple) else value
 
 
 def result_identity(path: Path) -> tuple[str, list[int]]:
