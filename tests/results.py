@@ -10,7 +10,7 @@ import numpy as np
 from hrtemvae_hpc.maps.result import ResultInfo, write_result
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 
-LATENTS = 5
+LATENTS = 3
 
 
 @dataclass
