@@ -65,8 +65,10 @@ def test_a_process_that_is_gone_does_not_count(tmp_path: Path) -> None:
 
 
 def test_a_process_that_nobody_reaped_does_not_count(tmp_path: Path) -> None:
-    gone = subprocess.Popen(["true"])
+    gone = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    assert gone.stdin is not None
     ticks = _ticks(gone.pid)
+    gone.stdin.close()
     os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
     put(tmp_path, pid=gone.pid, ticks=ticks)
     assert run_at_work(tmp_path) is None
