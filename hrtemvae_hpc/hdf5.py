@@ -128,7 +128,8 @@ def check_array(
         raise ValueError(f"{name} has shape {dataset.shape}")
     if dataset.is_virtual or dataset.external or dataset.file.filename != group.file.filename:
         raise ValueError(f"{name} lies in another file")
-    if most is not None and math.prod(dataset.shape) * dataset.dtype.itemsize > most:
+    largest = max(math.prod(dataset.shape) * int(dataset.dtype.itemsize), chunk_bytes(dataset))
+    if most is not None and largest > most:
         raise ValueError(f"{name} claims more than {most // 2**20} MiB, with shape {dataset.shape}")
     if others := set(filters_of(dataset)) - _OWN_FILTERS:
         raise ValueError(f"{name} is compressed with HDF5 filter {min(others)}")

@@ -185,4 +185,3 @@ def test_the_bundled_model_has_understood(hrtemvae: Callable[..., Outcome], tmp_
         assert pair["leading"] <= OVERLAP_AT_MOST
     trained_on = load_model(DEFAULT_MODEL).trained_on
     assert trained_on.pixel_size_nm == pytest.approx(0.0145)
-    assert trained_on.periods is not None

@@ -144,7 +144,8 @@ def test_other_commands_refuse_folders_of_others(
     foreign_folder(tmp_path / f"out{suffix}")
     (tmp_path / "train.yaml").write_text(
         "data: {segments: [s.h5]}\n"
-        "network: {window: 16, channels: [4], hidden: 8, latents: 3, decoder: {base: 8, base_channels: 4, channels: [4]}}"
+        "network: {window: 16, channels: [4], hidden: 8, latents: 3,\n"
+        "  decoder: {base: 8, base_channels: 4, channels: [4]}}\n"
     )
     done = hrtemvae("segments", "--simulated", 60, "--window", 16, "-o", "s.h5")
     assert done.code == 0, done.text

@@ -67,11 +67,6 @@ class Segments:
         total = torch.stack([x.double().sum(0) for x in self.batches(which)]).sum(0)
         return (total / len(which)).float()
 
-    def periods(self) -> np.ndarray:
-        """The period (pixels) of each training segment that has fringes."""
-        period = np.concatenate([f.period for f in self.files])[self.training]
-        return np.asarray(period[np.isfinite(period)])
-
     @property
     def pixel_size_nm(self) -> float | None:
         """The pixel size of all files, None where one is unknown or they differ by more than 2%."""
