@@ -11,9 +11,10 @@ import pytest
 import tifffile
 from conftest import MAPS, read_maps
 from PIL import Image
+from results import made_up_info, tiles_of
 
-from hrtemvae_hpc.maps.report import rank_latents
-from hrtemvae_hpc.maps.result import open_result
+from hrtemvae_hpc.maps.report import rank_latents, write_result_page
+from hrtemvae_hpc.maps.result import open_result, write_result
 
 
 @pytest.fixture
@@ -70,13 +71,13 @@ def test_report_writes_every_map(hrtemvae, result: Path) -> None:
             assert denominator / numerator == pytest.approx(16 * 0.0145, rel=1e-4)
 
 
-def test_a_result_without_any_valid_window_is_reported(hrtemvae, tmp_path: Path, tiny_model_path: Path) -> None:
-    with h5py.File(tmp_path / "flat.h5", "w") as file:
-        file["m"] = np.full((4, 40, 40), 7, "u1")
-    outcome = hrtemvae("analyze", "flat.h5", "--model", tiny_model_path)
-    assert outcome.code == 0, outcome.text
-    assert "Nothing to show" in (tmp_path / "flat.maps.html").read_text()
-    assert (read_maps(tmp_path / "flat.maps.h5")["valid_frames"] == 0).all()
+def test_a_result_without_any_finite_map_is_reported(tmp_path: Path) -> None:
+    info = made_up_info()
+    ((tile, done),) = tiles_of(info.grid)
+    done.maps[...] = np.nan
+    write_result(tmp_path / "maps.h5", tmp_path, info, [(tile, done)])
+    page = write_result_page(tmp_path / "maps.h5", tmp_path / "maps.html")
+    assert "Nothing to show" in page.read_text()
 
 
 def test_a_movie_that_stands_still_is_reported(hrtemvae, tmp_path: Path, tiny_model_path: Path) -> None:

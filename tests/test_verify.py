@@ -3,6 +3,7 @@
 import argparse
 import os
 import random
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,15 @@ def test_every_flipped_bit_is_found(result: Path) -> None:
     assert result.read_bytes() == content
     assert os.listdir(result.parent) == ["maps.h5"], "nothing was drawn of a damaged result"
     check_whole(result)
+
+
+def test_damage_that_hdf5_does_not_return_from_is_told(result: Path) -> None:
+    content = result.read_bytes()
+    for place in (match.start() for match in re.finditer(b"GCOL", content)):
+        for offset in range(8, 40):
+            flip(result, place + offset, 0)
+    with pytest.raises(InputError, match=r"is not whole: .*(damaged|differ)"):
+        check_whole(result, name_damage=True)
 
 
 def test_a_session_lists_damaged_results_as_failed(whole: Path, tmp_path: Path) -> None:

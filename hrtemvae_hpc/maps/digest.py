@@ -5,13 +5,14 @@
 latter; a file that was repacked has another size, and is known by the former.
 """
 
+import contextlib
 import hashlib
 import json
 import math
+import multiprocessing
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -111,14 +112,25 @@ def _file_digest(raw: BinaryIO, start: int, stop: int, progress: Progress) -> st
 
 def _differences_apart(path: Path, size: int) -> str:
     """What ``_differences`` finds in a process of its own: HDF5 may never return from a damaged file, or crash."""
+    context = multiprocessing.get_context("fork")
+    answer, writer = context.Pipe(duplex=False)
+    child = context.Process(target=_send_differences, args=(path, writer), daemon=True)
+    child.start()
+    writer.close()
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", __name__, str(path)],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_PATIENCE + size / _RATE, check=True,
-        )  # fmt: skip
-    except subprocess.SubprocessError:
-        return "it is so damaged that its datasets can't be looked at"
-    return done.stdout.decode().strip()
+        if answer.poll(_PATIENCE + size / _RATE):
+            return str(answer.recv())
+    except EOFError:
+        pass
+    finally:
+        child.kill()
+        child.join()
+    return "it is so damaged that its datasets can't be looked at"
+
+
+def _send_differences(path: Path, writer: Connection) -> None:
+    with contextlib.suppress(InputError):
+        writer.send(_differences(path, _silent))
 
 
 def _differences(path: Path, progress: Progress) -> str:
@@ -216,7 +228,3 @@ def _add(sha: Any, key: str, values: np.ndarray) -> None:
     else:
         sha.update(f"{values.dtype} {values.shape}".encode())
         sha.update(np.ascontiguousarray(values).data)
-
-
-if __name__ == "__main__":
-    print(_differences(Path(sys.argv[1]), _silent))
