@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def _parser() -> argparse.ArgumentParser:
     from hrtemvae_hpc.analysis_options import add_analysis_options
     from hrtemvae_hpc.facility.commands import add_facility_commands
+    from hrtemvae_hpc.maps.commands import add_map_commands
     from hrtemvae_hpc.model_commands import add_model_commands
     from hrtemvae_hpc.segments.commands import add_segment_commands
     from hrtemvae_hpc.training.commands import add_training_commands
@@ -46,12 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--resume", action="store_true", help="go on where a stopped run ended (the default)")
     again.add_argument("--restart", action="store_true", help="forget parts and result of an earlier run")
 
-    report = add("report", _report, "Draw a result: one HTML page and a PNG of each map.")
-    report.add_argument("result", type=Path, help="result file of `hrtemvae analyze`")
-    report.add_argument("-o", "--output", type=Path, help="folder (RESULT.report beside the result)")
-    report.add_argument(
-        "--tiff", action="store_true", help="also write each quantity as a calibrated float32 TIFF stack"
-    )
+    add_map_commands(add)
 
     simulate = add("simulate", _simulate, "Simulate a movie with a known answer.")
     simulate.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file")
@@ -114,14 +110,6 @@ def _analyze(options: argparse.Namespace) -> int:
             say(f"the result {output} is complete, but its page was not drawn: {error}")
 
     return run_guarded_in_world(job, _join)
-
-
-def _report(options: argparse.Namespace) -> int:
-    from hrtemvae_hpc.maps.report import write_report
-
-    folder = options.output or options.result.parent / f"{options.result.stem}.report"
-    print(write_report(options.result, folder, options.tiff))
-    return 0
 
 
 def _simulate(options: argparse.Namespace) -> int:

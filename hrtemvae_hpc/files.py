@@ -37,22 +37,38 @@ def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
 
     Raises OSError where the disk is full or fails.
     """
-    aside = (folder or path.parent) / temporary_name()
-    file = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    try:
-        yield Path(f"/proc/self/fd/{file}")
+    with _new_file(folder or path.parent) as (file, aside):
+        yield _opened(file)
         os.fsync(file)
         if not os.path.samestat(os.fstat(file), os.lstat(aside)):
             raise OSError(errno.ESTALE, "somebody replaced the file while it was written")
         aside.replace(path)
-        sync_folder(path.parent)
+        _sync_folder(path.parent)
+
+
+@contextmanager
+def temporary_file(folder: Path) -> Iterator[Path]:
+    """A new file in ``folder`` to write to, by a path as of ``replacing``; it is removed in the end."""
+    with _new_file(folder) as (file, _):
+        yield _opened(file)
+
+
+@contextmanager
+def _new_file(folder: Path) -> Iterator[tuple[int, Path]]:
+    aside = folder / temporary_name()
+    file = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        yield file, aside
     finally:
         os.close(file)
         aside.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names in ``folder`` on the disk. Raises OSError where it fails."""
+def _opened(file: int) -> Path:
+    return Path(f"/proc/self/fd/{file}")
+
+
+def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -17,7 +17,7 @@ from hrtemvae_hpc.distributed.claim import Claim
 from hrtemvae_hpc.distributed.coordinator import Coordinator, RankRecord, serve
 from hrtemvae_hpc.distributed.guard import StopRequest, rank_age
 from hrtemvae_hpc.distributed.opened import Job, check_alone, check_same, open_job, plan_job
-from hrtemvae_hpc.distributed.parts import Parts, TileMaps
+from hrtemvae_hpc.distributed.parts import Parts, TileMaps, describe_difference
 from hrtemvae_hpc.distributed.plan import Plan
 from hrtemvae_hpc.distributed.plan_text import describe_phases, describe_plan, describe_stages
 from hrtemvae_hpc.distributed.progress import format_seconds, say
@@ -76,8 +76,6 @@ def analyze(
         claim = Claim(parts.folder)
         plan = world.on_root(lambda: _prepare(job, ranks, parts, claim, output, restart))
         if plan is None:
-            if world.is_root:
-                say(f"{output} already holds this analysis; --restart would compute it again.")
             return False
         with claim if world.is_root else nullcontext():
             if world.is_root:
@@ -120,7 +118,7 @@ def _prepare(
     claim.check()
     known = None if restart else parts.known_tiling()
     if not restart and output.exists() and not parts.replaces_result():
-        _check_existing(output, parts)
+        _accept_existing(output, job, parts)
         if not job.config.run.keep_parts:
             parts.discard()
         return None
@@ -168,18 +166,21 @@ def _result_disk(output: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_existing(output: Path, parts: Parts) -> None:
-    """Raise InputError unless ``output`` holds just this analysis."""
-    identity, bad_frames = result_identity(output)
-    if identity != parts.key:
+def _accept_existing(output: Path, job: Job, parts: Parts) -> None:
+    """Say that ``output`` holds just this analysis; raises InputError where it doesn't."""
+    known = result_identity(output)
+    if known.analysis != parts.key:
         raise InputError(
             f"{output}: exists and holds something else; choose another output with -o, or replace it with --restart."
         )
-    if bad_frames and not parts.allow_bad_frames:
+    if known.bad_frames and not parts.allow_bad_frames:
         raise InputError(
             f"{output}: exists, but leaves out frames that can't be decoded; accept it with --on-bad-frame skip, "
             "or replace it with --restart."
         )
+    other = describe_difference(known.arithmetic, job.arithmetic)
+    differs = f", computed with {other}: their last digits differ" if other else ""
+    say(f"{output} already holds this analysis{differs}; --restart would compute it again.")
 
 
 def _finished_tiles(job: Job, parts: Parts, tiling: Tiling) -> Iterator[tuple[Rectangle, TileMaps]]:

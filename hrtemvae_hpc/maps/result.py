@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from hrtemvae_hpc.errors import InputError, printable
-from hrtemvae_hpc.files import hdf5_disk_errors, replacing, reserve, temporary_name
+from hrtemvae_hpc.files import hdf5_disk_errors, replacing, reserve, temporary_file
 from hrtemvae_hpc.hdf5 import DAMAGED, check_array, check_inflated, chunk_bytes, open_hdf5, read_array, sign
 from hrtemvae_hpc.maps.digest import check_whole, seal
 from hrtemvae_hpc.maps.record import Record, read_record
@@ -76,11 +76,8 @@ def try_result(folder: Path, info: ResultInfo) -> None:
     Raises OSError where ``folder`` can't be written, InputError where something in ``info`` can't be stored.
     """
     window = info.grid.window
-    aside = folder / temporary_name()
-    try:
+    with temporary_file(folder) as aside:
         _write_file(aside, replace(info, grid=WindowGrid(window, window, window, info.grid.step)), ())
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _write_file(path: Path, info: ResultInfo, tiles: Iterable[tuple[Rectangle, FinishedTile]]) -> list[int]:
@@ -230,14 +227,25 @@ def storable(value: Any) -> Any:
     return type(value)(map(storable, value)) if isinstance(value, list | tuple) else value
 
 
-def result_identity(path: Path) -> tuple[str, list[int]]:
-    """The identity of the analysis that a result file holds, "" where it is none, and the frames it left out."""
-    try:
-        with h5py.File(path, "r", locking=False) as file:
+@dataclass(frozen=True)
+class Identity:
+    """Which analysis a result is of, and what its numbers were computed with."""
+
+    analysis: str
+    arithmetic: dict[str, str]
+    bad_frames: list[int]
+
+
+def result_identity(path: Path) -> Identity:
+    """The identity of the result file ``path``; raises InputError where it is none, or not as it was written."""
+    check_whole(path)
+    with open_hdf5(path, "the result") as file:
+        try:
             process = file["entry/process"]
-            return str(process["identity"].asstr()[()]), json.loads(process["bad_frames"].asstr()[()])
-    except DAMAGED:
-        return "", []
+            text, arithmetic, bad = (process[name].asstr()[()] for name in ("identity", "arithmetic", "bad_frames"))
+            return Identity(text, json.loads(arithmetic), json.loads(bad))
+        except DAMAGED as error:
+            raise InputError(f"{path}: is not a result of `hrtemvae analyze`; name another output with -o.") from error
 
 
 @dataclass(frozen=True)

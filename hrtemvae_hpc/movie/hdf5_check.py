@@ -5,7 +5,7 @@ from pathlib import Path
 import h5py
 import hdf5plugin
 
-from hrtemvae_hpc.files import temporary_name
+from hrtemvae_hpc.files import temporary_file
 
 _BUILT_IN = {"gzip": h5py.h5z.FILTER_DEFLATE, "shuffle": h5py.h5z.FILTER_SHUFFLE, "lzf": h5py.h5z.FILTER_LZF}
 
@@ -23,12 +23,9 @@ def version() -> str:
 
 def bears_locks(folder: Path) -> bool:
     """Whether HDF5 can lock files in ``folder``. Raises OSError where no file can be written there."""
-    path = folder / temporary_name()
-    path.touch(exist_ok=False)
-    try:
-        with h5py.File(path, "w", locking=True):
-            return True
-    except OSError:
-        return False
-    finally:
-        path.unlink()
+    with temporary_file(folder) as path:
+        try:
+            with h5py.File(path, "w", locking=True):
+                return True
+        except OSError:
+            return False
