@@ -88,14 +88,16 @@ def written_by(path: Path) -> tuple[str, str]:
     """The program that a file says wrote it, and as what kind of file; "" where it says nothing or can't be read."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return str(file.attrs.get("creator", "")), str(file.attrs.get("content", ""))
+            creator, content = (bytes(file.attrs.get(name, b"")).decode() for name in ("creator", "content"))
+            return creator, content
     except DAMAGED:
         return "", ""
 
 
 def sign(file: h5py.File, kind: str) -> None:
     """Have ``file`` say that this program wrote it as a file of ``kind``."""
-    file.attrs.update(creator=CREATOR, content=kind)
+    # Of fixed length: those of variable length lie in a heap, in which HDF5 may search for ever if it is damaged.
+    file.attrs.update(creator=np.bytes_(CREATOR), content=np.bytes_(kind))
 
 
 def read_array(

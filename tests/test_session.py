@@ -13,7 +13,7 @@ from conftest import Outcome, assert_refused, assert_same_maps, command_line, en
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.errors import InputError, printable
 from hrtemvae_hpc.facility.session import (
     State,
     array_chunks,
@@ -21,7 +21,7 @@ from hrtemvae_hpc.facility.session import (
     open_session,
     queued_of,
 )
-from hrtemvae_hpc.facility.session_status import describe_session, printable
+from hrtemvae_hpc.facility.session_status import describe_session
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ launcher ends the whole job with that code. When a signal asks the rank to stop,
 """
 
 import atexit
+import ctypes
 import mmap
 import os
 import signal
@@ -29,6 +30,7 @@ _MISSED_LOOKS = 10
 _GRACE_S = 8.0  # from a signal to the end of a rank; it may wait for other ranks, see world.py
 _REAP_S = 1.0  # from there to the end of its guardian, even if the disk keeps the rank from ending
 _EXIT_FUNCTIONS_S = 2.0
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 _note = mmap.mmap(-1, 4096)
 _guardian = 0
 
@@ -41,7 +43,7 @@ def doing(what: str) -> None:
 
 
 class StopRequest:
-    """Becomes true when a signal asks this rank to stop, its guardian is gone, or the file in HRTEMVAE_STOP appears.
+    """Becomes true when a signal asks this rank to stop, or the file in HRTEMVAE_STOP appears.
 
     Work that looks at it again and again ends by itself. Any other is interrupted at a signal: Stopped is raised in the
     main thread, wherever that is.
@@ -76,8 +78,6 @@ class StopRequest:
         least, most = _PATIENCE_S
         self._patience = min(max(_MISSED_LOOKS * (now - self._looked), least), most)
         self._looked = now
-        if not self.name and _guardian != 0 and os.getppid() != _guardian:
-            self.name = "the end of its guardian process"
         if not self.name and self._file and now - self._looked_for_file > _LOOK_EVERY_S:
             self._looked_for_file = now
             if os.path.exists(self._file):
@@ -101,6 +101,7 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
     child = os.fork()
     if child == 0:
         _guardian = guardian
+        _end_with_guardian()
         try:
             stop = StopRequest()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -131,6 +132,13 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
         )
     )
     return RankFailed.exit_code
+
+
+def _end_with_guardian() -> None:
+    """Have the kernel kill this rank when its guardian ends: it may hang in C code, and no launcher knows of it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != _guardian:
+        os._exit(RankFailed.exit_code)
 
 
 def _watch(child: int) -> tuple[int | None, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from hrtemvae_hpc.analysis_options import add_analysis_options, words_again
-from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.errors import InputError, printable
 
 Command: TypeAlias = Callable[[argparse.Namespace], int]
 Add: TypeAlias = Callable[[str, Command, str], argparse.ArgumentParser]
@@ -140,7 +140,7 @@ def _session_run(options: argparse.Namespace) -> int:
         )
     finally:
         print(describe_session(session))
-        print(f"report: {write_session_page(session)}")
+        print(f"report: {printable(str(write_session_page(session)))}")
     return session.worst_code
 
 
@@ -156,7 +156,7 @@ def _session_report(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.facility.session import open_session
     from hrtemvae_hpc.facility.session_report import write_session_page
 
-    print(write_session_page(open_session(_session_folder(options))))
+    print(printable(str(write_session_page(open_session(_session_folder(options))))))
     return 0
 
 

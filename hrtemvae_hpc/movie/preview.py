@@ -17,7 +17,7 @@ def first_and_last(movie: Movie, staged: TilePixels | None) -> Preview:
     They are taken from the ``staged`` movie where there is one.
     """
     frames, height, width = movie.shape
-    binning = -(-max(height, width) // _LARGEST_SIDE)
+    binning = min(-(-max(height, width) // _LARGEST_SIDE), height, width)
     rows, columns = height // binning, width // binning
     ends = {} if staged else _both_at_once(movie)
     found, which = [], []
