@@ -61,8 +61,12 @@ def build_image(target: Path, torch: Path | str, arguments: Sequence[str], say: 
         raise InputError(f"--build-arg {malformed[0]}: give KEY=VALUE, see %arguments in {DEFINITION}.")
     apptainer = Apptainer()
     key = content_key(torch, arguments)
-    if target.exists() and (apptainer.labels(target) or {}).get("hrtemvae.content") == key:
-        return False
+    if os.path.lexists(target):
+        known = (apptainer.labels(target) or {}).get("hrtemvae.content")
+        if known is None:
+            raise InputError(f"{target}: exists, and is no image of this program; choose another place with -o.")
+        if known == key:
+            return False
     with _build_folder(target) as folder:
         listed = wheelhouse.fill(folder / "wheelhouse", CHECKOUT, LOCK, torch, say)
         given = {

@@ -14,11 +14,13 @@ from hrtemvae_hpc.config import MovieSection
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.files import is_file
 from hrtemvae_hpc.hdf5 import CREATOR, written_by
+from hrtemvae_hpc.memory import memory_of_at_most
 from hrtemvae_hpc.movie.calibration import convert
 from hrtemvae_hpc.movie.movie import Movie
 
 _HDF5 = {".h5", ".hdf5", ".nxs"}
 _SLAB_BYTES = 64 * 2**20
+_ROOM, _ROOM_PER_BYTE = 3 * 2**28, 32  # bytes of memory to read a file, and for each of its bytes
 _UNEQUAL = 0.01  # relative difference of the scales of rows and columns that still counts as square pixels
 
 
@@ -121,7 +123,8 @@ def _read_signals(path: Path) -> list[dict[str, Any]]:
     reasons = []
     for reader in readers:  # some endings are shared by formats
         try:
-            return list(import_module(reader["api"]).file_reader(str(path)))
+            with memory_of_at_most(_ROOM + _ROOM_PER_BYTE * path.stat().st_size):
+                return list(import_module(reader["api"]).file_reader(str(path)))
         except Exception as error:  # noqa: BLE001  readers raise whatever their parsers meet in a broken file
             reasons.append(f"{reader['name']}: {' '.join(str(error).split())[:100] or type(error).__name__}")
     raise InputError(f"{path}: can't be read ({'; '.join(reasons)}).")

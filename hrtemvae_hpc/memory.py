@@ -1,0 +1,24 @@
+"""A bound on the memory of work that trusts what a file claims."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def memory_of_at_most(count: int) -> Iterator[None]:
+    """Have the block, and other threads meanwhile, get no more than ``count`` bytes beyond what the process has.
+
+    MemoryError is raised in it where more is asked for.
+    """
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    most = held + count
+    if before[0] != resource.RLIM_INFINITY:
+        most = min(most, before[0])
+    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
