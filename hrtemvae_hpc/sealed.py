@@ -28,9 +28,16 @@ def unpack(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, TypeError, MemoryError) as error:
         raise ValueError(f"no readable safetensors file ({error})") from error
-    if about.pop(_SEAL, "") != _digest(tensors, about):
-        raise ValueError("its content does not fit its checksum")
+    check_seal(tensors, about)
+    about.pop(_SEAL)
     return tensors, about
+
+
+def check_seal(tensors: Mapping[str, np.ndarray], about: Mapping[str, str]) -> None:
+    """Raise ValueError where ``tensors`` and the texts ``about`` them, as read from a file, are not what was packed."""
+    others = {name: text for name, text in about.items() if name != _SEAL}
+    if about.get(_SEAL) != _digest(tensors, others):
+        raise ValueError("its content does not fit its checksum")
 
 
 def _digest(tensors: Mapping[str, np.ndarray], about: Mapping[str, str]) -> str:

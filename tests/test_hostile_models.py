@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY, Outcome, assert_refused
 from hostile import refusal
 
+from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture
 from hrtemvae_hpc.model.checkpoint import load_model
 from hrtemvae_hpc.model.network import VAE
@@ -252,6 +254,16 @@ def test_a_checkpoint_gives_back_all_that_it_holds(tmp_path: Path, steps: int) -
         assert its.state[two].keys() == optimizer.state[one].keys()
         for key, value in optimizer.state[one].items():
             torch.testing.assert_close(its.state[two][key], value, rtol=0, atol=0)
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_found(checkpoint: Path, tmp_path: Path) -> None:
+    content = checkpoint.read_bytes()
+    for bit in np.random.default_rng(0).integers(0, 8 * len(content), 100):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "c").write_bytes(flipped)
+        with pytest.raises(InputError):
+            load_checkpoint(tmp_path / "c", "key", *trained(0))
 
 
 def test_on_the_command_line(

@@ -9,7 +9,10 @@ PACKAGE = Path(__file__).parents[1] / "hrtemvae_hpc"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # A room may import from its own floor and the floors below it.
 FLOORS = [
-    {"compiled", "config", "errors", "files", "hdf5", "memory", "outputs", "pages", "pixels", "schemas", "sealed", "yaml_file"},
+    {
+        *("compiled", "config", "errors", "files", "hdf5", "memory", "outputs", "pages", "pixels", "schemas", "sealed"),
+        "yaml_file",
+    },
     {"model"},
     {"maps", "movie", "windows", "statistics", "simulation", "fourier"},
     {"distributed"},

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, model_validator
 from safetensors import SafetensorError
-from safetensors.torch import save
 
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.files import replacing
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.model.tensor_file import open_tensors, read_tensors
 from hrtemvae_hpc.schemas import Described, mistake
+from hrtemvae_hpc.sealed import check_seal, pack
 from hrtemvae_hpc.training.train_config import LossSection
 
 _KEY = "hrtemvae_training"
@@ -70,7 +70,7 @@ def save_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam,
     for name, parameter in zip(names, optimizer.param_groups[0]["params"], strict=True):
         tensors |= {f"adam.{name}.{k}": v for k, v in optimizer.state.get(parameter, {}).items()}
     described = {_KEY: json.dumps({"key": key, "position": asdict(position)})}
-    packed = save({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, described)
+    packed = pack({name: t.detach().contiguous().cpu().numpy() for name, t in tensors.items()}, described)
     try:
         with replacing(path) as aside:
             aside.write_bytes(packed)
@@ -95,6 +95,7 @@ def load_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam)
                     "choose another output with -o, or begin anew with --restart."
                 )
             tensors = read_tensors(file, _expected(vae, set(file.keys())))
+            check_seal({name: tensor.numpy() for name, tensor in tensors.items()}, file.metadata() or {})
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"{path}: not a readable checkpoint ({mistake(error)}); begin anew with --restart.") from error
     vae.load_state_dict({n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")})
