@@ -43,8 +43,8 @@ def check_outputs(outputs: Sequence[Output], inputs: Iterable[Path] = ()) -> Non
             raise InputError(f"{path}: is one of the files to be read itself; choose another output with -o.")
         if status and not output.ours(path):
             raise InputError(
-                f"{path}: exists, and was not written by this program as {what}, so it is not replaced; move it away, "
-                "or choose another output with -o."
+                f"{path}: exists, and {what} may only replace a file of its own kind that this program wrote; move it "
+                "away, or choose another output with -o."
             )
         folder = path.absolute().parent
         if not folder.is_dir():

@@ -240,7 +240,7 @@ def test_files_of_others_are_not_replaced(hrtemvae, tmp_path: Path, movie: Path,
         ["segments", "--simulated", 20, "-o", "other.h5"],
     ):
         with untouched(tmp_path):
-            assert_refused(hrtemvae(*words), "exists, and was not written by this program")
+            assert_refused(hrtemvae(*words), "may only replace a file of its own kind")
 
 
 def test_each_kind_of_file_is_known_by_its_own_mark(tmp_path: Path, tiny_model_path: Path, hrtemvae) -> None:

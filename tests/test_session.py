@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Outcome, assert_refused, assert_same_maps, command_line, environment
+from hostile import refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +53,46 @@ def test_arrays_hold_each_movie_once_and_stay_below_slurms_bound(indices: set[in
             assert span[-1] < size
             found += [offset + n for n in span]
     assert found == sorted(indices)
+
+
+MANIFESTS = {
+    "no movies": '{"movies_folder": "/m", "options": []}',
+    "null": "null",
+    "a list": "[]",
+    "movies of a text": '{"movies_folder": "/m", "options": [], "movies": "abc"}',
+    "movies of numbers": '{"movies_folder": "/m", "options": [], "movies": [1]}',
+    "a movie elsewhere": '{"movies_folder": "/m", "options": [], "movies": ["/etc/passwd"]}',
+    "a result elsewhere": '{"movies_folder": "/m", "options": [], "movies": ["a/../../b.h5"]}',
+    "a name that ends": '{"movies_folder": "/m", "options": [], "movies": ["a\\u0000.h5"]}',
+    "100,000 levels": "[" * 100_000,
+    "cut off": '{"movies_folder": "/m"',
+    "other bytes": "\x00\x01",
+}
+
+
+@pytest.mark.parametrize("what", MANIFESTS)
+def test_a_manifest_that_is_none_is_refused(tmp_path: Path, what: str) -> None:
+    (tmp_path / "session.json").write_text(MANIFESTS[what])
+    assert "session.json: is damaged" in refusal(lambda: open_session(tmp_path))
+
+
+RECORDS = [
+    "null",
+    "[]",
+    "{}",
+    '{"bytes": "a", "modified": 1.0}',
+    '{"bytes": 1, "modified": 1.0, "attempts": [{}]}',
+    "[" * 99_999,
+]
+
+
+@pytest.mark.parametrize("text", RECORDS)
+def test_a_record_that_is_none_counts_as_no_attempt(night: Path, tmp_path: Path, text: str) -> None:
+    session = begin_session(night, tmp_path / "out", [])
+    (session.folder / "records" / "0.json").write_text(text)
+    assert session.movie(0).state is State.WAITING
+    assert session.begin(0, 1) is not None
+    assert len(session.movie(0).attempts) == 1
 
 
 def test_the_manifest_is_frozen_and_only_grows(night: Path, tmp_path: Path, movie_path: Path) -> None:

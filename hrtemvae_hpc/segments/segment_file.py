@@ -108,13 +108,15 @@ def _write(file: h5py.File, window: int, sources: Iterable[SourceSegments], coun
         program=f"hrtemvae {__version__}",
         options=json.dumps(about),
         pixel_size_nm=math.nan if only is None else only,
-        sha256=_digest(pixels, known, only),
+        sha256=_digest(pixels, known, only, [told, about]),
     )
 
 
-def _digest(pixels: h5py.Dataset | np.ndarray, columns: Mapping[str, np.ndarray], size: float | None) -> str:
-    """SHA-256 of all that a training learns from: pixels, what is known of each segment, their pixel size."""
-    digest = hashlib.sha256(json.dumps([pixels.shape, size]).encode())
+def _digest(
+    pixels: h5py.Dataset | np.ndarray, columns: Mapping[str, np.ndarray], size: float | None, about: list[Any]
+) -> str:
+    """SHA-256 of all that a file holds: pixels, what is known of each segment, their pixel size, what is ``about``."""
+    digest = hashlib.sha256(json.dumps([pixels.shape, size, *about], sort_keys=True).encode())
     for start in range(0, len(pixels), _AT_ONCE):
         digest.update(np.ascontiguousarray(pixels[start : start + _AT_ONCE], _PIXELS).data)
     for name, kind in sorted(_COLUMNS.items()):
@@ -127,14 +129,15 @@ def open_segments(path: Path) -> SegmentFile:
     if not is_file(path):
         raise InputError(f"{path}: there is no such file of segments; make it with `hrtemvae segments`.")
     with open_hdf5(path, "the segments") as file:
-        if file.attrs.get("format") != _FORMAT:
-            raise InputError(f"{path}: no file of segments of this program; make it with `hrtemvae segments`.")
         try:
+            if file.attrs.get("format") != _FORMAT:
+                raise InputError(f"{path}: no file of segments of this program; make it with `hrtemvae segments`.")
             opened, columns = _read(path, file)
         except (*DAMAGED, RecursionError) as error:
             what = printable(" ".join(str(error).split()))[:200]
             raise InputError(f"{path}: not a readable file of segments ({what}); make it again.") from error
-    if _digest(opened.segments, columns, opened.pixel_size_nm) != opened.sha256:
+    about = [opened.sources, opened.options]
+    if _digest(opened.segments, columns, opened.pixel_size_nm, about) != opened.sha256:
         raise InputError(
             f"{path}: its segments are not those that were written, by their checksum; make it again with "
             "`hrtemvae segments`."
