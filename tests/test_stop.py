@@ -230,6 +230,18 @@ def test_a_signal_stops_other_commands_on_ranks(tmp_path: Path, held: str, argum
     assert run.left() == ["train.yaml"]
 
 
+def test_a_rank_that_can_not_be_interrupted_ends_with_its_guardian(tmp_path: Path, analyze: tuple[object, ...]) -> None:
+    run = begin(tmp_path, signal.SIGKILL, python("hrtemvae_hpc.movie.movie:Movie.__init__", IN_C, *analyze))
+    try:
+        run.wait_until_held()
+        [rank] = psutil.Process(run.process.pid).children()
+        run.stop()
+        rank.wait(5)
+    finally:
+        end(run.process)
+    assert run.left() == []
+
+
 def test_ranks_end_together_where_one_can_not_be_interrupted(tmp_path: Path, analyze: tuple[object, ...]) -> None:
     only = "from hrtemvae_hpc.distributed.guard import rank_of_launcher\nif rank_of_launcher() == 1: "
     held = python("hrtemvae_hpc.movie.movie:Movie.__init__", IN_C, *analyze, only=only)
