@@ -3,7 +3,6 @@
 The guardian forks before anything large is loaded and MPI or a GPU is touched. When the rank is killed (most often
 because the node ran out of memory) it says which rank, host and tile that was, and ends with exit code 4, so that the
 launcher ends the whole job with that code. When a signal asks the rank to stop, and it doesn't end, it kills the rank.
-The rank doesn't outlive its guardian either.
 """
 
 import atexit
@@ -32,7 +31,6 @@ _GRACE_S = 8.0  # from a signal to the end of a rank; it may wait for other rank
 _REAP_S = 1.0  # from there to the end of its guardian, even if the disk keeps the rank from ending
 _EXIT_FUNCTIONS_S = 2.0
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 _note = mmap.mmap(-1, 4096)
 _guardian = 0
 
