@@ -258,11 +258,11 @@ def test_rank_that_hangs_before_the_first_tile_is_named_and_the_job_can_be_stopp
 ) -> None:
     code = f"""
 import time
-from hrtemvae_hpc.distributed import job, world
+from hrtemvae_hpc.distributed import opened, world
 from hrtemvae_hpc.distributed.guard import rank_of_launcher
 world.NAME_AFTER_S = 1.0
 if rank_of_launcher() == 2:
-    job._load_model = lambda config: time.sleep(600)
+    opened.load_model = lambda path: time.sleep(600)
 from hrtemvae_hpc.cli import main
 main(["analyze", {str(long_movie)!r}, "--model", {str(tiny_model_path)!r}, "-o", "maps.h5"])
 """
@@ -293,7 +293,7 @@ def test_rank_killed_while_the_result_is_assembled(
     code = f"""
 import os, signal
 from hrtemvae_hpc.distributed import job
-def killed(parts, tiling):
+def killed(*_):
     os.kill(os.getpid(), signal.SIGKILL)
     yield
 job._finished_tiles = killed
@@ -332,7 +332,7 @@ mount -o remount,size=60m {disk}
 
 def test_result_that_does_not_fit(tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
 
     command = command_line(["analyze", movie_path, "--model", tiny_model_path, "-o", tmp_path / "maps.h5"])
     log = tmp_path / "log"

@@ -94,7 +94,8 @@ def test_a_training_leaves_a_model_losses_and_pictures(undisturbed: Path) -> Non
     assert (np.diff(variance) >= 0).all()
     assert [int(row["epoch"]) for row in losses(undisturbed)] == [1, 2, 3, 4]
     left = {p.name for p in (undisturbed / "train.safetensors.training").iterdir()}
-    assert left == {"best.safetensors", "losses.csv", "losses.png", "reconstructions-0004.png"}
+    mark = ".hrtemvae-training"
+    assert left == {mark, "best.safetensors", "losses.csv", "losses.png", "reconstructions-0004.png"}
 
 
 def test_done_is_done(undisturbed: Path, segments: Path) -> None:
@@ -254,8 +255,9 @@ def test_bad_input(undisturbed: Path, segments: Path, tmp_path: Path) -> None:
     assert_refused(run(tmp_path, "train", path, "--segments", cut), "cut.h5")
     single = tmp_path / "train.safetensors.training"
     assert not single.exists()
-    (tmp_path / "train.safetensors.training").mkdir()
-    (tmp_path / "train.safetensors.training/checkpoint.safetensors").write_bytes(b"no checkpoint")
+    single.mkdir()
+    (single / ".hrtemvae-training").touch()
+    (single / "checkpoint.safetensors").write_bytes(b"no checkpoint")
     assert_refused(run(tmp_path, "train", path), "checkpoint.safetensors", "--restart")
     plain = tmp_path / "plain.yaml"
     plain.write_text("network: {latents: 3, decoder: null}\n")

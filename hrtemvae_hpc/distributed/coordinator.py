@@ -124,7 +124,7 @@ class Coordinator:
             self.worker.abandon(_PATIENCE_S)
             if isinstance(error, Stopped):
                 raise Stopped(
-                    f"{error}: {self.finished} of {self.tiling.count} tiles are saved, "
+                    f"{str(error).partition(';')[0]}: {self.finished} of {self.tiling.count} tiles are saved, "
                     "run the same command again to go on."
                 ) from error
             raise

@@ -40,18 +40,22 @@ def run_session(session: Session, todo: Sequence[int], ranks: int, say: Callable
 
 def _run(command: list[str], log: int) -> tuple[int, bool]:
     """Exit code of ``command``, and whether a signal to us stopped it."""
-    # A session of its own: a Ctrl-C of the terminal comes to us alone, and is passed on once.
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    process: subprocess.Popen[bytes] | None = None
     stopped = False
 
     def pass_on(_: int, __: FrameType | None) -> None:
         nonlocal stopped
         stopped = True
-        # mpirun passes this one on to the ranks, which save what is done.
-        process.send_signal(signal.SIGUSR1)
+        if process is not None:
+            # mpirun passes this one on to the ranks, which save what is done.
+            process.send_signal(signal.SIGUSR1)
 
     before = {number: signal.signal(number, pass_on) for number in _STOPS}
     try:
+        # A session of its own: a Ctrl-C of the terminal comes to us alone, and is passed on once.
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        if stopped:
+            process.send_signal(signal.SIGUSR1)
         code = process.wait()
     finally:
         for number, handler in before.items():

@@ -66,9 +66,10 @@ def _segments(options: argparse.Namespace) -> int:
         return simulate_segments(options.output, options.simulated, cut, options.validation)
 
     from hrtemvae_hpc.distributed.launch import run_guarded_in_world
-    from hrtemvae_hpc.segments.job import build_segments
 
     def job(world: "World", stop: "StopRequest") -> None:
+        from hrtemvae_hpc.segments.job import build_segments
+
         build_segments(world, options.micrographs, cut, options.validation, options.output, options.restart, stop)
 
     return run_guarded_in_world(job)

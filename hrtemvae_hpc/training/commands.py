@@ -26,18 +26,24 @@ def add_training_commands(
 
 
 def _train(options: argparse.Namespace) -> int:
-    from hrtemvae_hpc.config import load_config
     from hrtemvae_hpc.distributed.launch import run_guarded_in_world
-    from hrtemvae_hpc.training.job import train
-    from hrtemvae_hpc.training.ranks import join_training
-    from hrtemvae_hpc.training.train_config import TrainConfig
 
     output = options.output or Path(f"{options.config.stem}.safetensors")
     given = {"data.segments": options.segments, "network.latents": options.latents}
     overrides = {key: value for key, value in given.items() if value is not None}
 
+    def join(stop: Callable[[], bool]) -> "World":
+        import hrtemvae_hpc.training.job  # noqa: F401  under the guardian, but without MPI
+        from hrtemvae_hpc.training.ranks import join_training
+
+        return join_training(stop)
+
     def job(world: "World", stop: "StopRequest") -> None:
+        from hrtemvae_hpc.config import load_config
+        from hrtemvae_hpc.training.job import train
+        from hrtemvae_hpc.training.train_config import TrainConfig
+
         config = world.on_root(lambda: load_config(options.config, overrides, TrainConfig))
         train(world, config, output, options.init, options.restart, stop)
 
-    return run_guarded_in_world(job, join_training)
+    return run_guarded_in_world(job, join)

@@ -6,7 +6,6 @@ Under srun and mpirun, MPI brings the ranks together, and they tell each other o
 import ipaddress
 import os
 import socket
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import NoReturn, TypeVar
@@ -17,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from hrtemvae_hpc.distributed.guard import end_process
 from hrtemvae_hpc.distributed.world import World, join_world
 from hrtemvae_hpc.errors import InputError, RankFailed
 
@@ -42,9 +42,7 @@ class TorchrunWorld(World):
 
     def leave(self, code: int) -> NoReturn:
         """End this rank with ``code``."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        end_process(code)
 
     abort = leave
 
