@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.distributed.guard import STOP_SIGNALS, end_process
-from hrtemvae_hpc.errors import HrtemvaeError, InputError, Stopped, tell
+from hrtemvae_hpc.errors import HrtemvaeError, Stopped, tell
 
 if TYPE_CHECKING:
     from hrtemvae_hpc.distributed.guard import StopRequest
@@ -93,21 +93,10 @@ def _analyze(options: argparse.Namespace) -> int:
     def job(world: "World", stop: "StopRequest") -> None:
         from hrtemvae_hpc.analysis_options import configuration
         from hrtemvae_hpc.distributed.job import analyze
-        from hrtemvae_hpc.distributed.progress import say
 
         config = world.on_root(lambda: configuration(options))
-        page = output.with_suffix(".html")
         inputs = [options.config] if options.config else []
-        if not analyze(world, options.movie, config, output, options.restart, stop, inputs) and page.exists():
-            return
-        if not world.is_root:
-            return
-        from hrtemvae_hpc.maps.report import write_result_page  # draws, which takes a second to load
-
-        try:
-            say(f"report: {write_result_page(output, page)}")
-        except InputError as error:
-            say(f"the result {output} is complete, but its page was not drawn: {error}")
+        analyze(world, options.movie, config, output, options.restart, stop, inputs)
 
     return run_guarded_in_world(job, _join)
 

@@ -132,12 +132,15 @@ class OwnFolder:
         """Delete all files of ours, and the folder if nothing else lies in it."""
         self.clear()
         left = {str(name) for name, _ in self._files()}
-        if left != {self._mark}:
+        if left - {self._mark} or self.path.is_symlink():
             return
         with suppress(OSError):
-            (self.path / self._mark).unlink()
-            for place, _, _ in os.walk(self.path, topdown=False):
-                Path(place).rmdir()
+            if left:
+                for place, folders, _ in os.walk(self.path, topdown=False):
+                    for folder in folders:
+                        Path(place, folder).rmdir()
+                (self.path / self._mark).unlink()
+            self.path.rmdir()
 
     def _is_ours(self, name: str) -> bool:
         own = name == self._mark or bool(_TEMPORARY.fullmatch(name) or _OF_NFS.fullmatch(name))

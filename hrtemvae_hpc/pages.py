@@ -17,16 +17,16 @@ DPI = 110
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def write_page(template: Path, page: Path, **values: object) -> Path:
-    """Draw ``template`` with ``values`` as ``page``, which is returned.
+def write_page(template: Path, page: Path, folder: Path | None = None, **values: object) -> Path:
+    """Draw ``template`` with ``values`` as ``page``, which is returned; it is written in ``folder`` first, or beside.
 
     What can't be shown of names, control characters for example, is escaped. Raises InputError where ``page`` can't be
     written, or is a file that this program did not write as a page.
     """
     if os.path.lexists(page) and not is_page(page):
         raise InputError(
-            f"{page}: exists, and was not written by this program as a page, so it is not replaced; move it away, or "
-            "choose another output with -o."
+            f"{page}: exists, and a page may only replace one that this program wrote; move it away, or choose another "
+            "output with -o."
         )
     environment = Environment(
         loader=FileSystemLoader([template.parent, Path(__file__).parent]),
@@ -37,7 +37,7 @@ def write_page(template: Path, page: Path, **values: object) -> Path:
     html = environment.get_template(template.name).render(mark=PAGE_MARK, **values)
     html = _UNPRINTABLE.sub(lambda found: printable(found[0]), html)
     try:
-        with replacing(page) as aside:
+        with replacing(page, folder) as aside:
             aside.write_text(html, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{page}: can't be written ({error.strerror}); choose another place with -o.") from error

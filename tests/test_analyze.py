@@ -70,11 +70,11 @@ def analyze_with_tiling(
 ) -> None:
     """Analyse as a run that finds the tiling of an earlier one: tiles of ``rows`` x ``columns`` blocks."""
     code = f"""
-from hrtemvae_hpc.distributed import job
-chosen = job.make_plan
+from hrtemvae_hpc.distributed import opened
+chosen = opened.make_plan
 def make_plan(engine, reader, grid, ranks, max_memory, known):
-    return chosen(engine, reader, grid, ranks, max_memory, job.Tiling(grid, engine.block, {rows}, {columns}))
-job.make_plan = make_plan
+    return chosen(engine, reader, grid, ranks, max_memory, opened.Tiling(grid, engine.block, {rows}, {columns}))
+opened.make_plan = make_plan
 from hrtemvae_hpc.cli import main
 main(["analyze", {str(movie)!r}, "--model", {str(model)!r}, "-o", {str(output)!r}, "--keep-parts", *{options!r}])
 """
@@ -104,18 +104,18 @@ def test_a_slow_rank_delays_the_end_by_one_tile_at_most(
 ) -> None:
     code = f"""
 import time
-from hrtemvae_hpc.distributed import job, worker
+from hrtemvae_hpc.distributed import opened, worker
 from hrtemvae_hpc.distributed.guard import rank_of_launcher
-chosen, compute, rank = job.make_plan, worker.Worker._compute, rank_of_launcher()
+chosen, compute, rank = opened.make_plan, worker.Worker._compute, rank_of_launcher()
 def make_plan(engine, reader, grid, ranks, max_memory, known):
-    return chosen(engine, reader, grid, ranks, max_memory, job.Tiling(grid, engine.block, 1, 1))
+    return chosen(engine, reader, grid, ranks, max_memory, opened.Tiling(grid, engine.block, 1, 1))
 def slow(self, order, tiling):
     time.sleep(0.6 if rank == 1 else 0.2)
     done = compute(self, order, tiling)
     with open(f"rank{{rank}}", "a") as log:
         print(time.time(), file=log)
     return done
-job.make_plan, worker.Worker._compute = make_plan, slow
+opened.make_plan, worker.Worker._compute = make_plan, slow
 from hrtemvae_hpc.cli import main
 main(["analyze", {str(movie_path)!r}, "--model", {str(tiny_model_path)!r}, "--step", "3", "-o", "maps.h5"])
 """

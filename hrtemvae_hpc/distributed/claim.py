@@ -256,14 +256,18 @@ class Claim:
                 "two minutes; what is done is saved."
             )
 
+    def end_signs(self) -> None:
+        """Give no more signs of life, before the folder is removed."""
+        self._ended.set()
+        if self._heart is not None:
+            self._heart.join()
+
     def __enter__(self) -> "Claim":
         return self
 
     def __exit__(self, *_: object) -> None:
         """Give the folder free, unless another run took it."""
-        self._ended.set()
-        if self._heart is not None:
-            self._heart.join()
+        self.end_signs()
         known = _read(self._path)
         if known is not None and known[0].is_same(this_run()):
             with suppress(OSError):

@@ -28,7 +28,7 @@ from hrtemvae_hpc.distributed.resources import (
 )
 from hrtemvae_hpc.distributed.stage import MEMORY, open_stage, scratch
 from hrtemvae_hpc.distributed.world import World
-from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed
 from hrtemvae_hpc.maps.result import ResultInfo, result_identity, try_result, write_result
 from hrtemvae_hpc.movie.preview import Preview, first_and_last
 from hrtemvae_hpc.outputs import Output, check_outputs, is_page, is_result
@@ -54,20 +54,20 @@ def analyze(
     restart: bool,
     stop: StopRequest,
     inputs: Sequence[Path] = (),
-) -> bool:
-    """Analyse ``path`` and write the result file ``output``; returns, on rank 0, whether there was anything to do.
+) -> None:
+    """Analyse ``path`` and write the result file ``output`` with its page, unless they are there already.
 
     Goes on with what an earlier, stopped run of the same analysis left behind, unless ``restart``. ``inputs`` are files
     beside movie and model that must not be overwritten.
     Raises InputError, Stopped or RankFailed; ranks other than 0 leave with the job's exit code.
     """
     began = time.monotonic() - rank_age()
+    page = output.with_suffix(".html")
 
     def check() -> None:
-        page = Output(output.with_suffix(".html"), "its page", is_page)
         image = image_file()
         read = [*check_alone(path, config), *inputs, *([image] if image else [])]
-        check_outputs([Output(output, "the result", is_result), page], read)
+        check_outputs([Output(output, "the result", is_result), Output(page, "its page", is_page)], read)
 
     world.on_root(check)
     with open_job(world, path, config) as job:
@@ -76,7 +76,9 @@ def analyze(
         claim = Claim(parts.folder)
         plan = world.on_root(lambda: _prepare(job, ranks, parts, claim, output, restart))
         if plan is None:
-            return False
+            if world.is_root and not page.exists():
+                say(_draw_page(output, page, page.parent))
+            return
         with claim if world.is_root else nullcontext():
             if world.is_root:
                 say(describe_plan(job.worker.reader, job.model, config, plan, ranks))
@@ -90,8 +92,10 @@ def analyze(
             started = time.monotonic()
             coordinator = Coordinator(world, job.worker, plan.tiling, parts, ranks, config.run.silent_after, claim.tell)
             bad = _compute(job, plan, coordinator, parts, output, began, stop)
-        if not config.run.keep_parts:
-            parts.discard()
+            drawn = _draw_page(output, page, parts.folder)
+            claim.end_signs()
+            if not config.run.keep_parts:
+                parts.discard()
         seconds = time.monotonic() - began
         ends = {
             "start": started,
@@ -104,7 +108,17 @@ def analyze(
         if bad:
             say(f"left out because it can't be decoded: frame {', '.join(map(str, bad))}.")
         say(f"result: {output} ({format_seconds(seconds)})")
-        return True
+        say(drawn)
+
+
+def _draw_page(output: Path, page: Path, folder: Path) -> str:
+    """Draw the page of a result, in ``folder`` first, and say so, or why not: the result is complete all the same."""
+    from hrtemvae_hpc.maps.report import write_result_page  # draws, which takes a second to load
+
+    try:
+        return f"report: {write_result_page(output, page, folder)}"
+    except InputError as error:
+        return f"the result {output} is complete, but its page was not drawn: {error}"
 
 
 def _prepare(
@@ -123,13 +137,21 @@ def _prepare(
             parts.discard()
         return None
     plan = plan_job(job, ranks, known)
-    no_preview = np.zeros((2, 1, 1), np.float32), 1, (0, 0)
-    with _result_disk(output):
-        try_result(output.parent, _result_info(job, plan, parts, Account([RankRecord(r) for r in ranks]), no_preview))
     if restart:
         parts.discard()
     parts.start(plan.tiling, replaces=output.exists())
     claim.take()
+    no_preview = np.zeros((2, 1, 1), np.float32), 1, (0, 0)
+    try:
+        with _result_disk(output):
+            try_result(
+                parts.folder, _result_info(job, plan, parts, Account([RankRecord(r) for r in ranks]), no_preview)
+            )
+    except HrtemvaeError:
+        with claim:
+            if known is None:
+                parts.discard()
+        raise
     return plan
 
 

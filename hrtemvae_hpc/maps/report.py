@@ -71,13 +71,13 @@ def rank_latents(result: Result) -> list[Shown]:
     return sorted(shown, key=lambda s: s.score, reverse=True)
 
 
-def write_result_page(path: Path, page: Path) -> Path:
-    """Draw the result file ``path`` as the HTML page ``page``, which is returned.
+def write_result_page(path: Path, page: Path, folder: Path | None = None) -> Path:
+    """Draw the result file ``path`` as the HTML page ``page``, which is returned. It is written in ``folder`` first.
 
     Raises InputError where ``path`` is no result file or isn't whole, can't be drawn, or ``page`` can't be written.
     """
     with opened_to_draw(path) as result:
-        return _write_page(result, page)
+        return _write_page(result, page, folder)
 
 
 def write_report(path: Path, folder: Path, tiff: bool) -> Path:
@@ -106,12 +106,13 @@ def write_report(path: Path, folder: Path, tiff: bool) -> Path:
         return _write_page(result, folder / _PAGE)
 
 
-def _write_page(result: Result, page: Path) -> Path:
+def _write_page(result: Result, page: Path, folder: Path | None = None) -> Path:
     shown = rank_latents(result)
     leading = [s.latent for s in shown[:_LEADING]]
     return write_page(
         Path(__file__).with_name("report.html.j2"),
         page,
+        folder,
         result=result,
         process=result.process,
         shown=shown[:_LISTED],

@@ -110,11 +110,16 @@ def build_segments(
             try:
                 _assemble(gathered, options, validation, output, began)
             except InputError:
-                parts.remove()  # of no use with other options
+                _remove(parts, claim)  # of no use with other options
                 raise
-            parts.remove()
+            _remove(parts, claim)
 
         world.on_root(assemble, patience=math.inf)
+
+
+def _remove(parts: OwnFolder, claim: Claim) -> None:
+    claim.end_signs()
+    parts.remove()
 
 
 def _cut_own(
