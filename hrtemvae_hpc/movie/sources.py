@@ -142,7 +142,7 @@ def _taken(source: h5py.Dataset, mapping: VDSmap, box: tuple[Sequence[int], Sequ
 
 def _raw_files(dataset: h5py.Dataset, where: str) -> list[Path]:
     folder = Path(dataset.file.filename).parent.resolve()
-    needed = math.prod(dataset.shape) * dataset.dtype.itemsize
+    needed = math.prod(dataset.shape) * dataset.id.get_type().get_size()
     files = []
     for name, offset, size in dataset.external:
         path = Path(os.path.normpath(folder / os.fsdecode(name)))
@@ -190,7 +190,7 @@ def _check_chunks(dataset: h5py.Dataset, bounds: Bounds, where: str) -> None:
 
 
 def _check_contiguous(dataset: h5py.Dataset, where: str) -> None:
-    needed = math.prod(dataset.shape) * dataset.dtype.itemsize
+    needed = math.prod(dataset.shape) * dataset.id.get_type().get_size()
     offset, stored = dataset.id.get_offset(), dataset.id.get_storage_size()
     size = Path(dataset.file.filename).stat().st_size
     if stored < needed or (offset is not None and offset + needed > size):

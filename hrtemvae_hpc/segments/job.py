@@ -89,7 +89,7 @@ def build_segments(
             Output(output, "the segments", is_segments),
             Output(output.with_suffix(".html"), "the page", is_page),
         ]
-        check_outputs(outputs, paths)
+        check_outputs(outputs)
         files = find_micrographs(paths)
         check_outputs(outputs, files)
         parts.check()

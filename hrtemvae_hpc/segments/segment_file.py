@@ -21,7 +21,7 @@ from hrtemvae_hpc.errors import InputError, RankFailed, printable
 from hrtemvae_hpc.files import hdf5_disk_errors, is_file, replacing, reserve
 from hrtemvae_hpc.hdf5 import DAMAGED, check_array, open_hdf5, read_array, sign
 
-_FORMAT = 1
+_FORMAT = 2
 _PIXELS = np.dtype("<u2")
 _COLUMNS = {
     "strength": np.dtype("<f4"),
