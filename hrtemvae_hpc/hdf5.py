@@ -75,7 +75,7 @@ def open_hdf5(path: Path, what: str, chunk_cache: int = CHUNK_CACHE) -> h5py.Fil
         if "truncated" in str(error):
             raise InputError(f"{path}: is truncated, its end is missing; copy {what} again.") from error
         if not h5py.is_hdf5(path):
-            raise InputError(f"{path}: is not an HDF5 file; convert {what} to HDF5 first.") from error
+            raise InputError(f"{path}: is not an HDF5 file; name that of {what}, or convert it first.") from error
         raise InputError(f"{path}: is a damaged HDF5 file ({_one_line(error)}); copy {what} again.") from error
 
 
@@ -170,7 +170,10 @@ def inflate_chunk(dataset: h5py.Dataset, filters: tuple[int, ...], offset: tuple
     """
     size = chunk_bytes(dataset)
     room = int(_GROWTH[0] + _GROWTH[1] * size)
-    skipped, raw = dataset.id.read_direct_chunk(offset)
+    try:
+        skipped, raw = dataset.id.read_direct_chunk(offset)
+    except RuntimeError as error:
+        raise OSError(f"a chunk can't be read: {_one_line(error)}") from error
     applied = [code for i, code in enumerate(filters) if not skipped >> i & 1]
     if len(raw) > room:
         raise OSError(f"a chunk can't be read: {len(raw)} bytes are stored for one of {size}")

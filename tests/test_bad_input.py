@@ -98,7 +98,7 @@ def test_movies_that_can_not_be_analysed(hrtemvae, tmp_path: Path, tiny_model_pa
         (["-o", "movie.h5"], "is one of the files to be read"),
         (["-o", "link.h5"], "is one of the files to be read"),
         (["-o", "folder"], "is a folder"),
-        (["-o", "maps.html"], "its own .html file"),
+        (["-o", "maps.html"], "would be overwritten by its page"),
         (["-o", "n" * 300], "can't be written"),
     ],
 )

@@ -136,7 +136,7 @@ def test_windows_with_the_same_extreme_pixels_are_one_run() -> None:
     stride=st.integers(1, 4),
     step=st.integers(1, 12),
     extra=st.tuples(st.integers(0, 60), st.integers(0, 20)),
-    channels=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    channels=st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple),
     normalization=st.sampled_from(["none", "before_activation", "after_activation"]),
     level=st.sampled_from([0.0, 1e2, 1e5]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
@@ -177,7 +177,7 @@ def test_shared_layers_are_the_plain_ones(
     stride=st.integers(1, 4),
     step=st.integers(1, 12),
     extra=st.tuples(st.integers(0, 30), st.integers(0, 30)),
-    channels=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    channels=st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple),
     normalization=st.sampled_from(["none", "before_activation", "after_activation"]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )

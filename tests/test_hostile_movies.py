@@ -136,7 +136,7 @@ MISSING = {
     "numbered file gone": (numbered_file_gone, "block_2.h5 is missing"),
     "numbered files all gone": (numbered_files_all_gone, "is empty"),
     "not all mapped": (not_all_mapped, "hold 50.0% of its pixels"),
-    "in circles": (in_circles, "a virtual dataset whose source"),
+    "in circles": (in_circles, "virtual dataset"),
     "no chunk": (lambda f: never_written(f, chunks=(1, 40, 40)), "5 of its 5 chunks were never written"),
     "nothing contiguous": (never_written, "0 of its 16,000 bytes were written"),
     "ended early": (ended_early, "6 of its 16 chunks were never written"),

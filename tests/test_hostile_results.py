@@ -161,7 +161,9 @@ def test_files_that_are_no_results_are_refused(content: bytes, tmp_path: Path) -
     path.write_bytes(content)
     assert "maps" in refusal(lambda: write_result_page(path, tmp_path / "page.html"))
     os.mkfifo(tmp_path / "pipe")
-    assert "no regular file" in refusal(lambda: write_result_page(tmp_path / "pipe", tmp_path / "page.html"))
+    assert "there is no such result file" in refusal(
+        lambda: write_result_page(tmp_path / "pipe", tmp_path / "page.html")
+    )
 
 
 def pictures(page: Path) -> list[Image.Image]:
@@ -248,11 +250,11 @@ def test_a_movie_with_a_truth_of_its_own_does_not_break_the_page(truth, tmp_path
 def test_a_page_of_somebody_else_is_not_replaced(whole: Path, tmp_path: Path) -> None:
     page = tmp_path / "notes.html"
     page.write_text("<html>my notes</html>")
-    with pytest.raises(InputError, match="not written by this program"):
+    with pytest.raises(InputError, match="may only replace one that this program wrote"):
         write_result_page(whole, page)
     link = tmp_path / "link.html"
     link.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="not written by this program"):
+    with pytest.raises(InputError, match="may only replace one that this program wrote"):
         write_result_page(whole, link)
     assert page.read_text() == "<html>my notes</html>"
     assert not (tmp_path / "nowhere").exists()

@@ -126,9 +126,8 @@ def test_frames_are_decoded_once_wherever_there_is_room_to_stage_them(parts, cou
 def test_tiles_decode_no_more_than_every_node_would(parts, tmp_path: Path, compression: str | None, hosts: int) -> None:
     engine, _, grid = parts
     with h5py.File(tmp_path / "other.h5", "w") as file:
-        file.create_dataset(
-            "m", (5, 320, 400), "u2", chunks=(5, 64, 64) if compression else None, compression=compression
-        )
+        pixels = np.zeros((5, 320, 400), "u2")
+        file.create_dataset("m", data=pixels, chunks=(5, 64, 64) if compression else None, compression=compression)
     with Movie(tmp_path / "other.h5") as movie:
         there = [dataclasses.replace(r, stage_memory=GB) for r in ranks(4, hosts)]
         plan = make_plan(engine, TileReader(movie, PreprocessSection(), False), grid, there, None)
@@ -137,10 +136,9 @@ def test_tiles_decode_no_more_than_every_node_would(parts, tmp_path: Path, compr
 
 
 def test_the_benchmark_of_scaling_plans_for_gpus_that_are_not_here(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "large.h5", "w") as file:
-        file.create_dataset("m", (1000, 4096, 4096), "u2", chunks=(1, 4096, 4096), compression="gzip")
-    expected = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/scaling.py"))["expected"]
-    estimated = expected(tmp_path / "large.h5", 8, 8, 4, 3e5, 1e9, "cuda")
+    benchmark = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/scaling.py"))
+    benchmark["write_zeros"](tmp_path / "large.h5", (1000, 4096, 4096), gzip=True)
+    estimated = benchmark["expected"](tmp_path / "large.h5", 8, 8, 4, 3e5, 1e9, "cuda")
     assert estimated.staging == pytest.approx(2 * 4096 * 4096 * 1000 / 4e9)  # every node decodes all of it
     assert estimated.tiles == pytest.approx(505**2 * 1000 / (32 * 3e5), rel=0.05)
 

@@ -116,7 +116,7 @@ def test_ranks_of_different_processors_are_refused(tmp_path: Path, movie_path: P
 
 def in_place(path: Path) -> None:
     with h5py.File(path, "r+") as file:
-        for t, frame in enumerate(file["movie"][::-1]):
+        for t, frame in enumerate(file["movie"][...][::-1]):
             file["movie"][t] = frame
 
 

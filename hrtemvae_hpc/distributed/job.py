@@ -92,10 +92,12 @@ def analyze(
             started = time.monotonic()
             coordinator = Coordinator(world, job.worker, plan.tiling, parts, ranks, config.run.silent_after, claim.tell)
             bad = _compute(job, plan, coordinator, parts, output, began, stop)
-            drawn = _draw_page(output, page, parts.folder)
-            claim.end_signs()
-            if not config.run.keep_parts:
-                parts.discard()
+            try:
+                drawn = _draw_page(output, page, parts.folder)
+            finally:
+                claim.end_signs()
+                if not config.run.keep_parts:
+                    parts.discard()
         seconds = time.monotonic() - began
         ends = {
             "start": started,
@@ -130,12 +132,12 @@ def _prepare(
     """
     parts.check()
     claim.check()
-    known = None if restart else parts.known_tiling()
     if not restart and output.exists() and not parts.replaces_result():
         _accept_existing(output, job, parts)
         if not job.config.run.keep_parts:
             parts.discard()
         return None
+    known = None if restart else parts.known_tiling()
     plan = plan_job(job, ranks, known)
     if restart:
         parts.discard()
@@ -172,7 +174,7 @@ def _compute(
             return write_result(output, parts.folder, info, _finished_tiles(job, parts, plan.tiling))
     except InputError:
         # Tiles that may be of use with other options are kept.
-        if coordinator.finished in (0, plan.tiling.count) or job.movie.has_changed():
+        if coordinator.finished in (0, plan.tiling.count) or job.movie.has_changed(thorough=True):
             parts.discard()
         raise
 

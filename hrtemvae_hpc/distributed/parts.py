@@ -58,14 +58,25 @@ class Parts:
         Raises InputError when they belong to another analysis, or were computed with another arithmetic.
         """
         noted = self._noted()
-        return None if noted is None else noted[0]
+        if noted is None:
+            return None
+        tiling, _, theirs = noted
+        if theirs != self._arithmetic:
+            raise InputError(
+                f"{self.folder}: holds parts that were computed with {describe_difference(theirs, self._arithmetic)}; "
+                "their last digits would differ. Go on where they were computed, or start over with --restart."
+            )
+        return tiling
 
     def replaces_result(self) -> bool:
-        """Whether parts are here of a run that was to replace an earlier result; raises as ``known_tiling`` does."""
+        """Whether parts are here of a run that was to replace an earlier result.
+
+        Raises InputError when they belong to another analysis.
+        """
         noted = self._noted()
         return noted is not None and noted[1]
 
-    def _noted(self) -> tuple[Tiling, bool] | None:
+    def _noted(self) -> tuple[Tiling, bool, dict[str, str]] | None:
         path = self.folder / _PLAN
         if not is_file(path):
             return None
@@ -81,12 +92,7 @@ class Parts:
                 f"{self.folder}: holds parts of another analysis (another movie, model or configuration); "
                 "choose another output, or start over with --restart."
             )
-        if theirs != self._arithmetic:
-            raise InputError(
-                f"{self.folder}: holds parts that were computed with {describe_difference(theirs, self._arithmetic)}; "
-                "their last digits would differ. Go on where they were computed, or start over with --restart."
-            )
-        return tiling, bool(replaces)
+        return tiling, bool(replaces), theirs
 
     def start(self, tiling: Tiling, replaces: bool) -> None:
         """Make the folder and note the tiling, and whether the result ``replaces`` an earlier one.

@@ -20,8 +20,8 @@ import h5py
 import numpy as np
 
 from hrtemvae_hpc.errors import InputError, printable
-from hrtemvae_hpc.files import hdf5_disk_errors
-from hrtemvae_hpc.hdf5 import DAMAGED, check_array, check_inflated, open_hdf5
+from hrtemvae_hpc.files import hdf5_disk_errors, is_file
+from hrtemvae_hpc.hdf5 import DAMAGED, check_array, check_inflated, is_written_as, open_hdf5
 
 Progress = Callable[[int], object]  # is given the number of bytes that were just looked at
 
@@ -63,12 +63,14 @@ def check_whole(path: Path, progress: Progress = _silent, name_damage: bool = Fa
 
     Raises InputError where it isn't, or where that can't be known. With ``name_damage`` its sentence says what differs.
     """
-    with open_hdf5(path, "the result"):
-        pass
+    if not is_file(path):
+        raise InputError(f"{path}: there is no such result file; make one with `hrtemvae analyze`.")
     try:
         with path.open("rb") as raw:
             size = raw.seek(0, 2)
             found = _find_field(raw, size)
+            if found is None:
+                _check_kind(path)
             same_bytes = found is not None and _file_digest(raw, *found[0], progress) == found[1]
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error}); {_AGAIN}.") from error
@@ -83,6 +85,14 @@ def check_whole(path: Path, progress: Progress = _silent, name_damage: bool = Fa
     if damage:
         raise InputError(f"{path}: is not whole: {damage}; {_AGAIN}.")
     return "whole, all its datasets are as they were written, in a file that was packed anew"
+
+
+def _check_kind(path: Path) -> None:
+    """Raise InputError where ``path`` can't be opened, or is another kind of file."""
+    with open_hdf5(path, "a result of `hrtemvae analyze`"):
+        pass
+    if not is_written_as(path, "result"):
+        raise InputError(f"{path}: is not a result of `hrtemvae analyze`; name one.")
 
 
 def _field(digest: str, size: int) -> bytes:

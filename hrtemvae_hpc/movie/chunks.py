@@ -78,10 +78,7 @@ def _parts(span: range, depth: int) -> list[tuple[int, slice, slice]]:
 def _chunk(dataset: h5py.Dataset, filters: tuple[int, ...], offset: tuple[int, ...]) -> np.ndarray:
     """The whole chunk at ``offset``, also where it reaches beyond the dataset."""
     size = chunk_bytes(dataset)
-    try:
-        raw, applied = inflate_chunk(dataset, filters, offset)
-    except RuntimeError as error:  # the index of chunks is damaged
-        raise OSError(str(error)) from error
+    raw, applied = inflate_chunk(dataset, filters, offset)
     if len(raw) != size:
         raise OSError(f"a chunk can't be read: it has {len(raw)} bytes instead of {size}")
     pixels: np.ndarray = _in_order(np.frombuffer(raw, np.uint8), applied, dataset.dtype).reshape(dataset.chunks)
