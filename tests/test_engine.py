@@ -127,9 +127,9 @@ def test_windows_with_the_same_extreme_pixels_are_one_run() -> None:
 
 
 @settings(max_examples=80, deadline=None)
-@example(32, 3, 2, 8, (40, 3), [4, 4, 5], "after_activation", 0.0, torch.float32)
-@example(64, 4, 2, 8, (80, 9), [4, 4, 5, 3], "none", 0.0, torch.bfloat16)
-@example(16, 2, 3, 9, (18, 9), [2, 3], "none", 0.0, torch.float32)
+@example(32, 3, 2, 8, (40, 3), (4, 4, 5), "after_activation", 0.0, torch.float32)
+@example(64, 4, 2, 8, (80, 9), (4, 4, 5, 3), "none", 0.0, torch.bfloat16)
+@example(16, 2, 3, 9, (18, 9), (2, 3), "none", 0.0, torch.float32)
 @given(
     window=st.integers(4, 40),
     kernel=st.integers(1, 7),
@@ -170,7 +170,7 @@ def test_shared_layers_are_the_plain_ones(
 
 
 @settings(max_examples=60, deadline=None)
-@example(14, 4, 1, 1, (12, 19), [3, 1, 1], "none", torch.float32)
+@example(14, 4, 1, 1, (12, 19), (3, 1, 1), "none", torch.float32)
 @given(
     window=st.integers(4, 40),
     kernel=st.integers(1, 7),
