@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.distributed.guard import STOP_SIGNALS, end_process
-from hrtemvae_hpc.errors import HrtemvaeError, Stopped, tell
+from hrtemvae_hpc.errors import HrtemvaeError, Stopped, show, tell
 
 if TYPE_CHECKING:
     from hrtemvae_hpc.distributed.guard import StopRequest
@@ -80,7 +80,7 @@ def _plan(options: argparse.Namespace) -> int:
 
         text = plan_analysis(world, options.movie, world.on_root(lambda: configuration(options)))
         if world.is_root:
-            print(text)
+            show(text)
 
     return run_guarded_in_world(job, _join)
 
@@ -105,7 +105,7 @@ def _simulate(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.simulation.movies import simulate_movie
 
     rows, columns = options.size
-    print(simulate_movie(options.output, options.frames, rows, columns, options.dose, options.seed))
+    show(str(simulate_movie(options.output, options.frames, rows, columns, options.dose, options.seed)))
     return 0
 
 

@@ -32,6 +32,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def show(text: str) -> None:
+    """Print ``text``, of which only line breaks act on a terminal, on standard output."""
+    print("\n".join(map(printable, text.split("\n"))), flush=True)
+
+
 def tell(error: HrtemvaeError, where: str = "") -> None:
     """Say ``error`` on standard error, in the program's name; only its first line begins so."""
     lines = [printable(line) for line in str(error).split("\n")]

@@ -9,7 +9,8 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -119,12 +120,13 @@ class OwnFolder:
                 "another output with -o."
             ) from error
 
-    def clear(self) -> None:
-        """Delete all files of ours but the mark; nothing where the folder is not ours."""
-        if not (self.path / self._mark).is_file():
+    def clear(self, keep: Sequence[str] = ()) -> None:
+        """Delete all files of ours but the mark and those of the patterns ``keep``; nothing in a folder of others."""
+        kept = re.compile("|".join([re.escape(self._mark), *keep]))
+        if not is_file(self.path / self._mark):
             return
         for name, folder in self._files():
-            if str(name) != self._mark and self._is_ours(str(name)):
+            if not kept.fullmatch(str(name)) and self._is_ours(str(name)):
                 with suppress(OSError):
                     os.unlink(name.name, dir_fd=folder)
 
@@ -158,16 +160,67 @@ class OwnFolder:
 
 def append_to_log(path: Path) -> IO[str]:
     """Open the log ``path`` to write at its end; others may not read it. Raises OSError where it can't be opened."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     return open(os.open(path, flags, 0o600), "a")
 
 
 def is_file(path: Path) -> bool:
     """Whether ``path`` is a file that can be seen; False too where the name or its folders forbid to look."""
+    return _looks(path.is_file)
+
+
+def is_folder(path: Path) -> bool:
+    """The same of a folder."""
+    return _looks(path.is_dir)
+
+
+def exists(path: Path) -> bool:
+    """The same of anything."""
+    return _looks(path.exists)
+
+
+def _looks(look: Callable[[], bool]) -> bool:
     try:
-        return path.is_file()
+        return look()
     except (OSError, ValueError):
         return False
+
+
+def has_mark(path: Path, mark: bytes) -> bool:
+    """Whether ``mark`` stands in the first 64 KiB of the file ``path``."""
+    try:
+        return mark in read_head(path, 2**16)
+    except OSError:
+        return False
+
+
+def read_small(path: Path, most: int = 2**20) -> bytes:
+    """The content of a small file; raises OSError where it can't be read, is no regular file or has more bytes."""
+    content = read_head(path, most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"more than {most} bytes")
+    return content
+
+
+def read_head(path: Path, most: int) -> bytes:
+    """The first ``most`` bytes of a file; raises OSError where it can't be read or is no regular file."""
+    with _open_regular(path) as file:
+        return file.read(most)
+
+
+def read_end(path: Path, most: int) -> bytes:
+    """The last ``most`` bytes of a file; raises as ``read_head`` does."""
+    with _open_regular(path) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+        return file.read(most)
+
+
+@contextmanager
+def _open_regular(path: Path) -> Iterator[IO[bytes]]:
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no regular file")
+        yield file
 
 
 def file_sha256(path: Path) -> str:

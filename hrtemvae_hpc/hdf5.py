@@ -17,6 +17,7 @@ import numpy as np
 from isal import isal_zlib
 
 from hrtemvae_hpc.errors import InputError, printable
+from hrtemvae_hpc.files import has_mark, is_file, is_folder
 
 CHUNK_CACHE = 2**20  # bytes of HDF5's cache of chunks, for each dataset that is open
 CREATOR = "hrtemvae_hpc"
@@ -61,9 +62,9 @@ def open_hdf5(path: Path, what: str, chunk_cache: int = CHUNK_CACHE) -> h5py.Fil
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", error)
         raise InputError(f"{path}: can't be looked at ({why}); fix the path or its permissions.") from error
-    if path.is_dir():
+    if is_folder(path):
         raise InputError(f"{path}: is a folder; name the HDF5 file of {what}.")
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: is no regular file; name the HDF5 file of {what}.")
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: may not be read; change its permissions.")
@@ -81,23 +82,16 @@ def open_hdf5(path: Path, what: str, chunk_cache: int = CHUNK_CACHE) -> h5py.Fil
 
 def is_written_as(path: Path, kind: str) -> bool:
     """Whether this program wrote ``path`` as a file of ``kind`` (result, segments, movie)."""
-    return written_by(path) == (CREATOR, kind)
-
-
-def written_by(path: Path) -> tuple[str, str]:
-    """The program that a file says wrote it, and as what kind of file; "" where it says nothing or can't be read."""
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            creator, content = (bytes(file.attrs.get(name, b"")).decode() for name in ("creator", "content"))
-            return creator, content
-    except DAMAGED:
-        return "", ""
+    return has_mark(path, f"{CREATOR} {kind} file".encode())
 
 
 def sign(file: h5py.File, kind: str) -> None:
-    """Have ``file`` say that this program wrote it as a file of ``kind``."""
-    # Of fixed length: those of variable length lie in a heap, in which HDF5 may search for ever if it is damaged.
-    file.attrs.update(creator=np.bytes_(CREATOR), content=np.bytes_(kind))
+    """Have a new ``file`` say that this program wrote it as a file of ``kind``, before anything else is in it.
+
+    As text of fixed length, which stands at the file's begin and is read without HDF5: that may search for ever in a
+    damaged file.
+    """
+    file.attrs.update(creator=np.bytes_(CREATOR), content=np.bytes_(f"{CREATOR} {kind} file"))
 
 
 def read_array(

@@ -5,8 +5,8 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.outputs import Output, check_outputs, is_model, is_numbers, is_page, is_picture
+from hrtemvae_hpc.errors import InputError, show
+from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_model, is_numbers, is_page, is_picture
 
 
 def add_model_commands(
@@ -52,7 +52,7 @@ def _given(*paths: Path | None) -> list[Path]:
 
 
 def _check_page(page: Path, inputs: list[Path]) -> None:
-    numbers = Output(page.with_suffix(".json"), "its numbers", is_numbers)
+    numbers = Output(beside(page, ".json"), "its numbers", is_numbers)
     check_outputs([Output(page, "the page", is_page), numbers], inputs)
 
 
@@ -63,7 +63,7 @@ def _import_keras(options: argparse.Namespace) -> int:
     check_outputs([Output(options.output, "the model", is_model)], _given(options.encoder, options.decoder))
     model = import_keras(options.encoder, options.decoder)
     save_model(model, options.output)
-    print(f"{options.output}: {model.architecture.latents} latents, window {model.architecture.window}")
+    show(f"{options.output}: {model.architecture.latents} latents, window {model.architecture.window}")
     return 0
 
 
@@ -78,18 +78,18 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.period is not None and not 4 <= options.period <= 120:
         raise InputError(f"--period {options.period:g}: choose between 4 and 120 pixels.")
     evaluation = evaluate(load_model(path), options.segments, options.period)
-    print(write_evaluation(evaluation, page))
+    show(str(write_evaluation(evaluation, page)))
     for response in evaluation.responses:
         latents = " ".join(f"z{i}" for i in response.leading)
         back = "" if response.movement.degrees else f", back to {response.return_error:.1%} of the range"
-        print(f"{response.movement.name}: {latents} hold {response.explained:.0%} of the variance{back}")
+        show(f"{response.movement.name}: {latents} hold {response.explained:.0%} of the variance{back}")
     for one, other, overlap, similarity in evaluation.overlaps:
-        print(f"{one} and {other}: overlap {overlap:.2f}, similarity {similarity:.2f}")
+        show(f"{one} and {other}: overlap {overlap:.2f}, similarity {similarity:.2f}")
     count = evaluation.model.architecture.latents
-    print(f"active latents: {'unknown' if evaluation.active is None else evaluation.active} of {count}")
+    show(f"active latents: {'unknown' if evaluation.active is None else evaluation.active} of {count}")
     if evaluation.reconstruction:
         r = evaluation.reconstruction
-        print(f"reconstruction: {r.loss:.1f} nats a segment, floor {r.floor:.1f}, average segment {r.average:.1f}")
+        show(f"reconstruction: {r.loss:.1f} nats a segment, floor {r.floor:.1f}, average segment {r.average:.1f}")
     return 0
 
 
@@ -122,7 +122,7 @@ def _traverse(options: argparse.Namespace) -> int:
             aside.write_bytes(picture)
     except OSError as error:
         raise InputError(f"{output}: can't be written ({error.strerror}); choose another place with -o.") from error
-    print(output)
+    show(str(output))
     return 0
 
 
@@ -148,5 +148,5 @@ def _compare(options: argparse.Namespace) -> int:
         basis = compare_models(models[0], models[1], data[0]) if len(models) == 2 and data else None
     else:
         raise InputError("name two models or more (and at most one file of segments), or one model and two files.")
-    print(write_comparison(evaluations, names, basis, options.output))
+    show(str(write_comparison(evaluations, names, basis, options.output)))
     return 0

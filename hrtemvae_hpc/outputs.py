@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from hrtemvae_hpc.errors import InputError, printable
+from hrtemvae_hpc.files import exists, has_mark, is_file, is_folder
 from hrtemvae_hpc.hdf5 import is_written_as
-
-_HEAD = 2**16  # bytes in which a file's mark stands
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,12 @@ def check_outputs(outputs: Sequence[Output], inputs: Iterable[Path] = ()) -> Non
     for number, output in enumerate(outputs):
         path, what = output.path, output.what
         status = _look_at(path)
-        if status and stat.S_ISLNK(status.st_mode) and not path.exists():
+        if status and stat.S_ISLNK(status.st_mode) and not exists(path):
             raise InputError(f"{path}: is a link to nothing; remove it, or choose another output with -o.")
-        if path.is_dir():
+        if is_folder(path):
             raise InputError(f"{path}: is a folder; name the file of {what} with -o.")
+        if status and not is_file(path):
+            raise InputError(f"{path}: is no regular file; choose another output with -o.")
         if any(path == other.path for other in outputs[:number]):
             first = outputs[0]
             raise InputError(f"{first.path}: would be overwritten by {what}; choose another ending for {first.what}.")
@@ -47,10 +48,17 @@ def check_outputs(outputs: Sequence[Output], inputs: Iterable[Path] = ()) -> Non
                 "away, or choose another output with -o."
             )
         folder = path.absolute().parent
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise InputError(f"{folder}: there is no such folder for {what}; make it, or choose another with -o.")
         if not os.access(folder, os.W_OK):
             raise InputError(f"{folder}: can't be written; choose another place with -o.")
+
+
+def beside(output: Path, suffix: str) -> Path:
+    """The file of another ``suffix`` that is written beside ``output``; InputError where that has no name."""
+    if not output.name:
+        raise InputError(f"{output}: is a folder; name a file with -o.")
+    return output.with_suffix(suffix)
 
 
 def _look_at(path: Path) -> os.stat_result | None:
@@ -70,23 +78,15 @@ def _look_at(path: Path) -> os.stat_result | None:
         ) from error
 
 
-def _has_mark(path: Path, mark: bytes) -> bool:
-    try:
-        with path.open("rb") as file:
-            return mark in file.read(_HEAD)
-    except OSError:
-        return False
-
-
 PAGE_MARK = '<meta name="generator" content="hrtemvae">'
 PICTURE_SOFTWARE = "hrtemvae"
 MODEL_KEY = "hrtemvae"
 NUMBERS = {"program": "hrtemvae"}  # the first entry of our JSON files
 
-is_page = partial(_has_mark, mark=PAGE_MARK.encode())
-is_numbers = partial(_has_mark, mark=b'"program": "hrtemvae"')
-is_model = partial(_has_mark, mark=f'{{"__metadata__":{{"{MODEL_KEY}":'.encode())
-is_picture = partial(_has_mark, mark=f"Software\0{PICTURE_SOFTWARE}".encode())
+is_page = partial(has_mark, mark=PAGE_MARK.encode())
+is_numbers = partial(has_mark, mark=b'"program": "hrtemvae"')
+is_model = partial(has_mark, mark=f'{{"__metadata__":{{"{MODEL_KEY}":'.encode())
+is_picture = partial(has_mark, mark=f"Software\0{PICTURE_SOFTWARE}".encode())
 is_result = partial(is_written_as, kind="result")
 is_segments = partial(is_written_as, kind="segments")
 is_movie = partial(is_written_as, kind="movie")
@@ -95,7 +95,7 @@ is_movie = partial(is_written_as, kind="movie")
 def _identities(paths: Iterable[Path]) -> set[tuple[int, int]]:
     found = set()
     for path in paths:
-        inside = path.rglob("*") if path.is_dir() else ()
+        inside = path.rglob("*") if is_folder(path) else ()
         found |= {known for p in (path, *inside) if (known := _identity(p))}
     return found
 

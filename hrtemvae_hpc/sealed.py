@@ -22,6 +22,8 @@ def unpack(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
     Raises OSError where it can't be read, ValueError where it is not what was packed.
     """
+    if not path.is_file() and path.exists():
+        raise ValueError("no regular file")
     try:
         with safe_open(path, "np") as file:
             about = dict(file.metadata() or {})

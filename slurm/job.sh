@@ -117,6 +117,7 @@ shown=(
 # The file $full, readable by its owner alone, with what this start of the job is: its facts, settings and command.
 begin_full_log() {
   local name
+  [ ! -L "$full" ] || refuse "$full: is a link, where the log would be; remove it."
   { (umask 077 && : >>"$full") && chmod 600 -- "$full"; } || refuse "$full: the log can't be written."
   {
     date

@@ -131,12 +131,52 @@ def raw_by_a_link(folder: Path) -> Path:
     return raw(folder, "movie.raw")
 
 
+def raw_above(folder: Path) -> Path:
+    """HDF5 reads deep/../secret.bin from where the link leads, not from beside the movie."""
+    (folder / "real" / "deep").mkdir(parents=True)
+    (folder / "real" / "secret.bin").write_bytes(SECRET)
+    (folder / "secret.bin").write_bytes(SECRET)
+    (folder / "deep").symlink_to("real/deep")
+    return raw(folder, "deep/../secret.bin")
+
+
+def mapped_twice(folder: Path) -> Path:
+    plain(folder / "source.h5")
+    layout = h5py.VirtualLayout((8, 40, 40), np.uint16)
+    for first in (0, 1):
+        layout[first : first + 4] = h5py.VirtualSource("source.h5", "m", SHAPE)[:4]
+    with h5py.File(folder / "movie.h5", "w") as file:
+        file.create_virtual_dataset("m", layout)
+    return folder / "movie.h5"
+
+
+def source_cut_off(folder: Path) -> Path:
+    """The source had 8 frames once; it has 5."""
+    return virtual(folder / "virtual.h5", plain(folder / "source.h5", chunks=(1, 40, 40)), (8, 40, 40), 8)
+
+
+def half_of_each_frame(folder: Path) -> Path:
+    with h5py.File(folder / "block_0.h5", "w") as file:
+        file["m"] = PIXELS[:, :, :20]
+    space = h5py.h5s.create_simple(SHAPE, (h5py.h5s.UNLIMITED, *SHAPE[1:]))
+    space.select_hyperslab((0, 0, 0), (h5py.h5s.UNLIMITED, 1, 1), SHAPE, (5, 40, 20))
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_virtual(space, b"block_%b.h5", b"m", h5py.h5s.create_simple((5, 40, 20)))
+    with h5py.File(folder / "movie.h5", "w") as file:
+        h5py.h5d.create(file.id, b"m", h5py.h5t.NATIVE_UINT16, space, layout)
+    return folder / "movie.h5"
+
+
 MISSING = {
     "inner file gone": (inner_file_gone, "inner.h5 is missing"),
     "numbered file gone": (numbered_file_gone, "block_2.h5 is missing"),
     "numbered files all gone": (numbered_files_all_gone, "is empty"),
     "not all mapped": (not_all_mapped, "hold 50.0% of its pixels"),
     "in circles": (in_circles, "virtual dataset"),
+    "mapped twice": (mapped_twice, "hold 62.5% of its pixels"),
+    "source cut off": (source_cut_off, "has shape (5, 40, 40), less than a virtual dataset takes of it"),
+    "half of each frame": (half_of_each_frame, "hold 50.0% of its pixels"),
+    "raw file above": (raw_above, "secret.bin, which is not in the movie's folder"),
     "no chunk": (lambda f: never_written(f, chunks=(1, 40, 40)), "5 of its 5 chunks were never written"),
     "nothing contiguous": (never_written, "0 of its 16,000 bytes were written"),
     "ended early": (ended_early, "6 of its 16 chunks were never written"),
@@ -145,7 +185,7 @@ MISSING = {
     "raw file cut off": (raw_cut_off, "movie.raw, which is cut off"),
     "raw file empty": (raw_too_few, "movie.raw, which is cut off"),
     "raw file elsewhere": (raw_elsewhere, "passwd, which is not in the movie's folder"),
-    "raw file by a link": (raw_by_a_link, "movie.raw, which is not in the movie's folder"),
+    "raw file by a link": (raw_by_a_link, "passwd, which is not in the movie's folder"),
 }
 
 
@@ -157,7 +197,7 @@ def test_missing_pixels_are_not_zeros(tmp_path: Path, what: str) -> None:
 
 
 def test_what_is_there_of_a_recording_that_ended_early_can_be_read(tmp_path: Path) -> None:
-    for path in (ended_early(tmp_path), source_ended_early(tmp_path)):
+    for path in (ended_early(tmp_path), source_ended_early(tmp_path), source_cut_off(tmp_path)):
         with Movie(path, MovieSection(frames=(None, 5, None))) as movie:
             np.testing.assert_array_equal(movie.read(slice(0, 5), slice(0, 40), slice(0, 40)), PIXELS)
 
@@ -184,6 +224,69 @@ def test_numbered_and_nested_sources_and_raw_files_are_read(tmp_path: Path, monk
         with Movie(path) as movie:
             assert movie.fingerprint != fingerprint
         files[-1].write_bytes(content)
+
+
+def growing(folder: Path) -> Path:
+    """Of one source without an end."""
+    with h5py.File(folder / "source.h5", "w") as file:
+        file.create_dataset("m", data=PIXELS, maxshape=(None, 40, 40), chunks=(1, 40, 40))
+    layout = h5py.VirtualLayout(SHAPE, np.uint16, maxshape=(None, 40, 40))
+    source = h5py.VirtualSource("source.h5", "m", SHAPE, maxshape=(None, 40, 40))
+    layout[: h5py.h5s.UNLIMITED] = source[: h5py.h5s.UNLIMITED]
+    with h5py.File(folder / "growing.h5", "w") as file:
+        file.create_virtual_dataset("m", layout)
+    return folder / "growing.h5"
+
+
+def numbered_folders(folder: Path) -> Path:
+    (folder / "part0").mkdir()
+    plain(folder / "part0" / "block.h5")
+    return numbered(folder / "folders.h5", "part%b/block.h5")
+
+
+def linked_from_afar(folder: Path) -> Path:
+    (folder / "far").mkdir()
+    plain(folder / "near.h5")
+    layout = h5py.VirtualLayout(SHAPE, np.uint16)
+    layout[:] = h5py.VirtualSource("near.h5", "m", SHAPE)
+    with h5py.File(folder / "linked.h5", "w") as file:
+        file.create_virtual_dataset("m", layout)
+    (folder / "far" / "link.h5").symlink_to(folder / "linked.h5")
+    return folder / "far" / "link.h5"
+
+
+def interleaved(folder: Path) -> Path:
+    for name, part in (("even", slice(0, 5, 2)), ("odd", slice(1, 5, 2))):
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            file["m"] = PIXELS[part]
+    layout = h5py.VirtualLayout(SHAPE, np.uint16)
+    layout[0:5:2] = h5py.VirtualSource("even.h5", "m", (3, 40, 40))
+    layout[1:5:2] = h5py.VirtualSource("odd.h5", "m", (2, 40, 40))
+    with h5py.File(folder / "interleaved.h5", "w") as file:
+        file.create_virtual_dataset("m", layout)
+    return folder / "interleaved.h5"
+
+
+@pytest.mark.parametrize("make", [growing, numbered_folders, linked_from_afar, interleaved])
+def test_virtual_movies_of_all_kinds_are_read(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    with Movie(make(tmp_path)) as movie:
+        np.testing.assert_array_equal(movie.read(slice(0, 5), slice(0, 40), slice(0, 40)), PIXELS)
+
+
+def test_a_movie_of_a_thousand_mappings_opens_soon(tmp_path: Path) -> None:
+    plain(tmp_path / "source.h5")
+    layout = h5py.VirtualLayout((1000, 40, 40), np.uint16)
+    for t in range(1000):
+        layout[t] = h5py.VirtualSource("source.h5", "m", SHAPE)[t % 5]
+    with h5py.File(tmp_path / "movie.h5", "w") as file:
+        file.create_virtual_dataset("m", layout)
+
+    def open_twice() -> None:
+        for _ in range(2):
+            with Movie(tmp_path / "movie.h5") as movie:
+                assert len(movie.files) == 3
+
+    assert within_budget(open_twice) is None
 
 
 def test_movies_of_equal_size_and_date_are_told_apart(tmp_path: Path) -> None:

@@ -166,6 +166,16 @@ def test_refused_segments_leave_nothing(hrtemvae, tmp_path: Path) -> None:
         assert_refused(hrtemvae("segments", tmp_path / "in", "-o", "s.h5"), "no segment with lattice fringes")
 
 
+def test_a_report_does_not_delete_its_own_result(hrtemvae, tmp_path: Path, movie: Path, tiny_model_path: Path) -> None:
+    done = hrtemvae("analyze", movie, "--model", tiny_model_path, "-o", "maps.h5")
+    assert done.code == 0, done.text
+    done = hrtemvae("report", "maps.h5", "-o", "r")
+    assert done.code == 0, done.text
+    (tmp_path / "maps.h5").rename(tmp_path / "r" / "mean.tif")
+    with untouched(tmp_path):
+        assert_refused(hrtemvae("report", "r/mean.tif", "-o", "r"), "lies in the folder of its report")
+
+
 # Outputs against inputs
 
 
@@ -264,12 +274,14 @@ def test_each_kind_of_file_is_known_by_its_own_mark(tmp_path: Path, tiny_model_p
 def test_outputs_that_can_not_be(tmp_path: Path, movie: Path) -> None:
     (tmp_path / "nowhere.h5").symlink_to("gone.h5")
     (tmp_path / "folder.h5").mkdir()
+    os.mkfifo(tmp_path / "pipe.h5")
     for name, words in (
         ("nowhere.h5", "a link to nothing"),
         ("folder.h5", "is a folder"),
         ("no/such/folder.h5", "there is no such folder"),
         ("n" * 253 + ".h5", "File name too long"),
         ("null\0.h5", "can't be written"),
+        ("pipe.h5", "is no regular file"),
         (os.fsdecode(b"caf\xe9.h5"), "not UTF-8"),
     ):
         with pytest.raises(InputError, match=words):
@@ -277,6 +289,17 @@ def test_outputs_that_can_not_be(tmp_path: Path, movie: Path) -> None:
     same = [Output(tmp_path / "a.html", "the result", is_result), Output(tmp_path / "a.html", "its page", is_page)]
     with pytest.raises(InputError, match="choose another ending"):
         check_outputs(same)
+
+
+@pytest.mark.parametrize("output", [".", "", "/"])
+def test_an_output_without_a_name(hrtemvae, tmp_path: Path, movie: Path, tiny_model_path: Path, output: str) -> None:
+    for words in (
+        ["analyze", movie, "--model", tiny_model_path, "-o", output],
+        ["model", "evaluate", tiny_model_path, "-o", output],
+        ["segments", movie, "-o", output],
+    ):
+        with untouched(tmp_path):
+            assert_refused(hrtemvae(*words), "is a folder")
 
 
 # Temporary files

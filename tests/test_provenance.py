@@ -18,7 +18,7 @@ from hrtemvae_hpc.distributed.parts import Parts, TileMaps
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.segments.segment_file import SourceSegments, open_segments, write_segments
 from hrtemvae_hpc.training.batches import Segments
-from hrtemvae_hpc.windows.grid import Rectangle
+from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 
 TILE = Rectangle(0, 2, 0, 3)
 
@@ -59,6 +59,30 @@ def test_a_part_of_another_analysis_or_tile_is_none_of_ours(parts: Parts, tmp_pa
     shutil.copy(parts.folder / parts._name(TILE), parts.folder / other._name(TILE))
     assert other.load(TILE) is None
     assert parts.load(Rectangle(0, 3, 0, 2)) is None
+
+
+def test_parts_under_each_others_names_are_none(parts: Parts) -> None:
+    other = Rectangle(0, 2, 3, 6)
+    for tile, value in ((TILE, 1.0), (other, 2.0)):
+        maps = np.full((4, 5, 2, 3), value, np.float32)
+        parts.save(tile, TileMaps(maps, np.full((2, 3), 7, np.int32), np.zeros(0, np.int64)))
+    one, two = parts.folder / parts._name(TILE), parts.folder / parts._name(other)
+    one.rename(parts.folder / "aside")
+    two.rename(one)
+    (parts.folder / "aside").rename(two)
+    assert parts.load(TILE) is parts.load(other) is None
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@given(st.integers(0))
+def test_any_flipped_bit_in_the_plan_of_parts_is_found(parts: Parts, bit: int) -> None:
+    grid = WindowGrid(100, 100, 16, 8)
+    (parts.folder / "plan.sealed").unlink(missing_ok=True)
+    parts.start(Tiling(grid, 4, 1, 2), replaces=False)
+    assert parts.known_tiling(grid) == Tiling(grid, 4, 1, 2)
+    flip(parts.folder / "plan.sealed", bit)
+    with pytest.raises(InputError, match="is damaged"):
+        parts.known_tiling(grid)
 
 
 def test_damaged_parts_are_computed_again(hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:

@@ -76,6 +76,16 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, what: str) -> None:
     assert "session.json: is damaged" in refusal(lambda: open_session(tmp_path))
 
 
+def test_a_manifest_that_is_no_small_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "session.json"
+    os.mkfifo(path)
+    assert "there is no session" in refusal(lambda: open_session(tmp_path))
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(3 * 2**30)
+    assert "there is no session" in refusal(lambda: open_session(tmp_path))
+
+
 RECORDS = [
     "null",
     "[]",

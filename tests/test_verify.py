@@ -16,7 +16,7 @@ from results import made_up_info, make_up_result
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.facility.session import Session
 from hrtemvae_hpc.facility.session_report import write_session_page
-from hrtemvae_hpc.hdf5 import written_by
+from hrtemvae_hpc.hdf5 import is_written_as
 from hrtemvae_hpc.maps.commands import add_map_commands
 from hrtemvae_hpc.maps.digest import check_whole
 from hrtemvae_hpc.maps.report import write_report, write_result_page
@@ -78,7 +78,7 @@ def test_a_result_is_whole_as_it_was_written(whole: Path) -> None:
     seen: list[int] = []
     assert "all its bytes" in check_whole(whole, seen.append)
     assert 0 < whole.stat().st_size - sum(seen) < 200, "all of the file but its own digest is read"
-    assert written_by(whole) == ("hrtemvae_hpc", "result")
+    assert is_written_as(whole, "result")
     with open_result(whole) as opened:
         assert opened.extent == pytest.approx(np.array([8.5, 56.5, 38.5, 6.5]) * 0.02)
         assert opened.preview_extent == pytest.approx(np.array([4.5, 60.5, 42.5, 2.5]) * 0.02)

@@ -29,9 +29,10 @@ from hrtemvae_hpc.distributed.resources import (
 from hrtemvae_hpc.distributed.stage import MEMORY, open_stage, scratch
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed
+from hrtemvae_hpc.files import exists
 from hrtemvae_hpc.maps.result import ResultInfo, result_identity, try_result, write_result
 from hrtemvae_hpc.movie.preview import Preview, first_and_last
-from hrtemvae_hpc.outputs import Output, check_outputs, is_page, is_result
+from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_result
 from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling
 
@@ -62,7 +63,7 @@ def analyze(
     Raises InputError, Stopped or RankFailed; ranks other than 0 leave with the job's exit code.
     """
     began = time.monotonic() - rank_age()
-    page = output.with_suffix(".html")
+    page = world.on_root(lambda: beside(output, ".html"))
 
     def check() -> None:
         image = image_file()
@@ -76,7 +77,7 @@ def analyze(
         claim = Claim(parts.folder)
         plan = world.on_root(lambda: _prepare(job, ranks, parts, claim, output, restart))
         if plan is None:
-            if world.is_root and not page.exists():
+            if world.is_root and not exists(page):
                 say(_draw_page(output, page, page.parent))
             return
         with claim if world.is_root else nullcontext():
@@ -132,25 +133,28 @@ def _prepare(
     """
     parts.check()
     claim.check()
-    if not restart and output.exists() and not parts.replaces_result():
+    if not restart and exists(output) and not parts.replaces_result():
         _accept_existing(output, job, parts)
         if not job.config.run.keep_parts:
             parts.discard()
         return None
-    known = None if restart else parts.known_tiling()
+    known = None if restart else parts.known_tiling(job.grid)
     plan = plan_job(job, ranks, known)
-    if restart:
-        parts.discard()
-    parts.start(plan.tiling, replaces=output.exists())
+    parts.take()
     claim.take()
     no_preview = np.zeros((2, 1, 1), np.float32), 1, (0, 0)
+    info = _result_info(job, plan, parts, Account([RankRecord(r) for r in ranks]), no_preview)
     try:
+        if restart:
+            parts.clear()
+        elif parts.known_tiling(job.grid) != known:
+            raise InputError(f"{output}: another run began at the same time; run the same command again.")
+        parts.start(plan.tiling, replaces=exists(output))
         with _result_disk(output):
-            try_result(
-                parts.folder, _result_info(job, plan, parts, Account([RankRecord(r) for r in ranks]), no_preview)
-            )
+            try_result(parts.folder, info)
     except HrtemvaeError:
         with claim:
+            claim.end_signs()
             if known is None:
                 parts.discard()
         raise

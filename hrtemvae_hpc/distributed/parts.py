@@ -5,21 +5,25 @@ The folder of a run also holds its tiling: a run that goes on, with any number o
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from hrtemvae_hpc.distributed.claim import CLAIM_NAMES
 from hrtemvae_hpc.errors import InputError, RankFailed, printable
-from hrtemvae_hpc.files import OwnFolder, is_file, replacing
+from hrtemvae_hpc.files import OwnFolder, replacing
+from hrtemvae_hpc.schemas import Described
 from hrtemvae_hpc.sealed import pack, unpack
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 
-_PLAN = "plan.json"
-_NAMES = [*CLAIM_NAMES, _PLAN, r"[0-9a-f]{32}\.safetensors"]
+_PLAN = "plan.sealed"
+_Count = Annotated[int, Field(ge=1, le=2**31)]
+_NAMES = [*CLAIM_NAMES, re.escape(_PLAN), r"[0-9a-f]{32}\.safetensors"]
 
 
 @dataclass
@@ -29,6 +33,17 @@ class TileMaps:
     maps: np.ndarray  # [4, latents, rows, columns] float32, in the order of statistics.over_time.MAPS
     valid_frames: np.ndarray  # [rows, columns] int32
     bad_frames: np.ndarray  # [n] int64, indices in the file
+
+
+class _Note(Described):
+    """What the plan holds: how the movie was cut, for which analysis, and what it was computed with."""
+
+    key: str
+    arithmetic: dict[str, str]
+    replaces: bool
+    block: _Count
+    rows: _Count  # of blocks in a tile
+    columns: _Count
 
 
 class Parts:
@@ -52,21 +67,21 @@ class Parts:
         """Raise InputError where the folder holds anything that isn't ours; nothing is changed."""
         self._own.check()
 
-    def known_tiling(self) -> Tiling | None:
-        """The tiling of the run that left parts here, None where there are none.
+    def known_tiling(self, grid: WindowGrid) -> Tiling | None:
+        """The tiling of ``grid`` of the run that left parts here, None where there are none.
 
         Raises InputError when they belong to another analysis, or were computed with another arithmetic.
         """
         noted = self._noted()
         if noted is None:
             return None
-        tiling, _, theirs = noted
-        if theirs != self._arithmetic:
+        if noted.arithmetic != self._arithmetic:
             raise InputError(
-                f"{self.folder}: holds parts that were computed with {describe_difference(theirs, self._arithmetic)}; "
-                "their last digits would differ. Go on where they were computed, or start over with --restart."
+                f"{self.folder}: holds parts that were computed with "
+                f"{describe_difference(noted.arithmetic, self._arithmetic)}; their last digits would differ. Go on "
+                "where they were computed, or start over with --restart."
             )
-        return tiling
+        return Tiling(grid, noted.block, noted.rows, noted.columns)
 
     def replaces_result(self) -> bool:
         """Whether parts are here of a run that was to replace an earlier result.
@@ -74,39 +89,49 @@ class Parts:
         Raises InputError when they belong to another analysis.
         """
         noted = self._noted()
-        return noted is not None and noted[1]
+        return noted is not None and noted.replaces
 
-    def _noted(self) -> tuple[Tiling, bool, dict[str, str]] | None:
+    def _noted(self) -> "_Note | None":
         path = self.folder / _PLAN
-        if not is_file(path):
-            return None
         try:
-            plan = json.loads(path.read_text())
-            grid = WindowGrid(**plan["tiling"].pop("grid"))
-            tiling, key, replaces = Tiling(grid, **plan["tiling"]), plan["key"], plan["replaces"]
-            theirs = {str(name): str(value) for name, value in plan["arithmetic"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            note = _Note.model_validate_json(unpack(path)[1].get("plan", ""))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
             raise InputError(f"{path}: is damaged; start over with --restart.") from error
-        if key != self.key:
+        if note.key != self.key:
             raise InputError(
                 f"{self.folder}: holds parts of another analysis (another movie, model or configuration); "
                 "choose another output, or start over with --restart."
             )
-        return tiling, bool(replaces), theirs
+        return note
+
+    def take(self) -> None:
+        """Make the folder. Raises InputError where that can't be, or something that isn't ours lies there."""
+        self._own.take()
+
+    def clear(self) -> None:
+        """Forget an earlier run, but not the claim of this one."""
+        self._own.clear(keep=CLAIM_NAMES)
 
     def start(self, tiling: Tiling, replaces: bool) -> None:
-        """Make the folder and note the tiling, and whether the result ``replaces`` an earlier one.
+        """Note the tiling, and whether the result ``replaces`` an earlier one, in the folder; it may be there already.
 
         Raises InputError where that can't be written.
         """
-        self._own.take()
         if (self.folder / _PLAN).exists():
             return
-        plan = {"key": self.key, "arithmetic": self._arithmetic, "replaces": replaces, "tiling": asdict(tiling)}
+        note = _Note(
+            key=self.key,
+            arithmetic=self._arithmetic,
+            replaces=replaces,
+            block=tiling.block,
+            rows=tiling.block_rows,
+            columns=tiling.block_columns,
+        )
         try:
-            self._write(_PLAN, json.dumps(plan, indent=1).encode())
+            self._write(_PLAN, pack({}, {"plan": note.model_dump_json()}))
         except OSError as error:
-            self.discard()
             raise InputError(
                 f"{self.folder}: can't be written ({error.strerror}); choose another place with -o."
             ) from error
@@ -132,7 +157,8 @@ class Parts:
             done = TileMaps(tensors["maps"], tensors["valid_frames"], tensors["bad_frames"])
         except (OSError, ValueError, KeyError):
             return None
-        usable = about.get("key") == self.key and done.valid_frames.shape == done.maps.shape[2:] == tile.shape
+        usable = about == {"tile": str(tile), "key": self.key}
+        usable = usable and done.valid_frames.shape == done.maps.shape[2:] == tile.shape
         return done if usable and (self.allow_bad_frames or not len(done.bad_frames)) else None
 
     def discard(self) -> None:

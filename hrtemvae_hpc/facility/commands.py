@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from hrtemvae_hpc.analysis_options import add_analysis_options, words_again
-from hrtemvae_hpc.errors import InputError, printable
+from hrtemvae_hpc.errors import InputError, show
 
 Command: TypeAlias = Callable[[argparse.Namespace], int]
 Add: TypeAlias = Callable[[str, Command, str], argparse.ArgumentParser]
@@ -78,22 +78,22 @@ def _image_build(options: argparse.Namespace) -> int:
 
     image = options.output or DEFAULT_IMAGE
     torch = options.unverified_torch or torch_lock(options.torch)
-    built = build_image(image, torch, options.build_arg, lambda text: print(text, flush=True))
-    print(f"{image}: {'built and tested' if built else 'is up to date'}")
+    built = build_image(image, torch, options.build_arg, show)
+    show(f"{image}: {'built and tested' if built else 'is up to date'}")
     return 0
 
 
 def _image_test(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.facility.image import DEFAULT_IMAGE, test_image
 
-    print(test_image(options.image or DEFAULT_IMAGE))
+    show(test_image(options.image or DEFAULT_IMAGE))
     return 0
 
 
 def _image_info(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.facility.image import DEFAULT_IMAGE, describe_image
 
-    print(describe_image(options.image or DEFAULT_IMAGE))
+    show(describe_image(options.image or DEFAULT_IMAGE))
     return 0
 
 
@@ -135,12 +135,10 @@ def _session_run(options: argparse.Namespace) -> int:
 
     session = begin_session(options.movies, _session_folder(options), words_again(options))
     try:
-        run_session(
-            session, session.missing(refused=options.refused), options.ranks, lambda text: print(text, flush=True)
-        )
+        run_session(session, session.missing(refused=options.refused), options.ranks, show)
     finally:
-        print(describe_session(session))
-        print(f"report: {printable(str(write_session_page(session)))}")
+        show(describe_session(session))
+    show(f"report: {write_session_page(session)}")
     return session.worst_code
 
 
@@ -148,7 +146,7 @@ def _session_status(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.facility.session import open_session
     from hrtemvae_hpc.facility.session_status import describe_session
 
-    print(describe_session(open_session(_session_folder(options))))
+    show(describe_session(open_session(_session_folder(options))))
     return 0
 
 
@@ -156,7 +154,7 @@ def _session_report(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.facility.session import open_session
     from hrtemvae_hpc.facility.session_report import write_session_page
 
-    print(printable(str(write_session_page(open_session(_session_folder(options))))))
+    show(str(write_session_page(open_session(_session_folder(options)))))
     return 0
 
 

@@ -13,21 +13,26 @@ import time
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass as validated
 
 from hrtemvae_hpc.distributed.claim import Run, run_at_work
 from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.files import OwnFolder, replacing
+from hrtemvae_hpc.files import OwnFolder, exists, is_folder, read_end, read_small, replacing
 from hrtemvae_hpc.outputs import Output, check_outputs, is_page
 
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".emd", ".hspy")
 _RESULT = ".maps.h5"
+_LARGEST = 2**26  # bytes of a manifest
 _LOOKED_AT = 2**16  # bytes at the end of a log
 
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
+
+
+_Seconds = Annotated[float, Field(ge=0, le=1e11)]  # since 1970
 
 
 class State(Enum):
@@ -43,9 +48,9 @@ class State(Enum):
 class Attempt:
     """One start of a movie's analysis. Times in seconds since 1970."""
 
-    began: float
+    began: _Seconds
     ranks: int
-    ended: float | None = None
+    ended: _Seconds | None = None
     code: int | None = None
     reason: str = ""  # a sentence, where it failed
     again: bool = False  # whether it was put back into the queue
@@ -109,7 +114,7 @@ class Session:
         log = self.folder / "logs" / f"{name}.log"
         record = self._record(index)
         attempts = record.attempts
-        if result.exists():
+        if exists(result):
             return Movie(index, path, result, log, State.DONE, None, attempts)
         run = run_at_work(result.with_name(result.name + ".parts"))
         if run is not None:
@@ -165,7 +170,7 @@ class Session:
 
     def _record(self, index: int) -> Record:
         try:
-            return _RECORD.validate_json((self.folder / "records" / f"{index}.json").read_bytes())
+            return _RECORD.validate_json(read_small(self.folder / "records" / f"{index}.json"))
         except (OSError, ValidationError):
             return Record(*_stamp(self.movies_folder / self.names[index]))
 
@@ -209,9 +214,7 @@ def _stamp(path: Path) -> tuple[int, float]:
 def _reason(log: Path, code: int) -> str:
     """The last sentence in which the program said of itself what was wrong."""
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _LOOKED_AT))
-            lines = file.read().decode(errors="replace").splitlines()
+        lines = read_end(log, _LOOKED_AT).decode(errors="replace").splitlines()
     except OSError:
         lines = []
     said = [line.removeprefix("hrtemvae: ") for line in lines if line.startswith("hrtemvae: ")]
@@ -229,7 +232,7 @@ def open_session(folder: Path) -> Session:
     path = folder / "session.json"
     try:
         # json keeps the bytes of names that are not UTF-8, which pydantic's own parser refuses
-        stored = _Manifest.model_validate(json.loads(path.read_text()))
+        stored = _Manifest.model_validate(json.loads(read_small(path, _LARGEST)))
         return Session(folder, Path(stored.movies_folder), tuple(stored.options), tuple(stored.movies))
     except OSError as error:
         raise InputError(f"{folder}: there is no session; begin one, or name its folder with -o.") from error
@@ -243,14 +246,14 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
     Raises InputError where there are no movies, or the session was begun with other options.
     """
     movies, folder = movies.absolute(), folder.absolute()
-    if not os.access(movies, os.R_OK | os.X_OK) or not movies.is_dir():
+    if not os.access(movies, os.R_OK | os.X_OK) or not is_folder(movies):
         raise InputError(f"{movies}: there is no such folder of movies, or it can't be read.")
     own = OwnFolder(folder, "session")
     own.check()
-    check_outputs([Output(folder / "session.html", "the page", is_page)] if folder.is_dir() else [])
+    check_outputs([Output(folder / "session.html", "the page", is_page)] if is_folder(folder) else [])
     names = _find(movies, folder)
     known: tuple[str, ...] = ()
-    if (folder / "session.json").exists():
+    if exists(folder / "session.json"):
         before = open_session(folder)
         if before.movies_folder != movies or before.options != tuple(options):
             raise InputError(

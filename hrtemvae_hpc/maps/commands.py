@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from hrtemvae_hpc.errors import InputError, printable, tell
+from hrtemvae_hpc.errors import InputError, show, tell
 
 
 def add_map_commands(
@@ -25,7 +25,7 @@ def _report(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.maps.report import write_report
 
     folder = options.output or options.result.parent / f"{options.result.stem}.report"
-    print(printable(str(write_report(options.result, folder, options.tiff))))
+    show(str(write_report(options.result, folder, options.tiff)))
     return 0
 
 
@@ -45,5 +45,5 @@ def _verify(options: argparse.Namespace) -> int:
                 code = error.exit_code
             else:
                 bar.close()
-                print(f"{printable(str(path))}: {found}", flush=True)
+                show(f"{path}: {found}")
     return code

@@ -5,7 +5,6 @@
 latter; a file that was repacked has another size, and is known by the former.
 """
 
-import contextlib
 import hashlib
 import json
 import math
@@ -69,22 +68,17 @@ def check_whole(path: Path, progress: Progress = _silent, name_damage: bool = Fa
         with path.open("rb") as raw:
             size = raw.seek(0, 2)
             found = _find_field(raw, size)
-            if found is None:
-                _check_kind(path)
             same_bytes = found is not None and _file_digest(raw, *found[0], progress) == found[1]
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error}); {_AGAIN}.") from error
     same_size = found is not None and found[2] == size
     if same_bytes and same_size:
         return "whole, all its bytes are as they were written"
-    if same_bytes or same_size:
-        damage = _differences_apart(path, size) if name_damage else ""
-        damage = damage or "its bytes are not as they were written"
-    else:
-        damage = _differences(path, progress)
-    if damage:
-        raise InputError(f"{path}: is not whole: {damage}; {_AGAIN}.")
-    return "whole, all its datasets are as they were written, in a file that was packed anew"
+    packed_anew = not same_bytes and not same_size
+    damage = _differences_apart(path, size) if packed_anew or name_damage else ""
+    if not damage and packed_anew:
+        return "whole, all its datasets are as they were written, in a file that was packed anew"
+    raise InputError(f"{path}: is not whole: {damage or 'its bytes are not as they were written'}; {_AGAIN}.")
 
 
 def _check_kind(path: Path) -> None:
@@ -129,7 +123,10 @@ def _differences_apart(path: Path, size: int) -> str:
     writer.close()
     try:
         if answer.poll(_PATIENCE + size / _RATE):
-            return str(answer.recv())
+            refused, told = answer.recv()
+            if refused:
+                raise InputError(told)
+            return str(told)
     except EOFError:
         pass
     finally:
@@ -139,8 +136,11 @@ def _differences_apart(path: Path, size: int) -> str:
 
 
 def _send_differences(path: Path, writer: Connection) -> None:
-    with contextlib.suppress(InputError):
-        writer.send(_differences(path, _silent))
+    try:
+        _check_kind(path)
+        writer.send((False, _differences(path, _silent)))
+    except InputError as error:
+        writer.send((True, str(error)))
 
 
 def _differences(path: Path, progress: Progress) -> str:

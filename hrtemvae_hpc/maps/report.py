@@ -86,6 +86,8 @@ def write_report(path: Path, folder: Path, tiff: bool) -> Path:
     Returns the page. Raises InputError where ``path`` is no result file or isn't whole, can't be drawn, or ``folder``
     can't be written or holds files of somebody else.
     """
+    if folder.resolve() in path.resolve().parents:
+        raise InputError(f"{path}: lies in the folder of its report, {folder}; choose another folder with -o.")
     with opened_to_draw(path) as result:
         own = OwnFolder(folder, "report", _NAMES)
         own.take()

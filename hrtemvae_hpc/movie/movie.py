@@ -18,6 +18,7 @@ from hrtemvae_hpc.movie.layouts import locate, open_dataset
 from hrtemvae_hpc.movie.sources import FILTER_NAMES, Watch, find_sources
 
 _SIEVE = 2**16  # bytes of the buffer through which HDF5 reads what is not stored in chunks
+_MOST_FRAMES = 2**22
 _CACHES = 2**26  # bytes of HDF5's caches of chunks, all sources of a virtual movie together
 _PIECE = 64  # pixels on the side of what is read of a damaged frame that is not stored in chunks
 
@@ -70,6 +71,8 @@ class Movie:
         bounds = (self._frames.start, self._frames.stop), (self.top, bottom), (self.left, right)
         self.sources = find_sources(self._dataset, [bounds["tyx".index(a)] for a in self.axes], self.where)
         self.cache_bytes = self._share_cache()
+        if len(range(self._frames.start, self._frames.stop, self._frames.step)) > _MOST_FRAMES:
+            raise InputError(f"{self.where}: has more than {_MOST_FRAMES:,} frames; choose some with --frames.")
         self.frame_indices = np.arange(self._frames.start, self._frames.stop, self._frames.step)
         self.shape = (len(self.frame_indices), bottom - self.top, right - self.left)
         self.dtype = self._dataset.dtype.newbyteorder("=")

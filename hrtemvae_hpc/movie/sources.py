@@ -9,28 +9,36 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
-from h5py._hl.vds import VDSmap
 
 from hrtemvae_hpc.errors import InputError, printable
 from hrtemvae_hpc.files import is_file
 from hrtemvae_hpc.hdf5 import filters_of, open_hdf5
+from hrtemvae_hpc.movie.virtual import (
+    Bounds,
+    Selection,
+    clipped,
+    covered_share,
+    is_numbered,
+    part_behind,
+    selections,
+    source_names,
+)
 
 _DEEPEST = 8  # virtual datasets of virtual datasets
 _SAMPLES, _SAMPLE = 64, 4096  # pieces of all files together, and bytes of each, that are read to tell movies apart
 _SELDOM = 100  # times what looking at all files takes, that passes before they are looked at again
-
-Bounds = Sequence[tuple[int, int]]  # first and last + 1 along each axis of a dataset
 
 
 @dataclass
 class Sources:
     """The files behind the pixels of a movie."""
 
-    hdf5: list[tuple[Path, str]] = field(default_factory=list)  # files and datasets of a virtual one, innermost last
+    hdf5: dict[tuple[Path, str], Bounds] = field(default_factory=dict)  # datasets of a virtual one, and their parts
     raw: list[Path] = field(default_factory=list)  # files of HDF5's external raw storage
 
 
@@ -63,90 +71,64 @@ def _look_behind(dataset: h5py.Dataset, bounds: Bounds, where: str, found: Sourc
 
 
 def _look_behind_virtual(dataset: h5py.Dataset, bounds: Bounds, where: str, found: Sources, depth: int) -> None:
-    own = Path(dataset.file.filename)
-    covered, total = 0, math.prod(stop - start for start, stop in bounds)
+    covering: list[Selection] = []
+    shapes: dict[tuple[Path, str], tuple[int, ...]] = {}
+    needed: dict[tuple[Path, str], Bounds] = {}
     for mapping in dataset.virtual_sources():
-        names, unlimited = _expanded(own, mapping.file_name)
-        if unlimited:
-            covered = total  # as many blocks as there are files: none is missing
-        else:
-            touched = mapping.vspace.copy()
-            starts, sizes = tuple(a for a, _ in bounds), tuple(b - a for a, b in bounds)
-            touched.select_hyperslab(starts, (1,) * len(sizes), None, sizes, op=h5py.h5s.SELECT_AND)
-            if not touched.get_select_npoints():
-                continue
-            covered += touched.get_select_npoints()
-        for path in names:
-            if not is_file(path):
-                raise InputError(f"{where}: a virtual dataset whose source {path} is missing; put it back.")
-            found.hdf5.append((path, mapping.dset_name))
-            with open_hdf5(path, "the movie") as file:
-                source = file.get(mapping.dset_name)
-                there = f"{path}, dataset {printable(mapping.dset_name)}"
-                if not isinstance(source, h5py.Dataset):
-                    raise InputError(f"{where}: a virtual dataset whose source {there} is missing; put it back.")
-                whole = [(0, n) for n in source.shape]
-                taken = whole if unlimited else _taken(source, mapping, touched.get_select_bounds())
-                _look_behind(source, taken, there, found, depth + 1)
-    if covered < total:
+        mapped = selections(mapping.vspace, dataset.shape, where)
+        touched = [inside for selection in mapped if (inside := clipped(selection, bounds))]
+        if not touched:
+            continue
+        covering += touched
+        for key in source_names(dataset, mapping, where):
+            if key not in shapes:
+                with _opened(key, where) as source:
+                    shapes[key] = source.shape
+            whole = [(0, n) for n in shapes[key]]
+            part = whole if is_numbered(mapping) else part_behind(shapes[key], mapping, mapped, touched, _named(key))
+            needed[key] = _joined(needed.get(key, part), part)
+    covered = covered_share(covering, bounds, where)
+    if covered < 1:
         raise InputError(
-            f"{where}: a virtual dataset whose sources hold {covered / total:.1%} of its pixels; the others would be "
-            "read as zeros. Write it anew from all sources, or leave them out with --frames or --roi."
+            f"{where}: a virtual dataset whose sources hold {covered:.1%} of its pixels; the others would be read as "
+            "zeros. Write it again from all sources, or leave them out with --frames or --roi."
         )
+    for key, part in needed.items():
+        before = found.hdf5.get(key)
+        together = part if before is None else _joined(before, part)
+        if together != before:
+            found.hdf5[key] = together
+            with _opened(key, where) as source:
+                _look_behind(source, part, _named(key), found, depth + 1)
 
 
-def _expanded(own: Path, name: str) -> tuple[list[Path], bool]:
-    """The files that a source's ``name`` stands for, and whether it has a running number (%b).
-
-    HDF5 takes those from 0 on and ends at the first that is missing.
-    """
-    if name == ".":
-        return [own], False
-    if "%b" not in name:
-        return [_located(own, name.replace("%%", "%"))], False
-
-    def numbered(number: int) -> Path:
-        return _located(own, name.replace("%b", str(number)).replace("%%", "%"))
-
-    names: list[Path] = []
-    while is_file(numbered(len(names))):
-        names.append(numbered(len(names)))
-    before, after = (part.replace("%%", "%") for part in Path(name).name.split("%b", 1))
-    folder = numbered(0).parent
-    later = [n for entry in (os.listdir(folder) if folder.is_dir() else ())
-             if entry.startswith(before) and entry.endswith(after)
-             and (n := entry[len(before) : len(entry) - len(after)]).isdecimal() and int(n) > len(names)]  # fmt: skip
-    return names + [numbered(len(names))] * bool(later or not names), True
+def _joined(one: Bounds, other: Bounds) -> Bounds:
+    return [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(one, other, strict=True)]
 
 
-def _located(own: Path, name: str) -> Path:
-    path = own.parent / name
-    # HDF5 also looks beside the file for a source whose absolute path is gone.
-    beside = own.parent / Path(name).name
-    return beside if is_file(beside) and not is_file(path) else path
+def _named(source: tuple[Path, str]) -> str:
+    return f"{source[0]}, dataset {printable(source[1])}"
 
 
-def _taken(source: h5py.Dataset, mapping: VDSmap, box: tuple[Sequence[int], Sequence[int]]) -> Bounds:
-    """The part of ``source`` behind the first to the last pixel ``box`` of a virtual dataset; more where in doubt."""
-    if mapping.src_space.get_select_type() == h5py.h5s.SEL_ALL:
-        own = [(0, n) for n in source.shape]
-    else:
-        own = [(a, b + 1) for a, b in zip(*mapping.src_space.get_select_bounds(), strict=True)]
-    mapped = list(zip(*mapping.vspace.get_select_bounds(), *box, strict=True))
-    if source.ndim < len(mapped):  # of one frame
-        mapped = [axis for axis in mapped if axis[0] < axis[1]]
-    if [b - a for a, b in own] != [last + 1 - first for first, last, _, _ in mapped]:  # not pixel by pixel
-        return own
-    return [(a + low - first, a + high + 1 - first) for (a, _), (first, _, low, high) in zip(own, mapped, strict=True)]
+@contextmanager
+def _opened(key: tuple[Path, str], where: str) -> Iterator[h5py.Dataset]:
+    path, name = key
+    if not is_file(path):
+        raise InputError(f"{where}: a virtual dataset whose source {path} is missing; put it back.")
+    with open_hdf5(path, "the movie") as file:
+        source = file.get(name)
+        if not isinstance(source, h5py.Dataset) or source.shape is None:
+            raise InputError(f"{where}: a virtual dataset whose source {_named(key)} is missing; put it back.")
+        yield source
 
 
 def _raw_files(dataset: h5py.Dataset, where: str) -> list[Path]:
-    folder = Path(dataset.file.filename).parent.resolve()
+    folder = Path(os.path.realpath(dataset.file.filename)).parent
     needed = math.prod(dataset.shape) * dataset.id.get_type().get_size()
     files = []
     for name, offset, size in dataset.external:
-        path = Path(os.path.normpath(folder / os.fsdecode(name)))
-        if path.resolve().parent != folder:
+        path = Path(os.path.realpath(folder / os.fsdecode(name)))
+        if path.parent != folder:
             raise InputError(
                 f"{where}: its pixels lie in {printable(str(path))}, which is not in the movie's folder; move it "
                 "there if it belongs to the movie."

@@ -20,7 +20,7 @@ from hrtemvae_hpc.distributed.progress import Progress, format_seconds, say
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed, Stopped
 from hrtemvae_hpc.files import OwnFolder, file_sha256, replacing
-from hrtemvae_hpc.outputs import Output, check_outputs, is_page, is_segments
+from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_segments
 from hrtemvae_hpc.sealed import pack, unpack
 from hrtemvae_hpc.segments.cut import Cut, CutOptions, cut_file
 from hrtemvae_hpc.segments.micrographs import find_micrographs
@@ -78,6 +78,7 @@ def build_segments(
     """
     began = time.monotonic()
     torch.set_num_threads(1)  # so that sums are added up in one order
+    page = world.on_root(lambda: beside(output, ".html"))
     parts = OwnFolder(
         output.with_name(output.name + ".parts"), "segments", [*CLAIM_NAMES, r"[0-9a-f]{24}\.safetensors"]
     )
@@ -87,17 +88,17 @@ def build_segments(
     def prepare() -> list[Path]:
         outputs = [
             Output(output, "the segments", is_segments),
-            Output(output.with_suffix(".html"), "the page", is_page),
+            Output(page, "the page", is_page),
         ]
         check_outputs(outputs)
         files = find_micrographs(paths)
         check_outputs(outputs, files)
         parts.check()
         claim.check()
-        if restart:
-            parts.clear()
         parts.take()
         claim.take()
+        if restart:
+            parts.clear(keep=CLAIM_NAMES)
         # The largest first, so that the ranks end together.
         return sorted(files, key=lambda p: (-p.stat().st_size, p))
 

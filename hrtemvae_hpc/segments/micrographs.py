@@ -12,8 +12,8 @@ import tifffile
 
 from hrtemvae_hpc.config import MovieSection
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.files import is_file
-from hrtemvae_hpc.hdf5 import CREATOR, written_by
+from hrtemvae_hpc.files import is_file, is_folder
+from hrtemvae_hpc.hdf5 import is_written_as
 from hrtemvae_hpc.memory import memory_of_at_most
 from hrtemvae_hpc.movie.calibration import convert
 from hrtemvae_hpc.movie.movie import Movie
@@ -44,7 +44,7 @@ def find_micrographs(paths: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     known = _known_endings()
     for path in paths:
-        if path.is_dir():
+        if is_folder(path):
             inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in known and not p.name.startswith("."))
             found |= dict.fromkeys(p for p in inside if is_file(p) and not _is_ours(p))
         elif is_file(path):
@@ -87,7 +87,7 @@ def read_micrographs(path: Path, frames: slice = slice(None)) -> Iterator[Microg
 
 
 def _is_ours(path: Path) -> bool:
-    return path.suffix.lower() in _HDF5 and written_by(path) in ((CREATOR, "result"), (CREATOR, "segments"))
+    return path.suffix.lower() in _HDF5 and (is_written_as(path, "result") or is_written_as(path, "segments"))
 
 
 def _read_movie(path: Path, frames: slice) -> Iterator[Micrograph]:

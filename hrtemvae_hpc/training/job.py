@@ -158,10 +158,10 @@ def _take_folder(training: Training, claim: Claim, restart: bool) -> None:
     """Make the folder of a training this run's, without what an earlier one left there, but for its checkpoint."""
     training.own.check()
     claim.check()
-    if restart or not (training.folder / CHECKPOINT).exists():
-        training.own.clear()
     training.own.take()
     claim.take()
+    if restart or not (training.folder / CHECKPOINT).exists():
+        training.own.clear(keep=CLAIM_NAMES)
 
 
 def _begin(training: Training, trainer: Trainer) -> Position:
