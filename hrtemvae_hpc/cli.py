@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from hrtemvae_hpc import __version__
-from hrtemvae_hpc.distributed.guard import STOP_SIGNALS, end_process
+from hrtemvae_hpc.distributed.guard import STOP_SIGNALS, end_process, run_guarded
 from hrtemvae_hpc.errors import HrtemvaeError, Stopped, show, tell
 
 if TYPE_CHECKING:
@@ -113,20 +113,31 @@ def _interrupt(number: int, _: FrameType | None) -> None:
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
+# They read files on one process, which may hang in a library: a guardian ends them then.
+_GUARDED = {"report", "verify", "simulate", "model"}
+
+
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         for number in STOP_SIGNALS:
             signal.signal(number, _interrupt)
         options = _parser().parse_args(arguments)
-        code: int = options.run(options)
-        sys.stdout.flush()
-        return code
+        if options.command in _GUARDED:
+            return run_guarded(lambda _: _carry_out(options))
+        return _carry_out(options)
     except HrtemvaeError as error:
         tell(error)
         return error.exit_code
     except KeyboardInterrupt as asked:
         tell(Stopped(f"stopped by {asked}; run the same command again."))
         end_process(Stopped.exit_code)  # without waiting for threads
+
+
+def _carry_out(options: argparse.Namespace) -> int:
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # The reader of our output has gone, as in `hrtemvae plan movie.h5 | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

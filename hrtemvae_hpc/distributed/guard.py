@@ -109,6 +109,9 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
         except HrtemvaeError as error:
             tell(error)
             code = error.exit_code
+        except MemoryError as error:
+            tell(RankFailed(f"memory ran out ({error}); the node has too little for this."))
+            code = RankFailed.exit_code
         except Exception:  # noqa: BLE001  it must not go on as its guardian
             traceback.print_exc()
             code = 1

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from hrtemvae_hpc.distributed.guard import StopRequest, end_process, rank_of_launcher, run_guarded
 from hrtemvae_hpc.distributed.world import World, join_world
-from hrtemvae_hpc.errors import HrtemvaeError, tell
+from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, tell
 
 _FIRST_S = 0.5  # for rank 0 to say what is wrong: launchers end all ranks when one has ended
 
@@ -34,6 +34,10 @@ def _run_in_world(job: Job, stop: StopRequest, join: Join) -> NoReturn:
     except HrtemvaeError as error:
         tell(error, "" if world.is_root else f"rank {world.rank} on {world.host}: ")
         world.leave(error.exit_code)
+    except MemoryError as error:
+        what = f"rank {world.rank} on {world.host}: memory ran out ({error}); lower --max-memory, or start fewer ranks."
+        tell(RankFailed(what))
+        world.leave(RankFailed.exit_code)
     except Exception:  # noqa: BLE001  a defect of ours must end every rank
         traceback.print_exc()
         world.abort(1)

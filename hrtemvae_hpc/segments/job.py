@@ -198,6 +198,11 @@ def _assemble(outcomes: list[Outcome], options: CutOptions, share: float, output
     count = sum(o.kept for o in used)
     if split.rows_below is not None:
         count = sum(int(split.of(o, _load(o.part), options.window)[0].sum()) for o in with_segments)
+    if count == 0:
+        raise InputError(
+            f"{with_segments[0].path}: none of its segments lies wholly above or below the border of validation; "
+            "name more micrographs, or set --validation 0."
+        )
     preview = Preview(options, left_out)
 
     def sources() -> Iterator[SourceSegments]:

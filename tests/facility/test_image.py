@@ -47,14 +47,20 @@ def test_a_failed_build_leaves_the_old_image(
     wrong: tuple[str, str], code: int, words: list[str], image: Path, tmp_path: Path
 ) -> None:
     old = tmp_path / "old.sif"
-    old.write_bytes(b"an older image")
+    old.hardlink_to(image)
     refused = hrtemvae("image", "build", "-o", old, *wrong)
     assert refused.code == code, refused.text
     assert "Traceback" not in refused.text
     for word in words:
         assert word in refused.text
-    assert old.read_bytes() == b"an older image"
+    assert old.samefile(image)
     assert [p.name for p in tmp_path.iterdir()] == ["old.sif"]
+
+
+def test_a_file_of_somebody_else_is_not_replaced(image: Path, tmp_path: Path) -> None:
+    (tmp_path / "old.sif").write_bytes(b"the only copy of something else")
+    assert_refused(hrtemvae("image", "build", "-o", tmp_path / "old.sif"), "is no image of this program")
+    assert (tmp_path / "old.sif").read_bytes() == b"the only copy of something else"
 
 
 def test_what_is_no_image_of_ours_is_refused(tmp_path: Path, image: Path) -> None:
