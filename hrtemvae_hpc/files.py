@@ -17,6 +17,7 @@ from typing import IO
 
 from hrtemvae_hpc.errors import InputError, printable
 
+CREATOR = "hrtemvae_hpc"
 _PREFIX = ".hrtemvae-"
 _TEMPORARY = re.compile(re.escape(_PREFIX) + "[0-9a-f]{16}")
 _OF_NFS = re.compile(r"\.nfs[0-9a-f]+")  # what NFS leaves of a file that is deleted while it is open
@@ -192,6 +193,16 @@ def has_mark(path: Path, mark: bytes) -> bool:
         return mark in read_head(path, 2**16)
     except OSError:
         return False
+
+
+def is_written_as(path: Path, kind: str) -> bool:
+    """Whether this program wrote the HDF5 file ``path`` as one of ``kind`` (result, segments, movie)."""
+    return has_mark(path, content_of(kind).encode())
+
+
+def content_of(kind: str) -> str:
+    """What HDF5 files of ours say of their content."""
+    return f"{CREATOR} {kind} file"
 
 
 def read_small(path: Path, most: int = 2**20) -> bytes:

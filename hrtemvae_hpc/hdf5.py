@@ -17,10 +17,9 @@ import numpy as np
 from isal import isal_zlib
 
 from hrtemvae_hpc.errors import InputError, printable
-from hrtemvae_hpc.files import has_mark, is_file, is_folder
+from hrtemvae_hpc.files import CREATOR, content_of, is_file, is_folder
 
 CHUNK_CACHE = 2**20  # bytes of HDF5's cache of chunks, for each dataset that is open
-CREATOR = "hrtemvae_hpc"
 GZIP, SHUFFLE, FLETCHER32, LZF = (
     h5py.h5z.FILTER_DEFLATE,
     h5py.h5z.FILTER_SHUFFLE,
@@ -80,18 +79,13 @@ def open_hdf5(path: Path, what: str, chunk_cache: int = CHUNK_CACHE) -> h5py.Fil
         raise InputError(f"{path}: is a damaged HDF5 file ({_one_line(error)}); copy {what} again.") from error
 
 
-def is_written_as(path: Path, kind: str) -> bool:
-    """Whether this program wrote ``path`` as a file of ``kind`` (result, segments, movie)."""
-    return has_mark(path, f"{CREATOR} {kind} file".encode())
-
-
 def sign(file: h5py.File, kind: str) -> None:
     """Have a new ``file`` say that this program wrote it as a file of ``kind``, before anything else is in it.
 
     As text of fixed length, which stands at the file's begin and is read without HDF5: that may search for ever in a
     damaged file.
     """
-    file.attrs.update(creator=np.bytes_(CREATOR), content=np.bytes_(f"{CREATOR} {kind} file"))
+    file.attrs.update(creator=np.bytes_(CREATOR), content=np.bytes_(content_of(kind)))
 
 
 def read_array(

@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from hrtemvae_hpc.errors import InputError, printable
-from hrtemvae_hpc.files import exists, has_mark, is_file, is_folder
-from hrtemvae_hpc.hdf5 import is_written_as
+from hrtemvae_hpc.files import exists, has_mark, is_file, is_folder, is_written_as
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from results import made_up_info, make_up_result
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.facility.session import Session
 from hrtemvae_hpc.facility.session_report import write_session_page
-from hrtemvae_hpc.hdf5 import is_written_as
+from hrtemvae_hpc.files import is_written_as
 from hrtemvae_hpc.maps.commands import add_map_commands
 from hrtemvae_hpc.maps.digest import check_whole
 from hrtemvae_hpc.maps.report import write_report, write_result_page

@@ -19,8 +19,8 @@ import h5py
 import numpy as np
 
 from hrtemvae_hpc.errors import InputError, printable
-from hrtemvae_hpc.files import hdf5_disk_errors, is_file
-from hrtemvae_hpc.hdf5 import DAMAGED, check_array, check_inflated, is_written_as, open_hdf5
+from hrtemvae_hpc.files import hdf5_disk_errors, is_file, is_written_as
+from hrtemvae_hpc.hdf5 import DAMAGED, check_array, check_inflated, open_hdf5
 
 Progress = Callable[[int], object]  # is given the number of bytes that were just looked at
 

@@ -12,8 +12,7 @@ import tifffile
 
 from hrtemvae_hpc.config import MovieSection
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.files import is_file, is_folder
-from hrtemvae_hpc.hdf5 import is_written_as
+from hrtemvae_hpc.files import is_file, is_folder, is_written_as
 from hrtemvae_hpc.memory import memory_of_at_most
 from hrtemvae_hpc.movie.calibration import convert
 from hrtemvae_hpc.movie.movie import Movie
