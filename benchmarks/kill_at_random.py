@@ -26,6 +26,8 @@ import numpy as np
 import psutil
 
 MAPS = ("time_correlated_variance", "variance", "spearman", "mean", "valid_frames")
+NOTES = "not of this program"
+EXPECTED = {"notes.txt", "maps.h5", "maps.html"}
 LEAST_S = 0.05
 PATIENCE_S = 60.0
 
@@ -75,9 +77,34 @@ def _is_ours(process: psutil.Process) -> bool:
         return False
 
 
-def of_ours(names: Iterable[str]) -> list[str]:
-    """``names`` without those of Open MPI's own files."""
-    return sorted(name for name in names if not name.startswith(("ompi.", "sm_segment.", "prte", "pmix")))
+def left_over(names: Iterable[str], killed: str) -> list[str]:
+    """``names``, without those of Open MPI's own files where its launcher was killed, which else removes them."""
+    of_mpi = ("ompi.", "sm_segment.", "prte", "pmix") if killed == "all" else ()
+    return sorted(name for name in names if not name.startswith(of_mpi))
+
+
+def disturb(work: Path, temporary: Path, movie: Path, seconds: float, choice: random.Random) -> str:
+    """Begin the analysis and kill it after ``seconds``; returns what was killed, "nothing" if it ended before."""
+    run = start(work, temporary, movie)
+    try:
+        run.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return kill(run, choice)
+    return "nothing"
+
+
+def go_on(work: Path, temporary: Path, movie: Path, undisturbed: str) -> list[str]:
+    """Run the analysis to its end; returns what is wrong then."""
+    run = start(work, temporary, movie)
+    told = run.communicate()[1].decode()
+    if run.returncode:
+        return [f"exit code {run.returncode}: {told}"]
+    wrong = [f"left or gone: {sorted(left)}"] if (left := set(state_of(work)) ^ EXPECTED) else []
+    if digest_of_maps(work / "maps.h5") != undisturbed:
+        wrong.append("the maps differ")
+    if (work / "notes.txt").read_text() != NOTES:
+        wrong.append("a foreign file was touched")
+    return wrong
 
 
 def main() -> None:
@@ -86,50 +113,35 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    moments = random.Random(options.seed)
+    choice, killed, failures, undisturbed, takes = random.Random(options.seed), Counter[str](), 0, "", 0.0
     with tempfile.TemporaryDirectory() as place:
-        work, temporary, movie = Path(place, "work"), Path(place, "tmp"), Path(place, "movie.h5")
-        temporary.mkdir()
-        subprocess.run(
-            ["hrtemvae", "simulate", "-o", movie, "--frames", "12", "--size", "192", "224"],
-            check=True,
-            stdout=sys.stderr,
-        )
-        shared_before = set(os.listdir("/dev/shm"))
-        undisturbed, takes, failures, killed = "", 0.0, 0, Counter[str]()
+        movie = Path(place, "movie.h5")
+        simulate = ["hrtemvae", "simulate", "-o", str(movie), "--frames", "12", "--size", "192", "224"]
+        subprocess.run(simulate, check=True, stdout=sys.stderr)
         for trial in range(options.times + 1):
+            work, temporary = Path(place, f"work{trial}"), Path(place, f"tmp{trial}")
             work.mkdir()
-            (work / "notes.txt").write_text("not of this program")
-            began = time.monotonic()
-            run = start(work, temporary, movie)
+            temporary.mkdir()
+            (work / "notes.txt").write_text(NOTES)
+            in_memory = set(os.listdir("/dev/shm"))
             if trial == 0:
-                run.communicate()
+                began = time.monotonic()
+                start(work, temporary, movie).communicate()
                 takes, undisturbed = time.monotonic() - began, digest_of_maps(work / "maps.h5")
-                expected = {"notes.txt", "maps.h5", "maps.html"}
-                assert set(state_of(work)) == expected, state_of(work).keys()
-            else:
-                try:
-                    run.wait(moments.uniform(LEAST_S, takes))
-                except subprocess.TimeoutExpired:
-                    killed[kill(run, moments)] += 1
-                run = start(work, temporary, movie)
-                told = run.communicate()[1].decode()
-                left = set(state_of(work)) ^ {"notes.txt", "maps.h5", "maps.html"}
-                wrong = [f"exit code {run.returncode}: {told}"] if run.returncode else []
-                wrong += [f"left or gone: {sorted(left)}"] if left else []
-                if not run.returncode and digest_of_maps(work / "maps.h5") != undisturbed:
-                    wrong.append("the maps differ")
-                if (work / "notes.txt").read_text() != "not of this program":
-                    wrong.append("a foreign file was touched")
-                wrong += [f"in memory: {m}"] if (m := of_ours(set(os.listdir("/dev/shm")) - shared_before)) else []
-                wrong += [f"temporary: {t}"] if (t := of_ours(state_of(temporary))) else []
-                if wrong:
-                    failures += 1
-                    print(f"trial {trial}: {'; '.join(wrong)}", flush=True)
-            subprocess.run(["rm", "-rf", work], check=True)
+                continue
+            victims = disturb(work, temporary, movie, choice.uniform(LEAST_S, takes), choice)
+            killed[victims] += 1
+            wrong = go_on(work, temporary, movie, undisturbed)
+            if left := left_over(set(os.listdir("/dev/shm")) - in_memory, victims):
+                wrong.append(f"in memory: {left}")
+            if left := left_over(state_of(temporary), victims):
+                wrong.append(f"temporary: {left}")
+            if wrong:
+                failures += 1
+                print(f"trial {trial}: {'; '.join(wrong)}", flush=True)
         print(
             f"{options.times} runs: {killed['one']} lost a rank or a guardian, {killed['all']} all processes, "
-            f"the others ended before; {failures} left something wrong"
+            f"{killed['nothing']} ended before; {failures} left something wrong"
         )
         sys.exit(failures > 0)
 

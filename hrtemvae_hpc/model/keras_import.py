@@ -68,7 +68,7 @@ def _of_the_family(path: Path) -> Iterator[None]:
 
 def read_layers(path: Path) -> Layers:
     """The layers of a .keras file or a SavedModel folder. Raises InputError where ``path`` is neither."""
-    if (path / "saved_model.pb").is_file():
+    if is_file(path / "saved_model.pb"):
         return read_saved_model(path)
     if not is_file(path):
         raise InputError(f"{path}: there is no such .keras file or SavedModel folder.")

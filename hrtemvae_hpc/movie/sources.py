@@ -222,7 +222,7 @@ class Watch:
         return [(s.st_ino, s.st_size, s.st_mtime_ns) for s in every]
 
     def _pieces(self) -> Iterator[bytes]:
-        """Evenly spread over the files and over each file: its first, middle and last bytes if there are many."""
+        """Spread evenly over the files, and over each from its first to its last bytes; of many files the middle."""
         count = min(len(self._files), _SAMPLES)
         each = max(1, _SAMPLES // count)
         for i in range(count):
@@ -230,7 +230,7 @@ class Watch:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 for j in range(each):
-                    file.seek(max(0, size - _SAMPLE) * (j + 1) // each)
+                    file.seek(int(max(0, size - _SAMPLE) * (j / (each - 1) if each > 1 else 0.5)))
                     yield file.read(_SAMPLE)
 
 
