@@ -17,7 +17,7 @@ _BESIDE_THE_PACKAGE = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 
 def sources(checkout: Path) -> list[Path]:
     """The files of ``checkout`` that the package is made of."""
-    package = (f for f in (checkout / "hrtemvae_hpc").rglob("*") if f.is_file() and f.suffix != ".pyc")
+    package = (f for f in (checkout / "hrtemvae_hpc").rglob("*") if f.is_file() and "__pycache__" not in f.parts)
     return sorted([*package, *(checkout / name for name in _BESIDE_THE_PACKAGE)])
 
 
