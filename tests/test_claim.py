@@ -15,7 +15,8 @@ import pytest
 from conftest import Outcome, assert_refused, command_line, environment
 
 from hrtemvae_hpc.distributed import claim
-from hrtemvae_hpc.distributed.claim import Claim, _ticks, run_at_work, this_run
+from hrtemvae_hpc.distributed.claim import Claim, run_at_work, this_run
+from hrtemvae_hpc.distributed.process import start_ticks
 from hrtemvae_hpc.errors import InputError, RankFailed
 
 
@@ -67,7 +68,7 @@ def test_a_process_that_is_gone_does_not_count(tmp_path: Path) -> None:
 def test_a_process_that_nobody_reaped_does_not_count(tmp_path: Path) -> None:
     gone = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     assert gone.stdin is not None
-    ticks = _ticks(gone.pid)
+    ticks = start_ticks(gone.pid)
     gone.stdin.close()
     os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
     put(tmp_path, pid=gone.pid, ticks=ticks)

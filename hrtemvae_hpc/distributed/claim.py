@@ -20,6 +20,7 @@ from typing import Annotated, TypeAlias
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from hrtemvae_hpc.distributed.process import boot_id, process_namespace, start_ticks
 from hrtemvae_hpc.errors import InputError, RankFailed, printable
 from hrtemvae_hpc.files import replacing, temporary_name
 
@@ -66,21 +67,12 @@ def this_run() -> Run:
     """The run that this process is rank 0 of."""
     return Run(
         host=socket.gethostname(),
-        boot=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        processes=os.readlink("/proc/self/ns/pid"),
+        boot=boot_id(),
+        processes=process_namespace(),
         pid=os.getpid(),
-        ticks=_ticks(os.getpid()) or 0,
+        ticks=start_ticks(os.getpid()) or 0,
         job=os.environ.get("SLURM_JOB_ID", ""),
     )
-
-
-def _ticks(pid: int) -> int | None:
-    """When a process of this namespace was started, None if it isn't there or has ended."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state in "ZX" else int(fields[18])  # proc(5)
 
 
 def run_at_work(folder: Path) -> Run | None:
@@ -101,7 +93,7 @@ def _is_alive(run: Run) -> bool | None:
     """Whether ``run`` is at work, None if that can't be known from here."""
     me = this_run()
     if (run.boot, run.processes) == (me.boot, me.processes):
-        return _ticks(run.pid) == run.ticks
+        return start_ticks(run.pid) == run.ticks
     return False if run.job and run.job == me.job else None
 
 

@@ -1,20 +1,25 @@
 """The staged movie of a node: its pixels in one file, in the node's memory or on scratch, that all ranks there map.
 
-The file has lost its name before it is filled, so that nothing is left of it however the ranks end.
+The file has lost its name before it is filled, so that nothing is left of it however the ranks end. An empty one that a
+kill left in that moment is removed by the next run.
 """
 
 import math
 import mmap
 import os
+import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
 import psutil
 
+from hrtemvae_hpc.distributed.process import boot_id, process_namespace, start_ticks
 from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import RankFailed
 from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
@@ -81,9 +86,10 @@ def open_stage(world: World, reader: TileReader, folder: Path) -> Stage:
     def create() -> Path:
         if world.local_rank:
             return Path()
-        handle, name = tempfile.mkstemp(prefix="hrtemvae-", dir=folder)
-        os.close(handle)
-        return Path(name)
+        _remove_lost(folder)
+        path = folder / f"{_our_names()}{os.getpid()}-{start_ticks(os.getpid())}-{secrets.token_hex(8)}"
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        return path
 
     own = _everywhere(world, folder, create)
     names = [name for host, name in world.allgather((world.host, own)) if host == world.host]
@@ -100,6 +106,22 @@ def open_stage(world: World, reader: TileReader, folder: Path) -> Stage:
     with file:
         _everywhere(world, folder, allocate)
         return Stage(file, reader)
+
+
+def _our_names() -> str:
+    """How the names of staged movies begin that processes of this host and namespace make."""
+    namespace = "".join(filter(str.isdigit, process_namespace()))
+    return f"hrtemvae-{boot_id()[:8]}-{namespace}-"
+
+
+def _remove_lost(folder: Path) -> None:
+    """Remove the empty files of runs that were killed in the moment in which theirs had a name."""
+    begin = _our_names()
+    for path in folder.glob(f"{begin}*"):
+        found = re.fullmatch(r"(\d+)-(\d+)-[0-9a-f]{16}", path.name.removeprefix(begin))
+        if found and start_ticks(int(found[1])) != int(found[2]):
+            with suppress(OSError):
+                path.unlink()
 
 
 def _everywhere(world: World, folder: Path, function: Callable[[], T]) -> T:
