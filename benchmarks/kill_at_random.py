@@ -72,7 +72,7 @@ def kill(run: "subprocess.Popen[bytes]", choice: random.Random) -> str:
 
 def _is_ours(process: psutil.Process) -> bool:
     try:
-        return any("hrtemvae" in word for word in process.cmdline())
+        return "hrtemvae" in (Path(word).name for word in process.cmdline()[:2])  # python and its script
     except psutil.Error:
         return False
 
