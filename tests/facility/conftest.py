@@ -53,6 +53,7 @@ def movie(cluster: Cluster) -> Path:
     folder = PLACE / "movies, with 'odd' names"
     folder.mkdir(exist_ok=True)
     path = folder / "a movie.h5"
+    path.unlink(missing_ok=True)
     run("hrtemvae", "simulate", "-o", path, "--frames", 90)
     return path
 
