@@ -294,19 +294,19 @@ def maps_a_file_in(folder: Path, process: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("chunk", "on_scratch"), [((1, 960, 960), True), ((1000, 96, 96), False)], ids=["by frame", "by space"]
+    ("chunk", "on_scratch"), [((1, 1152, 1152), True), ((1000, 96, 96), False)], ids=["by frame", "by space"]
 )
 def test_memory_of_each_rank_stays_under_its_bound(
     tmp_path: Path, tiny_model_path: Path, chunk: tuple, on_scratch: bool
 ) -> None:
-    bound, frames, side = 600_000_000, 1000, 960
+    bound, frames, side = 800_000_000, 1000, 1152
     with h5py.File(tmp_path / "m.h5", "w") as file:
         movie = file.create_dataset("m", (frames, side, side), "u2", chunks=chunk, compression="gzip")
         packed = zlib.compress(np.arange(np.prod(chunk), dtype="u2").tobytes(), 1)
         for place in movie.iter_chunks():
             movie.id.write_direct_chunk(tuple(s.start for s in place), packed)
         assert movie.nbytes > 3 * bound
-    arguments = ["analyze", "m.h5", "--model", tiny_model_path, "--step", 48, "--max-memory", "600MB"]
+    arguments = ["analyze", "m.h5", "--model", tiny_model_path, "--step", 48, "--max-memory", "800MB"]
     code = (
         "import resource, subprocess, sys; c = subprocess.run(sys.argv[1:]).returncode; "
         "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024); sys.exit(c)"
