@@ -21,13 +21,13 @@ from statistics import median
 import h5py
 import torch
 
+from hrtemvae_hpc.analysis.estimate import Estimate, estimate
+from hrtemvae_hpc.analysis.plan import make_plan
 from hrtemvae_hpc.config import PreprocessSection
-from hrtemvae_hpc.distributed.estimate import Estimate, estimate
-from hrtemvae_hpc.distributed.plan import make_plan
-from hrtemvae_hpc.distributed.resources import RankResources
 from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, load_model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.ranks.resources import RankResources
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import WindowGrid
 

@@ -5,27 +5,23 @@ or `encoding`; `run` says only how the work is done.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError, WrapValidator
 
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.schemas import Text, place, reason, short
 from hrtemvae_hpc.yaml_file import read_yaml
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
-
-def parse_bytes(value: Any) -> Any:
-    """Bytes from ``2GB``, ``500 MiB`` or a number; anything else is left for the schema to refuse."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{0,18})?)\s*([KMGT]?I?)B?\s*", value.upper())
-    if match is None:
-        raise ValueError("give a size such as 2GB or 500MiB")
-    return int(float(match[1]) * _UNITS[match[2]])
+def parse_size(value: Any, parse: Callable[[Any], Any]) -> Any:
+    """Bytes from ``2GB``, ``500 MiB`` or a number."""
+    try:
+        return parse(value)
+    except (ValidationError, OverflowError) as error:
+        raise ValueError("give a size such as 2GB or 500MiB") from error
 
 
 def parse_axes(value: Any) -> Any:
@@ -73,6 +69,7 @@ def parse_factor(value: Any) -> Any:
 
 Count = Annotated[int, Field(ge=0, le=2**31)]  # of pixels or frames
 Bounds = tuple[Count | None, Count | None]
+FrameRange = Annotated[tuple[Count | None, Count | None, Count | None], BeforeValidator(parse_frames)]
 
 
 class Section(BaseModel):
@@ -85,16 +82,16 @@ class Section(BaseModel):
 class MovieSection(Section):
     """Which pixels of the file are analysed."""
 
-    dataset: Text | None = Field(None, description="path of the movie inside the file; found by itself if null")
+    dataset: Text | None = Field(
+        None, description="path of the movie inside the file; by default the only one there is"
+    )
     axes: Annotated[str | None, BeforeValidator(parse_axes)] = Field(
-        None, description="order of the dataset's axes, tyx or yxt for example; read from the file if null"
+        None, description="order of the dataset's axes, tyx or yxt for example; by default read from the file"
     )
     roi: Annotated[tuple[Bounds, Bounds] | None, BeforeValidator(parse_roi)] = Field(
-        None, description="region y0:y1,x0:x1 in pixels; the whole frame if null"
+        None, description="region y0:y1,x0:x1 in pixels; by default the whole frame"
     )
-    frames: Annotated[tuple[Count | None, Count | None, Count | None] | None, BeforeValidator(parse_frames)] = Field(
-        None, description="frames a:b or a:b:step; all if null"
-    )
+    frames: FrameRange | None = Field(None, description="frames a:b or a:b:step; by default all")
     on_bad_frame: Literal["stop", "skip"] = Field(
         "stop", description="what to do with frames that can't be decompressed"
     )
@@ -106,7 +103,7 @@ class PreprocessSection(Section):
     clip_outliers: bool = Field(False, description="set pixels above mean + 3.717 sigma to mean + 3.5 sigma")
     low_pass: bool = Field(False, description="Gaussian low-pass, sigma 0.25 cycles per pixel")
     resample: Annotated[Literal["model"] | float | None, BeforeValidator(parse_factor)] = Field(
-        None, description="to the model's nm a pixel, or by a factor; not if null"
+        None, description="scale frames to the model's nm per pixel, or by a factor; by default not at all"
     )
 
 
@@ -122,18 +119,18 @@ class WindowsSection(Section):
 class EncodingSection(Section):
     """Which network turns windows into latents."""
 
-    model: str | None = Field(None, description="model file; the bundled weights if null")
+    model: str | None = Field(None, description="model file; by default the bundled weights")
     precision: Literal["fp32", "tf32", "bf16"] = Field("fp32", description="arithmetic of the network")
 
 
 class RunSection(Section):
     """How the work is done; none of this changes a map."""
 
-    max_memory: Annotated[int | None, BeforeValidator(parse_bytes)] = Field(
+    max_memory: Annotated[ByteSize | None, WrapValidator(parse_size)] = Field(
         None,
         ge=1,
         le=2**60,
-        description="bytes a rank may use, 2GB for example; a share of the node's free memory if null",
+        description="memory per rank, 2GB for example; by default 80% of the node's free memory",
     )
     keep_parts: bool = Field(False, description="keep the part files after the result is written")
     silent_after: float = Field(120.0, gt=0, description="seconds without progress after which a rank is named")

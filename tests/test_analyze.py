@@ -70,7 +70,7 @@ def analyze_with_tiling(
 ) -> None:
     """Analyse as a run that finds the tiling of an earlier one: tiles of ``rows`` x ``columns`` blocks."""
     code = f"""
-from hrtemvae_hpc.distributed import opened
+from hrtemvae_hpc.analysis import opened
 chosen = opened.make_plan
 def make_plan(engine, reader, grid, ranks, max_memory, known):
     return chosen(engine, reader, grid, ranks, max_memory, opened.Tiling(grid, engine.block, {rows}, {columns}))
@@ -104,8 +104,8 @@ def test_a_slow_rank_delays_the_end_by_one_tile_at_most(
 ) -> None:
     code = f"""
 import time
-from hrtemvae_hpc.distributed import opened, worker
-from hrtemvae_hpc.distributed.guard import rank_of_launcher
+from hrtemvae_hpc.analysis import opened, worker
+from hrtemvae_hpc.ranks.guard import rank_of_launcher
 chosen, compute, rank = opened.make_plan, worker.Worker._compute, rank_of_launcher()
 def make_plan(engine, reader, grid, ranks, max_memory, known):
     return chosen(engine, reader, grid, ranks, max_memory, opened.Tiling(grid, engine.block, 1, 1))

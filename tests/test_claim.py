@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from conftest import Outcome, assert_refused, command_line, environment
 
-from hrtemvae_hpc.distributed import claim
-from hrtemvae_hpc.distributed.claim import Claim, run_at_work, this_run
-from hrtemvae_hpc.distributed.process import start_ticks
 from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.ranks import claim
+from hrtemvae_hpc.ranks.claim import Claim, run_at_work, this_run
+from hrtemvae_hpc.ranks.process import start_ticks
 
 
 def put(folder: Path, **changed: object) -> None:
@@ -262,7 +262,7 @@ def test_a_turn_that_others_take_again_and_again_is_waited_for(tmp_path: Path, m
 
 def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from hrtemvae_hpc.distributed.claim import Claim\n"
+        "import sys, time; from pathlib import Path; from hrtemvae_hpc.ranks.claim import Claim\n"
         "until = time.monotonic() + 60\n"
         "while not Path(sys.argv[2]).exists() and time.monotonic() < until: time.sleep(0.001)\n"
         "Claim(Path(sys.argv[1])).take(); print('won', flush=True); time.sleep(3)"

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from hrtemvae_hpc import __version__
-from hrtemvae_hpc.cli import _parser
+from hrtemvae_hpc.cli.main import parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/training.md", "docs/facility.md"]
@@ -29,7 +29,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", [c for c in commands() if "hrtemvae " in c])
 def test_commands_of_the_readme_are_understood(command: str) -> None:
     words = shlex.split(command)
-    _parser().parse_args(words[words.index("hrtemvae") + 1 :])
+    parser().parse_args(words[words.index("hrtemvae") + 1 :])
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make ")])

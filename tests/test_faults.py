@@ -208,8 +208,8 @@ def test_ranks_that_see_another_movie_are_refused_before_anything_changes(
     tmp_path: Path, movie_path: Path, tiny_model_path: Path
 ) -> None:
     code = f"""
-from hrtemvae_hpc.distributed import job
-from hrtemvae_hpc.distributed.guard import rank_of_launcher
+from hrtemvae_hpc.analysis import job
+from hrtemvae_hpc.ranks.guard import rank_of_launcher
 known = job.Job.identity.fget
 job.Job.identity = property(lambda self: known(self) | {{"movie": rank_of_launcher()}})
 from hrtemvae_hpc.cli import main
@@ -229,8 +229,8 @@ main(["analyze", {str(movie_path)!r}, "--model", {str(tiny_model_path)!r}, "-o",
 
 def test_raising_rank_ends_the_job(tmp_path: Path, long_movie: Path, tiny_model_path: Path) -> None:
     code = f"""
-from hrtemvae_hpc.distributed import worker
-from hrtemvae_hpc.distributed.guard import rank_of_launcher
+from hrtemvae_hpc.analysis import worker
+from hrtemvae_hpc.ranks.guard import rank_of_launcher
 compute = worker.Worker._compute
 def fail(self, order, tiling):
     if rank_of_launcher() == 1 and order.first > 2:
@@ -258,8 +258,9 @@ def test_rank_that_hangs_before_the_first_tile_is_named_and_the_job_can_be_stopp
 ) -> None:
     code = f"""
 import time
-from hrtemvae_hpc.distributed import opened, world
-from hrtemvae_hpc.distributed.guard import rank_of_launcher
+from hrtemvae_hpc.ranks import world
+from hrtemvae_hpc.analysis import opened
+from hrtemvae_hpc.ranks.guard import rank_of_launcher
 world.NAME_AFTER_S = 1.0
 if rank_of_launcher() == 2:
     opened.load_model = lambda path: time.sleep(600)
@@ -292,7 +293,7 @@ def test_rank_killed_while_the_result_is_assembled(
     command = ["analyze", movie_path, "--model", tiny_model_path, "-o", "maps.h5"]
     code = f"""
 import os, signal
-from hrtemvae_hpc.distributed import job
+from hrtemvae_hpc.analysis import job
 def killed(*_):
     os.kill(os.getpid(), signal.SIGKILL)
     yield

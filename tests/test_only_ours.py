@@ -14,7 +14,7 @@ from conftest import assert_refused, drifting_pixels
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrtemvae_hpc.distributed.parts import Parts, TileMaps
+from hrtemvae_hpc.analysis.parts import Parts, TileMaps
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.files import OwnFolder, append_to_log, replacing
 from hrtemvae_hpc.outputs import Output, check_outputs, is_model, is_movie, is_numbers, is_page, is_picture, is_result

@@ -10,15 +10,15 @@ import pytest
 import torch
 from conftest import drifting_pixels
 
+from hrtemvae_hpc.analysis.estimate import estimate
+from hrtemvae_hpc.analysis.plan import Plan, decoded_bytes, make_plan
+from hrtemvae_hpc.analysis.plan_text import describe_plan
 from hrtemvae_hpc.config import AnalysisConfig, PreprocessSection
-from hrtemvae_hpc.distributed.estimate import estimate
-from hrtemvae_hpc.distributed.plan import Plan, decoded_bytes, make_plan
-from hrtemvae_hpc.distributed.plan_text import describe_plan
-from hrtemvae_hpc.distributed.resources import RankResources
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.ranks.resources import RankResources
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
 

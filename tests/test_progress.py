@@ -2,8 +2,8 @@
 
 import pytest
 
-from hrtemvae_hpc.distributed import progress
-from hrtemvae_hpc.distributed.progress import Progress
+from hrtemvae_hpc.ranks import progress
+from hrtemvae_hpc.ranks.progress import Progress
 
 
 def test_the_rate_counts_from_the_beginning(monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -14,7 +14,7 @@ from conftest import assert_refused, assert_same_maps, command_line, drifting_pi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hrtemvae_hpc.distributed.parts import Parts, TileMaps
+from hrtemvae_hpc.analysis.parts import Parts, TileMaps
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.segments.segment_file import SourceSegments, open_segments, write_segments
 from hrtemvae_hpc.training.batches import Segments

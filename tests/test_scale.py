@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import MAPS, TINY, Outcome, assert_refused, assert_same_maps, drifting_pixels, random_model, read_maps
 
-from hrtemvae_hpc.distributed import scale
-from hrtemvae_hpc.distributed.scale import lattice_period
+from hrtemvae_hpc.analysis import scale
+from hrtemvae_hpc.analysis.scale import lattice_period
 from hrtemvae_hpc.model.checkpoint import TrainedOn, save_model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.resample import Resampler, scaled_shape

@@ -16,7 +16,8 @@ from conftest import Outcome, assert_refused, command_line, environment, on_a_sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrtemvae_hpc.fourier.fringes import FRINGE_THRESHOLD, find_fringes
+from hrtemvae_hpc.fourier.fringes import find_fringes
+from hrtemvae_hpc.fourier.threshold import FRINGE_THRESHOLD
 from hrtemvae_hpc.movie.resample import Resampler, scaled_shape
 from hrtemvae_hpc.segments.micrographs import find_micrographs, read_micrographs
 from hrtemvae_hpc.segments.segment_file import open_segments

@@ -15,16 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_movie import break_chunk
 
+from hrtemvae_hpc.analysis.stage import _our_names, open_stage, scratch_bytes
+from hrtemvae_hpc.analysis.worker import Order, Task, Worker
 from hrtemvae_hpc.config import MovieSection, PreprocessSection
-from hrtemvae_hpc.distributed.process import start_ticks
-from hrtemvae_hpc.distributed.stage import _our_names, open_stage, scratch_bytes
-from hrtemvae_hpc.distributed.worker import Order, Task, Worker
-from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.maps.result import open_result
 from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.ranks.process import start_ticks
+from hrtemvae_hpc.ranks.world import World
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
 

@@ -90,7 +90,7 @@ def python(held: str, how: str, *arguments: object, only: str = "") -> list[str]
     return [str(BIN / "python"), "-c", code + MAIN.format(arguments=[str(a) for a in arguments])]
 
 
-JOB, WORKER = "hrtemvae_hpc.distributed.job", "hrtemvae_hpc.distributed.worker"
+JOB, WORKER = "hrtemvae_hpc.analysis.job", "hrtemvae_hpc.analysis.worker"
 PHASES = {
     "reading the movie": ("hrtemvae_hpc.movie.movie:Movie.__init__", IN_C, signal.SIGINT),
     "planning": (f"{JOB}:plan_job", IN_PYTHON, signal.SIGTERM),
@@ -243,7 +243,7 @@ def test_a_rank_that_can_not_be_interrupted_ends_with_its_guardian(tmp_path: Pat
 
 
 def test_ranks_end_together_where_one_can_not_be_interrupted(tmp_path: Path, analyze: tuple[object, ...]) -> None:
-    only = "from hrtemvae_hpc.distributed.guard import rank_of_launcher\nif rank_of_launcher() == 1: "
+    only = "from hrtemvae_hpc.ranks.guard import rank_of_launcher\nif rank_of_launcher() == 1: "
     held = python("hrtemvae_hpc.movie.movie:Movie.__init__", IN_C, *analyze, only=only)
     run = begin(tmp_path, signal.SIGUSR1, ["mpirun", "-n", "2", *held])
     try:

@@ -1,6 +1,5 @@
 """Results prove that they are as they were written: each flipped bit is found, and what is repacked is known again."""
 
-import argparse
 import os
 import random
 import re
@@ -13,11 +12,11 @@ import numpy as np
 import pytest
 from results import made_up_info, make_up_result
 
+from hrtemvae_hpc.cli.main import parser
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.facility.session import Session
 from hrtemvae_hpc.facility.session_report import write_session_page
 from hrtemvae_hpc.files import is_written_as
-from hrtemvae_hpc.maps.commands import add_map_commands
 from hrtemvae_hpc.maps.digest import check_whole
 from hrtemvae_hpc.maps.report import write_report, write_result_page
 from hrtemvae_hpc.maps.result import open_result, try_result
@@ -45,16 +44,8 @@ def flip(path: Path, place: int, bit: int) -> None:
 
 def hrtemvae(*words: object) -> int:
     """Run a command about results in this process."""
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers()
-
-    def add(name, run, text):
-        command = commands.add_parser(name, help=text)
-        command.set_defaults(run=run)
-        return command
-
-    add_map_commands(add)
-    options = parser.parse_args([str(word) for word in words])
+    words = [str(word) for word in words]
+    options = parser(words[:1]).parse_args(words)
     return options.run(options)
 
 

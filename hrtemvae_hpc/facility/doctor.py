@@ -12,12 +12,12 @@ import psutil
 import torch
 
 from hrtemvae_hpc import __version__
-from hrtemvae_hpc.distributed.guard import rank_of_launcher
-from hrtemvae_hpc.distributed.resources import bind_device, device_name, node_free_bytes
-from hrtemvae_hpc.distributed.world import World, join_world
 from hrtemvae_hpc.errors import HrtemvaeError, InputError
 from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, load_model
 from hrtemvae_hpc.movie import hdf5_check
+from hrtemvae_hpc.ranks.guard import rank_of_launcher
+from hrtemvae_hpc.ranks.resources import bind_device, device_name, node_free_bytes
+from hrtemvae_hpc.ranks.world import World, join_world
 from hrtemvae_hpc.windows.engine import Engine
 
 OK, WARNING, WRONG = "ok", "warning", "WRONG"

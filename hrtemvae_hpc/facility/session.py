@@ -1,7 +1,7 @@
 """A session: all movies of a folder, analysed one by one into another folder, whatever happens to each.
 
 The session's folder holds its manifest (which movies, with which options), a record for each movie, logs and results.
-A movie is done when its result is there. Only one run can work on a result (distributed/claim.py), so sessions that
+A movie is done when its result is there. Only one run can work on a result (ranks/claim.py), so sessions that
 run side by side leave each other's movies alone.
 """
 
@@ -18,10 +18,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass as validated
 
-from hrtemvae_hpc.distributed.claim import Run, run_at_work
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.files import OwnFolder, exists, is_folder, read_end, read_small, replacing
 from hrtemvae_hpc.outputs import Output, check_outputs, is_page
+from hrtemvae_hpc.ranks.claim import Run, run_at_work
 
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".emd", ".hspy")
 _RESULT = ".maps.h5"

@@ -5,9 +5,6 @@ import math
 import torch
 from torch import Tensor
 
-# The power of noise is exponentially distributed about its mean. With the mean estimated as below, fewer than one
-# in a thousand windows of white noise, or of noise over an amorphous film, has a peak 40 times as high.
-FRINGE_THRESHOLD = 40.0
 _LONGEST_PERIOD = 0.5  # of the window's side; slower changes of intensity are thickness, not fringes
 _WIDTH = 3.0  # spectrum pixels: how far from a peak's radius the noise around it is looked for
 _QUANTILE = 0.2  # of the power there: most of it may belong to other peaks

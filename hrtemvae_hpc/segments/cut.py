@@ -8,37 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 from torch import Tensor
 
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.fourier.fringes import FRINGE_THRESHOLD, find_fringes
+from hrtemvae_hpc.fourier.fringes import find_fringes
 from hrtemvae_hpc.movie.preprocess import clip_outliers, low_pass
 from hrtemvae_hpc.movie.resample import Resampler, scaled_shape
+from hrtemvae_hpc.segments.cut_options import CutOptions
 from hrtemvae_hpc.segments.micrographs import Micrograph, read_micrographs
 from hrtemvae_hpc.segments.segment_file import LEVELS
 
 _EXAMPLES = 8  # dropped segments of each file that are kept to be looked at
 _BATCH = 2048
-
-
-class CutOptions(BaseModel):
-    """How micrographs become segments."""
-
-    model_config = ConfigDict(frozen=True)
-
-    window: int = Field(64, ge=8, description="rows and columns of a segment, pixels")
-    stride: int = Field(32, ge=1, description="pixels between neighbouring segments")
-    frames: tuple[int | None, int | None, int | None] = Field((None, None, None), description="frames of a stack")
-    clip_outliers: bool = Field(False, description="set pixels above mean + 3.717 sigma to mean + 3.5 sigma")
-    low_pass: bool = Field(False, description="Gaussian low-pass, sigma 0.25 cycles per pixel")
-    pixel_size: float | None = Field(None, gt=0, description="scale all micrographs to so many nm a pixel")
-    assume_pixel_size: float | None = Field(None, gt=0, description="nm a pixel of files that don't tell")
-    turns: int = Field(0, ge=0, description="times that each micrograph is also cut after turning it by a random angle")
-    threshold: float = Field(FRINGE_THRESHOLD, ge=0, description="fringe strength of a segment that is kept")
-    most: int = Field(1000, ge=1, description="most segments kept of one file")
-    seed: int = Field(0, ge=0, description="of the choice among segments and of the angles")
 
 
 @dataclass(frozen=True)

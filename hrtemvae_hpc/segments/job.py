@@ -14,15 +14,16 @@ import numpy as np
 import torch
 
 from hrtemvae_hpc import __version__
-from hrtemvae_hpc.distributed.claim import CLAIM_NAMES, Claim
-from hrtemvae_hpc.distributed.guard import StopRequest, doing
-from hrtemvae_hpc.distributed.progress import Progress, format_seconds, say
-from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed, Stopped
 from hrtemvae_hpc.files import OwnFolder, file_sha256, replacing
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_segments
+from hrtemvae_hpc.ranks.claim import CLAIM_NAMES, Claim
+from hrtemvae_hpc.ranks.guard import StopRequest, doing
+from hrtemvae_hpc.ranks.progress import Progress, format_seconds, say
+from hrtemvae_hpc.ranks.world import World
 from hrtemvae_hpc.sealed import pack, unpack
-from hrtemvae_hpc.segments.cut import Cut, CutOptions, cut_file
+from hrtemvae_hpc.segments.cut import Cut, cut_file
+from hrtemvae_hpc.segments.cut_options import CutOptions
 from hrtemvae_hpc.segments.micrographs import find_micrographs
 from hrtemvae_hpc.segments.preview import Preview
 from hrtemvae_hpc.segments.segment_file import SourceSegments, write_segments

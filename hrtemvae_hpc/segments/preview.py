@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hrtemvae_hpc.pages import DPI, inline, png, write_page
-from hrtemvae_hpc.segments.cut import Cut, CutOptions
+from hrtemvae_hpc.segments.cut import Cut
+from hrtemvae_hpc.segments.cut_options import CutOptions
 
 _SHOWN = 48
 _IN_ROW = 12

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hrtemvae_hpc.distributed.progress import Progress, say
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.fourier.fringes import find_fringes
 from hrtemvae_hpc.outputs import Output, check_outputs, is_segments
-from hrtemvae_hpc.segments.cut import CutOptions
+from hrtemvae_hpc.ranks.progress import Progress, say
+from hrtemvae_hpc.segments.cut_options import CutOptions
 from hrtemvae_hpc.segments.segment_file import LEVELS, SourceSegments, write_segments
 from hrtemvae_hpc.simulation.segments import PIXEL_SIZE_NM, Simulation, random_segments
 

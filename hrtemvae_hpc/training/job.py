@@ -14,16 +14,16 @@ import numpy as np
 import torch
 
 from hrtemvae_hpc import __version__
-from hrtemvae_hpc.distributed.claim import CLAIM_NAMES, Claim
-from hrtemvae_hpc.distributed.guard import StopRequest
-from hrtemvae_hpc.distributed.progress import Progress, format_seconds, say
-from hrtemvae_hpc.distributed.resources import bind_device, compute_threads, device_name, keep_freed_memory
-from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.files import OwnFolder
 from hrtemvae_hpc.model.checkpoint import Model, load_model
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.outputs import Output, check_outputs, is_model
+from hrtemvae_hpc.ranks.claim import CLAIM_NAMES, Claim
+from hrtemvae_hpc.ranks.guard import StopRequest
+from hrtemvae_hpc.ranks.progress import Progress, format_seconds, say
+from hrtemvae_hpc.ranks.resources import bind_device, compute_threads, device_name, keep_freed_memory
+from hrtemvae_hpc.ranks.world import World
 from hrtemvae_hpc.training.batches import Segments, generator
 from hrtemvae_hpc.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from hrtemvae_hpc.training.objective import initialize

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from hrtemvae_hpc import __version__
-from hrtemvae_hpc.distributed.resources import image_in_use
 from hrtemvae_hpc.errors import InputError, RankFailed, printable
 from hrtemvae_hpc.model.checkpoint import Model, TrainedOn, load_model, save_model
 from hrtemvae_hpc.model.network import VAE
+from hrtemvae_hpc.ranks.resources import image_in_use
 from hrtemvae_hpc.training.batches import Segments
 from hrtemvae_hpc.training.objective import reconstruction_loss
 from hrtemvae_hpc.training.train_config import TrainConfig

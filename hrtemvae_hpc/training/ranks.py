@@ -16,9 +16,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from hrtemvae_hpc.distributed.guard import end_process
-from hrtemvae_hpc.distributed.world import World, join_world
 from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.ranks.guard import end_process
+from hrtemvae_hpc.ranks.world import World, join_world
 
 T = TypeVar("T")
 

@@ -13,10 +13,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from hrtemvae_hpc.distributed.guard import StopRequest, doing
-from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, Stopped
 from hrtemvae_hpc.model.network import VAE
+from hrtemvae_hpc.ranks.guard import StopRequest, doing
+from hrtemvae_hpc.ranks.world import World
 from hrtemvae_hpc.training.batches import Segments, augment, epoch_order, generator, share
 from hrtemvae_hpc.training.checkpoint import Position
 from hrtemvae_hpc.training.objective import beta_at, divergence, entropy_floor, learning_rate_at, reconstruction_loss

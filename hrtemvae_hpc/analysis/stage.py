@@ -19,10 +19,10 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 import psutil
 
-from hrtemvae_hpc.distributed.process import boot_id, process_namespace, start_ticks
-from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import RankFailed
 from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
+from hrtemvae_hpc.ranks.process import boot_id, process_namespace, start_ticks
+from hrtemvae_hpc.ranks.world import World
 
 T = TypeVar("T")
 

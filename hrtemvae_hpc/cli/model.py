@@ -1,4 +1,4 @@
-"""The commands `hrtemvae model ...`: importing, judging and comparing models."""
+"""The commands `hrtemvae model ...`."""
 
 import argparse
 import dataclasses
@@ -9,37 +9,34 @@ from hrtemvae_hpc.errors import InputError, show
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_model, is_numbers, is_page, is_picture
 
 
-def add_model_commands(
-    add: Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser],
-) -> None:
-    """Add the commands to a parser by its ``add``, which is given name, function and help."""
-    model = add("model", lambda _: 2, "Import, judge and compare models.")
-    models = model.add_subparsers(required=True, metavar="COMMAND")
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Describe the commands to their parser."""
+    commands = command.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = models.add_parser(name, help=text, description=text)
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
         added.set_defaults(run=run)
         return added
 
-    keras = command("import-keras", _import_keras, "Read a network saved by Keras (.keras files, SavedModel folders).")
+    keras = add("import-keras", _import_keras, "Read a network saved by Keras (.keras files, SavedModel folders).")
     keras.add_argument("encoder", type=Path)
     keras.add_argument("decoder", type=Path, nargs="?")
     keras.add_argument("-o", "--output", type=Path, required=True, help="model file (.safetensors)")
 
-    evaluate = command("evaluate", _evaluate, "Measure what a model has understood: one HTML page and its numbers.")
+    evaluate = add("evaluate", _evaluate, "Measure what a model responds to: one HTML page and its numbers.")
     evaluate.add_argument("model", type=Path, nargs="?", help="model file (the bundled weights)")
     evaluate.add_argument("-o", "--output", type=Path, help="page (MODEL.html in this folder), numbers in .json beside")
     evaluate.add_argument("--segments", type=Path, metavar="FILE", help="reconstruct its validation segments too")
     evaluate.add_argument("--period", type=float, metavar="PIXELS", help="of the lattice that moves (20.5)")
 
-    traverse = command("traverse", _traverse, "Draw what each latent does to a segment.")
+    traverse = add("traverse", _traverse, "Draw what each latent does to a segment.")
     traverse.add_argument("model", type=Path, nargs="?", help="model file (the bundled weights)")
     traverse.add_argument("-o", "--output", type=Path, help="picture (MODEL.traversal.png in this folder)")
     traverse.add_argument("--segments", type=Path, metavar="FILE", help="take a segment from here, else of a lattice")
     traverse.add_argument("--index", type=int, default=0, help="which validation segment (0)")
     traverse.add_argument("--latents", type=int, nargs="+", metavar="Z", help="which latents (the 16 of most variance)")
 
-    compare = command("compare", _compare, "Put models side by side, or one model on two files of segments.")
+    compare = add("compare", _compare, "Put models side by side, or one model on two files of segments.")
     compare.add_argument("models", type=Path, nargs="+", help="model files")
     compare.add_argument(
         "--segments", type=Path, nargs="+", default=[], metavar="FILE", help="for all models, or two for one"

@@ -5,9 +5,9 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from hrtemvae_hpc.distributed.guard import StopRequest, end_process, rank_of_launcher, run_guarded
-from hrtemvae_hpc.distributed.world import World, join_world
 from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, tell
+from hrtemvae_hpc.ranks.guard import StopRequest, end_process, rank_of_launcher, run_guarded
+from hrtemvae_hpc.ranks.world import World, join_world
 
 _FIRST_S = 0.5  # for rank 0 to say what is wrong: launchers end all ranks when one has ended
 
@@ -15,9 +15,12 @@ Job = Callable[[World, StopRequest], None]
 Join = Callable[[Callable[[], bool]], World]
 
 
-def run_guarded_in_world(job: Job, join: Join = join_world) -> int:
-    """Run ``job`` as this rank of the world that ``join`` finds, under a guardian process; returns its exit code."""
-    return run_guarded(lambda stop: _run_in_world(job, stop, join))
+def run_guarded_in_world(load: Callable[[], Job], join: Join = join_world) -> int:
+    """Run a job as this rank of the world that ``join`` finds, under a guardian process; returns its exit code.
+
+    ``load`` imports what the job needs, which takes seconds, and returns the job.
+    """
+    return run_guarded(lambda stop: _run_in_world(load(), stop, join))
 
 
 def _run_in_world(job: Job, stop: StopRequest, join: Join) -> NoReturn:

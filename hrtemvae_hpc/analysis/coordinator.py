@@ -6,8 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from hrtemvae_hpc.distributed.guard import StopRequest
-from hrtemvae_hpc.distributed.messages import (
+from hrtemvae_hpc.analysis.messages import (
     Kind,
     Outbox,
     Report,
@@ -15,12 +14,13 @@ from hrtemvae_hpc.distributed.messages import (
     receive_report,
     send_order,
 )
-from hrtemvae_hpc.distributed.parts import Parts
-from hrtemvae_hpc.distributed.progress import Progress, say
-from hrtemvae_hpc.distributed.resources import RankResources
-from hrtemvae_hpc.distributed.worker import AT_ONCE, STAGES, Finished, Order, Task, Worker, describe
-from hrtemvae_hpc.distributed.world import World
+from hrtemvae_hpc.analysis.parts import Parts
+from hrtemvae_hpc.analysis.worker import AT_ONCE, STAGES, Finished, Order, Task, Worker, describe
 from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, Stopped
+from hrtemvae_hpc.ranks.guard import StopRequest
+from hrtemvae_hpc.ranks.progress import Progress, say
+from hrtemvae_hpc.ranks.resources import RankResources
+from hrtemvae_hpc.ranks.world import World
 from hrtemvae_hpc.windows.grid import Tiling
 
 _BUSY_S, _IDLE_S = 0.01, 0.001  # between two looks for messages: each takes time from what computes

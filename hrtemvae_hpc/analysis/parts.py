@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from hrtemvae_hpc.distributed.claim import CLAIM_NAMES
 from hrtemvae_hpc.errors import InputError, RankFailed, printable
 from hrtemvae_hpc.files import OwnFolder, replacing
+from hrtemvae_hpc.ranks.claim import CLAIM_NAMES
 from hrtemvae_hpc.schemas import Described
 from hrtemvae_hpc.sealed import pack, unpack
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid

@@ -7,7 +7,8 @@ import torch
 
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.fourier.fringes import FRINGE_THRESHOLD, find_fringes
+from hrtemvae_hpc.fourier.fringes import find_fringes
+from hrtemvae_hpc.fourier.threshold import FRINGE_THRESHOLD
 from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.model.understood import understood_periods
 from hrtemvae_hpc.movie.movie import Movie

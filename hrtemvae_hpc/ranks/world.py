@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from hrtemvae_hpc.distributed.guard import end_process, run_exit_functions, settle
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, Stopped
+from hrtemvae_hpc.ranks.guard import end_process, run_exit_functions, settle
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm

@@ -12,27 +12,27 @@ from pathlib import Path
 import numpy as np
 
 from hrtemvae_hpc import __version__
+from hrtemvae_hpc.analysis.coordinator import Coordinator, RankRecord, serve
+from hrtemvae_hpc.analysis.opened import Job, check_alone, check_same, open_job, plan_job
+from hrtemvae_hpc.analysis.parts import Parts, TileMaps, describe_difference
+from hrtemvae_hpc.analysis.plan import Plan
+from hrtemvae_hpc.analysis.plan_text import describe_phases, describe_plan, describe_stages
+from hrtemvae_hpc.analysis.stage import MEMORY, open_stage, scratch
 from hrtemvae_hpc.config import AnalysisConfig
-from hrtemvae_hpc.distributed.claim import Claim
-from hrtemvae_hpc.distributed.coordinator import Coordinator, RankRecord, serve
-from hrtemvae_hpc.distributed.guard import StopRequest, rank_age
-from hrtemvae_hpc.distributed.opened import Job, check_alone, check_same, open_job, plan_job
-from hrtemvae_hpc.distributed.parts import Parts, TileMaps, describe_difference
-from hrtemvae_hpc.distributed.plan import Plan
-from hrtemvae_hpc.distributed.plan_text import describe_phases, describe_plan, describe_stages
-from hrtemvae_hpc.distributed.progress import format_seconds, say
-from hrtemvae_hpc.distributed.resources import (
-    RankResources,
-    image_file,
-    image_in_use,
-)
-from hrtemvae_hpc.distributed.stage import MEMORY, open_stage, scratch
-from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed
 from hrtemvae_hpc.files import exists
 from hrtemvae_hpc.maps.result import ResultInfo, result_identity, try_result, write_result
 from hrtemvae_hpc.movie.preview import Preview, first_and_last
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_result
+from hrtemvae_hpc.ranks.claim import Claim
+from hrtemvae_hpc.ranks.guard import StopRequest, rank_age
+from hrtemvae_hpc.ranks.progress import format_seconds, say
+from hrtemvae_hpc.ranks.resources import (
+    RankResources,
+    image_file,
+    image_in_use,
+)
+from hrtemvae_hpc.ranks.world import World
 from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling
 

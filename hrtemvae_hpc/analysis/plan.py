@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from hrtemvae_hpc.distributed.resources import FREE_SHARE, RankResources
-from hrtemvae_hpc.distributed.worker import AT_ONCE
+from hrtemvae_hpc.analysis.worker import AT_ONCE
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.ranks.resources import FREE_SHARE, RankResources
 from hrtemvae_hpc.statistics import over_time
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid

@@ -13,10 +13,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from hrtemvae_hpc.distributed.guard import doing
-from hrtemvae_hpc.distributed.parts import TileMaps
-from hrtemvae_hpc.distributed.stage import Stage
+from hrtemvae_hpc.analysis.parts import TileMaps
+from hrtemvae_hpc.analysis.stage import Stage
 from hrtemvae_hpc.movie.tiles import Region, TilePixels, TileReader
+from hrtemvae_hpc.ranks.guard import doing
 from hrtemvae_hpc.statistics.over_time import MAPS, series_statistics
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid

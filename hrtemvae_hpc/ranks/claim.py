@@ -20,9 +20,9 @@ from typing import Annotated, TypeAlias
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from hrtemvae_hpc.distributed.process import boot_id, process_namespace, start_ticks
 from hrtemvae_hpc.errors import InputError, RankFailed, printable
 from hrtemvae_hpc.files import replacing, temporary_name
+from hrtemvae_hpc.ranks.process import boot_id, process_namespace, start_ticks
 
 _NAME = "run.json"
 _TURN = ".run.json.turn"

@@ -3,17 +3,17 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from hrtemvae_hpc.analysis.coordinator import RankRecord
+from hrtemvae_hpc.analysis.estimate import estimate
+from hrtemvae_hpc.analysis.plan import Plan, format_bytes
+from hrtemvae_hpc.analysis.scale import describe_scale
 from hrtemvae_hpc.config import AnalysisConfig
-from hrtemvae_hpc.distributed.coordinator import RankRecord
-from hrtemvae_hpc.distributed.estimate import estimate
-from hrtemvae_hpc.distributed.plan import Plan, format_bytes
-from hrtemvae_hpc.distributed.progress import format_seconds
-from hrtemvae_hpc.distributed.resources import RankResources
-from hrtemvae_hpc.distributed.scale import describe_scale
 from hrtemvae_hpc.errors import printable
 from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.ranks.progress import format_seconds
+from hrtemvae_hpc.ranks.resources import RankResources
 
 _FILES = 8  # raw files that are named
 _SOURCES = {"movie": "", "memory": "; {} staged in each node's memory", "scratch": "; {} staged on each node's scratch"}

@@ -12,8 +12,8 @@ import numba
 import psutil
 import torch
 
-from hrtemvae_hpc.distributed.world import World
 from hrtemvae_hpc.files import file_sha256
+from hrtemvae_hpc.ranks.world import World
 
 _LOADED_LATER = 64 * 10**6  # bytes: from the trial to the result, 36 MB were measured
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h

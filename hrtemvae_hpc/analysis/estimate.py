@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hrtemvae_hpc.distributed.plan import Plan, map_bytes
-from hrtemvae_hpc.distributed.resources import RankResources
+from hrtemvae_hpc.analysis.plan import Plan, map_bytes
+from hrtemvae_hpc.ranks.resources import RankResources
 
 # Measured once, on a local disk (benchmarks/RESULTS.md). The other rates are each rank's own, from its trial.
 SAVE_S = 4e-9  # a byte of maps: written to its part file

@@ -7,10 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hrtemvae_hpc import __version__
+from hrtemvae_hpc.analysis.parts import describe_difference
+from hrtemvae_hpc.analysis.plan import Plan, check_smallest_read, make_plan
+from hrtemvae_hpc.analysis.scale import make_resampler
+from hrtemvae_hpc.analysis.stage import MEMORY, free_bytes, scratch_bytes
+from hrtemvae_hpc.analysis.worker import Worker
 from hrtemvae_hpc.config import AnalysisConfig
-from hrtemvae_hpc.distributed.parts import describe_difference
-from hrtemvae_hpc.distributed.plan import Plan, check_smallest_read, make_plan
-from hrtemvae_hpc.distributed.resources import (
+from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model
+from hrtemvae_hpc.movie.movie import Movie
+from hrtemvae_hpc.movie.resample import Resampler
+from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.ranks.resources import (
     RankResources,
     arithmetic,
     bind_device,
@@ -19,15 +27,7 @@ from hrtemvae_hpc.distributed.resources import (
     node_free_bytes,
     process_bytes,
 )
-from hrtemvae_hpc.distributed.scale import make_resampler
-from hrtemvae_hpc.distributed.stage import MEMORY, free_bytes, scratch_bytes
-from hrtemvae_hpc.distributed.worker import Worker
-from hrtemvae_hpc.distributed.world import World
-from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model
-from hrtemvae_hpc.movie.movie import Movie
-from hrtemvae_hpc.movie.resample import Resampler
-from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.ranks.world import World
 from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Tiling, WindowGrid

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hrtemvae_hpc.distributed.parts import TileMaps
-from hrtemvae_hpc.distributed.worker import STAGES, Finished, Order, Task
+from hrtemvae_hpc.analysis.parts import TileMaps
+from hrtemvae_hpc.analysis.worker import STAGES, Finished, Order, Task
 from hrtemvae_hpc.statistics.over_time import MAPS
 from hrtemvae_hpc.windows.grid import Tiling
 

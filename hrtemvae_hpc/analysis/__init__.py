@@ -1,0 +1,1 @@
+"""One analysis: its plan, the handing out of tiles, part files and the gather."""

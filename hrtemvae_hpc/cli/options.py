@@ -1,0 +1,104 @@
+"""Options from the schemas: their help, type and default are those of the field that each of them sets."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from hrtemvae_hpc.config import AnalysisConfig, load_config
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.schemas import place, reason
+
+S = TypeVar("S", bound=BaseModel)
+
+
+class SchemaOption(NamedTuple):
+    """An option that sets one field of a schema."""
+
+    flag: str
+    key: str  # of the field: its name, after that of its section and a dot where it is in one
+    metavar: str | None = None
+
+
+_ANALYSIS = (
+    SchemaOption("--dataset", "movie.dataset", "PATH"),
+    SchemaOption("--axes", "movie.axes", "tyx"),
+    SchemaOption("--roi", "movie.roi", "y0:y1,x0:x1"),
+    SchemaOption("--frames", "movie.frames", "a:b[:step]"),
+    SchemaOption("--on-bad-frame", "movie.on_bad_frame", "stop|skip"),
+    SchemaOption("--clip-outliers", "preprocess.clip_outliers"),
+    SchemaOption("--low-pass", "preprocess.low_pass"),
+    SchemaOption("--resample", "preprocess.resample", "model|FACTOR"),
+    SchemaOption("--step", "windows.step", "PIXELS"),
+    SchemaOption("--scaling", "windows.scaling", "window|frame"),
+    SchemaOption("--model", "encoding.model", "FILE"),
+    SchemaOption("--precision", "encoding.precision", "fp32|tf32|bf16"),
+    SchemaOption("--max-memory", "run.max_memory", "SIZE"),
+    SchemaOption("--keep-parts", "run.keep_parts"),
+)
+
+
+def add_schema_options(
+    command: argparse.ArgumentParser, schema: type[BaseModel], options: tuple[SchemaOption, ...]
+) -> None:
+    """Give ``command`` options for fields of ``schema``; one that is not given is None."""
+    for option in options:
+        holder = schema
+        *section, name = option.key.split(".")
+        if section:
+            holder = holder.model_fields[section[0]].annotation  # type: ignore[assignment]
+        field = holder.model_fields[name]
+        kinds = {*(get_args(field.annotation) or [field.annotation])} - {type(None)}
+        how: dict[str, Any] = {"action": "store_true"} if kinds == {bool} else {"metavar": option.metavar}
+        if kinds in ({int}, {float}):
+            how["type"] = next(iter(kinds))
+        shown = field.default is not None and kinds != {bool} and not isinstance(field.default, tuple)
+        default = f" ({field.default})" if shown else ""
+        text = f"{field.description}{default}".replace("%", "%%")
+        command.add_argument(option.flag, dest=option.key, default=None, help=text, **how)
+
+
+def given(options: argparse.Namespace, names: tuple[SchemaOption, ...]) -> dict[str, Any]:
+    """What ``options`` set, by the field's key."""
+    return {o.key: value for o in names if (value := getattr(options, o.key)) is not None}
+
+
+def from_options(schema: type[S], values: Mapping[str, Any]) -> S:
+    """``schema`` with ``values`` by field. Raises InputError that names the option of the first that is refused."""
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"--{place(error).replace('_', '-')}: {reason(error)}.") from error
+
+
+def add_analysis_options(command: argparse.ArgumentParser) -> None:
+    """Give ``command`` the options of an analysis."""
+    command.add_argument("--config", type=Path, metavar="YAML", help="configuration, see configs/analyze.yaml")
+    add_schema_options(command, AnalysisConfig, _ANALYSIS)
+
+
+def analysis_config(options: argparse.Namespace) -> AnalysisConfig:
+    """The configuration that ``options`` ask for. Raises InputError if it isn't valid."""
+    return load_config(options.config, given(options, _ANALYSIS), AnalysisConfig)
+
+
+def analysis_words(options: argparse.Namespace) -> list[str]:
+    """``options`` as words of a command line that means the same in any folder; raises InputError like the above."""
+    analysis_config(options)
+    words = [] if options.config is None else ["--config", str(options.config.absolute())]
+    for flag, key, _ in _ANALYSIS:
+        value = getattr(options, key)
+        if value is True:
+            words.append(flag)
+        elif value is not None:
+            words += [flag, str(Path(value).absolute()) if key == "encoding.model" else str(value)]
+    return words
+
+
+def add_restart(command: argparse.ArgumentParser, what: str) -> None:
+    """Give ``command`` the choice between resuming and restarting ``what`` was stopped."""
+    again = command.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help=f"resume {what} that was stopped (the default)")
+    again.add_argument("--restart", action="store_true", help=f"discard what an earlier run of {what} left behind")

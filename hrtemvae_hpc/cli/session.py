@@ -1,0 +1,116 @@
+"""The commands `hrtemvae session ...`."""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from hrtemvae_hpc.cli.options import add_analysis_options, analysis_words
+from hrtemvae_hpc.errors import InputError, show
+from hrtemvae_hpc.facility.image import CHECKOUT
+from hrtemvae_hpc.facility.session import array_chunks, begin_session, default_folder, open_session, queued_of
+from hrtemvae_hpc.facility.session_run import run_session
+from hrtemvae_hpc.facility.session_status import describe_session
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Describe the commands to their parser."""
+    commands = command.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    submit = add("submit", _submit, "Submit what is missing to Slurm, as slurm/session.sh does.")
+    run = add("run", _run, "Analyse what is missing on this machine, without Slurm.")
+    run.add_argument("--ranks", type=int, default=1, help="MPI ranks for each movie (1)")
+    status = add("status", _status, "Show the state of each movie.")
+    report = add("report", _report, "Draw the page of the session: what happens where, what failed.")
+    prepare = add("prepare", _prepare, "(for slurm/session.sh) Freeze the manifest, list what to submit.")
+    prepare.add_argument("--queued", default="", help=argparse.SUPPRESS)
+    prepare.add_argument("--array-size", type=int, default=1001, help=argparse.SUPPRESS)
+    for each in (submit, run, prepare):
+        each.add_argument("movies", type=Path, help="folder with movies, searched to any depth")
+        each.add_argument("--refused", action="store_true", help="also movies that were refused as they are")
+        add_analysis_options(each)
+    for each in (status, report):
+        each.add_argument("movies", type=Path, nargs="?", help="folder with movies")
+    for each in (submit, run, status, report, prepare):
+        each.add_argument("-o", "--output", type=Path, help="folder of the session (MOVIES.maps in this folder)")
+
+    begin = add("begin", _begin, "(for slurm/session.sh) Record a start; print log and command.")
+    begin.add_argument("--ranks", type=int, required=True, help=argparse.SUPPRESS)
+    end = add("end", _end, "(for slurm/session.sh) Record an end.")
+    end.add_argument("--code", type=int, required=True, help=argparse.SUPPRESS)
+    end.add_argument("--again", action="store_true", help=argparse.SUPPRESS)
+    for each in (begin, end):
+        each.add_argument("index", type=int, help="number of the movie in the session of this folder")
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    if options.output is None and options.movies is None:
+        return Path()
+    return Path(options.output or default_folder(options.movies))
+
+
+def _submit(options: argparse.Namespace) -> int:
+    script = CHECKOUT / "slurm" / "session.sh"
+    if not script.is_file() or shutil.which("sbatch") is None:
+        raise InputError(
+            "sessions are submitted where Slurm's sbatch is, from a checkout of the project; inside the image or on a "
+            "single machine use `hrtemvae session run`."
+        )
+    output = [] if options.output is None else ["-o", options.output]
+    refused = ["--refused"] * options.refused
+    sys.stdout.flush()
+    command = ["bash", script, options.movies, *output, *refused, *analysis_words(options)]
+    return subprocess.run(command, check=False).returncode
+
+
+def _run(options: argparse.Namespace) -> int:
+    from hrtemvae_hpc.facility.session_report import write_session_page
+
+    session = begin_session(options.movies, _folder(options), analysis_words(options))
+    try:
+        run_session(session, session.missing(refused=options.refused), options.ranks, show)
+    finally:
+        show(describe_session(session))
+    show(f"report: {write_session_page(session)}")
+    return session.worst_code
+
+
+def _status(options: argparse.Namespace) -> int:
+    show(describe_session(open_session(_folder(options))))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from hrtemvae_hpc.facility.session_report import write_session_page
+
+    show(str(write_session_page(open_session(_folder(options)))))
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    session = begin_session(options.movies, _folder(options), analysis_words(options))
+    print(session.id, session.folder, session.movies_folder, sep="\n")
+    missing = session.missing(queued_of(session, options.queued), options.refused)
+    for offset, numbers in array_chunks(missing, options.array_size):
+        print(offset, numbers)
+    return 0
+
+
+def _begin(options: argparse.Namespace) -> int:
+    session = open_session(Path())
+    movie = session.begin(options.index, options.ranks)
+    if movie is not None:
+        print(str(movie.log), "hrtemvae", *session.arguments(movie), sep="\0", end="\0")
+    return 0
+
+
+def _end(options: argparse.Namespace) -> int:
+    open_session(Path()).end(options.index, options.code, options.again)
+    return 0

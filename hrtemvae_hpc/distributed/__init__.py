@@ -1,1 +1,0 @@
-"""The ranks: their world, the plan, the handing out of tiles, part files and the gather."""
