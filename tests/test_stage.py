@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_movie import break_chunk
 
+from hrtemvae_hpc.analysis.compute import Means
 from hrtemvae_hpc.analysis.stage import _our_names, open_stage, scratch_bytes
 from hrtemvae_hpc.analysis.worker import Order, Task, Worker
 from hrtemvae_hpc.config import MovieSection, PreprocessSection
@@ -171,8 +172,7 @@ def test_a_thread_begins_on_the_next_tile_before_the_last_one_is_done(
         reader = TileReader(movie, PreprocessSection(), False)
         engine = Engine(tiny_model, torch.device("cpu"), "fp32", "window", 8)
         grid = WindowGrid(ROWS, COLUMNS, engine.window, 8)
-        worker = Worker(engine, reader, grid, 2, False)
-        worker.stage = open_stage(World(), reader, tmp_path)
+        worker = Worker(Means(engine, reader, grid, False, open_stage(World(), reader, tmp_path)), 2)
         both = threading.Barrier(2, timeout=60)
         encode = engine.encode
         monkeypatch.setattr(engine, "encode", lambda *block: both.wait() >= 0 and encode(*block))

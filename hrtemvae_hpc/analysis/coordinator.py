@@ -16,7 +16,7 @@ from hrtemvae_hpc.analysis.messages import (
 )
 from hrtemvae_hpc.analysis.parts import Parts
 from hrtemvae_hpc.analysis.worker import AT_ONCE, STAGES, Finished, Order, Task, Worker, describe
-from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, Stopped
+from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed, Stopped
 from hrtemvae_hpc.ranks.guard import StopRequest
 from hrtemvae_hpc.ranks.progress import Progress, say
 from hrtemvae_hpc.ranks.resources import RankResources
@@ -68,12 +68,12 @@ class Coordinator:
         self.silent_after = silent_after
         self._tell = tell
         self.records = [RankRecord(r) for r in ranks]
-        frames = worker.reader.movie.shape[0]
+        frames = worker.means.reader.movie.shape[0]
         tiles = tiling.tiles
         self.resumed = {i for i, tile in enumerate(tiles) if parts.load(tile) is not None}
         self._pending = deque(i for i in range(len(tiles)) if i not in self.resumed)
         self._unfinished = set(self._pending)
-        regions = range(len(worker.regions) if worker.stage and self._pending else 0)
+        regions = range(len(worker.regions) if worker.means.stage and self._pending else 0)
         self._stages = len(regions) > 0
         self._unstaged = {r.host: deque(regions) for r in ranks}  # every node stages the movie for itself
         self._staging = Counter[str]()
@@ -135,7 +135,7 @@ class Coordinator:
         """Take in a message of another rank, if there is one."""
         if self.world.comm is None:
             return False
-        report = receive_report(self.world.comm, self.tiling, self.worker.engine.latents)
+        report = receive_report(self.world.comm, self.tiling, self.worker.means.engine.latents)
         if report is None:
             return False
         record = self.records[report.rank]
@@ -283,7 +283,5 @@ def failure(error: Exception, record: RankRecord, tiling: Tiling) -> HrtemvaeErr
 
 def error_of(code: int, text: str) -> HrtemvaeError:
     """The error that ended another rank with ``code``."""
-    for kind in HrtemvaeError.__subclasses__():
-        if kind.exit_code == code:
-            return kind(text)
-    return RankFailed(text)
+    kinds = {kind.exit_code: kind for kind in (InputError, Stopped, RankFailed)}
+    return kinds.get(code, RankFailed)(text)

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from hrtemvae_hpc import __version__
+from hrtemvae_hpc.analysis.compute import Means
 from hrtemvae_hpc.analysis.coordinator import Coordinator, RankRecord, serve
-from hrtemvae_hpc.analysis.opened import Job, check_alone, check_same, open_job, plan_job
+from hrtemvae_hpc.analysis.opened import Job, check_same, open_inputs, plan_job, prepare
 from hrtemvae_hpc.analysis.parts import Parts, TileMaps, describe_difference
 from hrtemvae_hpc.analysis.plan import Plan
 from hrtemvae_hpc.analysis.plan_text import describe_phases, describe_plan, describe_stages
 from hrtemvae_hpc.analysis.stage import MEMORY, open_stage, scratch
+from hrtemvae_hpc.analysis.worker import Worker
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed
 from hrtemvae_hpc.files import exists
@@ -32,19 +34,17 @@ from hrtemvae_hpc.ranks.resources import (
     image_file,
     image_in_use,
 )
-from hrtemvae_hpc.ranks.world import World
+from hrtemvae_hpc.ranks.world import RankEnds, World
 from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling
 
 
 def plan_analysis(world: World, path: Path, config: AnalysisConfig) -> str:
     """The plan of an analysis, in words, on every rank."""
-    world.on_root(lambda: check_alone(path, config))
-    with open_job(world, path, config) as job:
+    with open_inputs(world, path, config) as opened:
+        job = prepare(world, opened)
         ranks = check_same(world, job)
-        return world.on_root(
-            lambda: describe_plan(job.worker.reader, job.model, config, plan_job(job, ranks, None), ranks)
-        )
+        return world.on_root(lambda: describe_plan(job.reader, job.model, config, plan_job(job, ranks, None), ranks))
 
 
 def analyze(
@@ -60,20 +60,21 @@ def analyze(
 
     Goes on with what an earlier, stopped run of the same analysis left behind, unless ``restart``. ``inputs`` are files
     beside movie and model that must not be overwritten.
-    Raises InputError, Stopped or RankFailed; ranks other than 0 leave with the job's exit code.
+    Raises InputError, Stopped or RankFailed; on ranks other than 0 RankEnds with the job's exit code.
     """
     began = time.monotonic() - rank_age()
     page = world.on_root(lambda: beside(output, ".html"))
 
-    def check() -> None:
-        image = image_file()
-        read = [*check_alone(path, config), *inputs, *([image] if image else [])]
-        check_outputs([Output(output, "the result", is_result), Output(page, "its page", is_page)], read)
-
-    world.on_root(check)
-    with open_job(world, path, config) as job:
+    outputs = [Output(output, "the result", is_result), Output(page, "its page", is_page)]
+    image = image_file()
+    known = [*inputs, *([image] if image else [])]
+    world.on_root(lambda: check_outputs(outputs, known))
+    with open_inputs(world, path, config) as opened:
+        world.on_root(lambda: check_outputs(outputs, [*opened.files, *known]))
+        job = prepare(world, opened)
         ranks = check_same(world, job)
-        parts = Parts(output, job.identity, job.arithmetic, allow_bad_frames=config.movie.on_bad_frame == "skip")
+        skip_bad_frames = config.movie.on_bad_frame == "skip"
+        parts = Parts(output, job.identity, job.arithmetic, allow_bad_frames=skip_bad_frames)
         claim = Claim(parts.folder)
         plan = world.on_root(lambda: _prepare(job, ranks, parts, claim, output, restart))
         if plan is None:
@@ -82,16 +83,19 @@ def analyze(
             return
         with claim if world.is_root else nullcontext():
             if world.is_root:
-                say(describe_plan(job.worker.reader, job.model, config, plan, ranks))
+                say(describe_plan(job.reader, job.model, config, plan, ranks))
+            stage = None
             if plan.source != "movie":
-                folder = MEMORY if plan.source == "memory" else scratch()
-                job.worker.stage = open_stage(world, job.worker.reader, folder)
+                stage = open_stage(world, job.reader, MEMORY if plan.source == "memory" else scratch())
+            worker = Worker(Means(job.engine, job.reader, job.grid, skip_bad_frames, stage), job.resources.threads)
             if not world.is_root:
-                silent_after = config.run.silent_after
-                code = serve(world, job.worker, plan.tiling, RankRecord(job.resources), stop, silent_after)
-                world.leave(code)
+                raise RankEnds(
+                    serve(world, worker, plan.tiling, RankRecord(job.resources), stop, config.run.silent_after)
+                )
             started = time.monotonic()
-            coordinator = Coordinator(world, job.worker, plan.tiling, parts, ranks, config.run.silent_after, claim.tell)
+            coordinator = Coordinator(
+                world, worker, plan.tiling, parts, ranks, silent_after=config.run.silent_after, tell=claim.tell
+            )
             bad = _compute(job, plan, coordinator, parts, output, began, stop)
             try:
                 drawn = _draw_page(output, page, parts.folder)
@@ -171,7 +175,8 @@ def _compute(
         coordinator.run(stop)
         job.movie.check_unchanged(thorough=True)
         account = Account(coordinator.records, frozenset(coordinator.resumed), time.monotonic() - began)
-        stage = job.worker.stage if coordinator.staged and job.worker.stages_frames else None
+        worker = coordinator.worker
+        stage = worker.means.stage if coordinator.staged and worker.stages_frames else None
         preview = first_and_last(job.movie, stage.pixels if stage else None)
         info = _result_info(job, plan, parts, account, preview)
         with _result_disk(output):
@@ -238,7 +243,7 @@ class Account:
 
 
 def _result_info(job: Job, plan: Plan, parts: Parts, account: Account, preview: Preview) -> ResultInfo:
-    movie, config, records, worker = job.movie, job.config, account.records, job.worker
+    movie, config, records, frame = job.movie, job.config, account.records, job.reader.shape
     decoded = sum(r.decoded_bytes for r in records)
     resumed = sum(plan.tiling.tiles[i].windows for i in account.resumed) / (job.grid.rows * job.grid.columns)
     needed = plan.needed_bytes * (1 - resumed)
@@ -250,7 +255,7 @@ def _result_info(job: Job, plan: Plan, parts: Parts, account: Account, preview: 
         origin=(movie.top, movie.left),
         pixel_size_nm=movie.pixel_size_nm,
         frame_time_s=movie.frame_time_s,
-        resampling=(worker.reader.shape[0] / movie.shape[1], worker.reader.shape[1] / movie.shape[2]),
+        resampling=(frame[0] / movie.shape[1], frame[1] / movie.shape[2]),
         preview=preview,
         process={
             "program": "hrtemvae",

@@ -1,4 +1,4 @@
-"""A movie and a model, opened together on each rank, with what computes tiles."""
+"""A movie and a model, opened together on each rank, and what computes tiles of them."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from hrtemvae_hpc.analysis.parts import describe_difference
 from hrtemvae_hpc.analysis.plan import Plan, check_smallest_read, make_plan
 from hrtemvae_hpc.analysis.scale import make_resampler
 from hrtemvae_hpc.analysis.stage import MEMORY, free_bytes, scratch_bytes
-from hrtemvae_hpc.analysis.worker import Worker
+from hrtemvae_hpc.analysis.trial import try_out
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model
@@ -35,20 +35,37 @@ from hrtemvae_hpc.windows.layers import has_bfloat16
 
 
 @dataclass(frozen=True)
+class Opened:
+    """A movie and a model that can be analysed together."""
+
+    config: AnalysisConfig
+    movie: Movie
+    model: Model
+    resampler: Resampler | None
+    grid: WindowGrid
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are read."""
+        return [*self.movie.files, _model_path(self.config)]
+
+
+@dataclass(frozen=True)
 class Job:
-    """What every rank holds: the opened movie, the model, and what computes tiles."""
+    """What every rank has to compute tiles of a movie with."""
 
     config: AnalysisConfig
     movie: Movie
     model: Model
     grid: WindowGrid
-    worker: Worker
+    engine: Engine
+    reader: TileReader
     resources: RankResources
 
     @property
     def arithmetic(self) -> dict[str, str]:
         """What decides the last bits of the result."""
-        return arithmetic(self.worker.engine.device)
+        return arithmetic(self.engine.device)
 
     @property
     def identity(self) -> dict[str, object]:
@@ -60,7 +77,7 @@ class Job:
             "frames": self.movie.frame_indices.tolist(),
             "model": self.model.sha256,
             "preprocess": c.preprocess.model_dump(),
-            "frame": self.worker.reader.shape,
+            "frame": self.reader.shape,
             "windows": c.windows.model_dump(),
             "precision": c.encoding.precision,
             "version": __version__,
@@ -71,8 +88,17 @@ def _model_path(config: AnalysisConfig) -> Path:
     return Path(config.encoding.model) if config.encoding.model else DEFAULT_MODEL
 
 
-def _make_grid(movie: Movie, model: Model, config: AnalysisConfig, resampler: Resampler | None) -> WindowGrid:
-    """The windows of a movie; raises InputError where it has too few frames or too small ones."""
+@contextmanager
+def open_inputs(world: World, path: Path, config: AnalysisConfig) -> Iterator[Opened]:
+    """Open movie and model on every rank. Raises InputError where they can't be analysed together."""
+    model = world.on_all(lambda: load_model(_model_path(config)))
+    with world.on_all(lambda: Movie(path, config.movie)) as movie:
+        yield world.on_all(lambda: _fit(movie, model, config))
+
+
+def _fit(movie: Movie, model: Model, config: AnalysisConfig) -> Opened:
+    """Lay windows of the model over the movie; raises InputError where it has too few frames or too small ones."""
+    resampler = make_resampler(movie, model, config)
     frames, height, width = movie.shape
     if resampler:
         height, width = resampler.shape
@@ -87,72 +113,51 @@ def _make_grid(movie: Movie, model: Model, config: AnalysisConfig, resampler: Re
             f"{movie.where}: {height} x {width} pixels are smaller than the model's window of {window}; "
             "check --roi, --axes and --resample, or choose a model with a smaller window."
         )
-    return WindowGrid(height, width, window, config.windows.step)
+    return Opened(config, movie, model, resampler, WindowGrid(height, width, window, config.windows.step))
 
 
-def check_alone(path: Path, config: AnalysisConfig) -> list[Path]:
-    """Refuse on rank 0 what every rank would refuse, so that it is said once; returns the files to be read."""
-    model_path = _model_path(config)
-    model = load_model(model_path)
-    with Movie(path, config.movie) as movie:
-        _make_grid(movie, model, config, make_resampler(movie, model, config))
-        return [*movie.files, model_path]
+def prepare(world: World, opened: Opened) -> Job:
+    """Make this rank ready to compute tiles, and try it out. Every rank calls this.
 
-
-def _start_engine(world: World, model: Model, config: AnalysisConfig) -> Engine:
-    try:
-        device = bind_device(world)
-        return Engine(model, device, config.encoding.precision, config.windows.scaling, config.windows.step)
-    except (RuntimeError, ImportError) as error:
-        raise _device_failed(world, error) from error
-
-
-def _device_failed(world: World, error: Exception) -> RankFailed:
-    what = " ".join(str(error).split())
-    return RankFailed(f"rank {world.rank} on {world.host}: its device can't be used ({what}).")
-
-
-@contextmanager
-def open_job(world: World, path: Path, config: AnalysisConfig) -> Iterator[Job]:
-    """Open movie and model on this rank.
-
-    Raises InputError when they can't be analysed together, RankFailed when this rank's device can't be used.
+    Raises InputError where the memory is too small for any tile, RankFailed where a rank's device can't be used.
     """
-    model = load_model(_model_path(config))
-    with Movie(path, config.movie) as movie:
-        engine = _start_engine(world, model, config)
-        resampler = make_resampler(movie, model, config)
-        grid = _make_grid(movie, model, config, resampler)
-        reader = TileReader(movie, config.preprocess, config.windows.scaling == "frame", resampler)
-        threads = compute_threads(world)
-        worker = Worker(engine, reader, grid, threads, config.movie.on_bad_frame == "skip")
-        check_smallest_read(reader, grid, config.run.max_memory or node_free_bytes())
-        try:
-            encode_rate, decode_rate = worker.trial()
-        except RuntimeError as error:
-            raise _device_failed(world, error) from error
-        resources = RankResources(
-            world.rank,
-            world.host,
-            os.getpid(),
-            device_name(engine.device),
-            engine.device.type,
-            threads,
-            process_bytes(),
-            node_free_bytes(),
-            free_bytes(MEMORY),
-            scratch_bytes(),
-            encode_rate,
-            decode_rate,
-            engine.device.type != "cpu" or has_bfloat16(),
+    threads = compute_threads(world)
+    return world.on_all(lambda: _prepare(world, opened, threads))
+
+
+def _prepare(world: World, opened: Opened, threads: int) -> Job:
+    config, movie, grid = opened.config, opened.movie, opened.grid
+    try:
+        engine = Engine(
+            opened.model, bind_device(world), config.encoding.precision, config.windows.scaling, config.windows.step
         )
-        yield Job(config, movie, model, grid, worker, resources)
+        reader = TileReader(movie, config.preprocess, config.windows.scaling == "frame", opened.resampler)
+        check_smallest_read(reader, grid, config.run.max_memory or node_free_bytes())
+        encode_rate, decode_rate = try_out(engine, reader, grid, threads)
+    except (RuntimeError, ImportError) as error:
+        what = " ".join(str(error).split())
+        raise RankFailed(f"the device can't be used ({what}); see `hrtemvae doctor`.") from error
+    resources = RankResources(
+        rank=world.rank,
+        host=world.host,
+        pid=os.getpid(),
+        device=device_name(engine.device),
+        device_type=engine.device.type,
+        threads=threads,
+        used=process_bytes(),
+        node_free=node_free_bytes(),
+        stage_memory=free_bytes(MEMORY),
+        stage_scratch=scratch_bytes(),
+        encode_rate=encode_rate,
+        decode_rate=decode_rate,
+        bfloat16=engine.device.type != "cpu" or has_bfloat16(),
+    )
+    return Job(config, movie, opened.model, grid, engine, reader, resources)
 
 
 def plan_job(job: Job, ranks: list[RankResources], known: Tiling | None) -> Plan:
     """The plan of ``job`` on ``ranks``, by the ``known`` tiling if there is one; raises InputError as make_plan."""
-    worker = job.worker
-    return make_plan(worker.engine, worker.reader, job.grid, ranks, job.config.run.max_memory, known)
+    return make_plan(job.engine, job.reader, job.grid, ranks, job.config.run.max_memory, known)
 
 
 def check_same(world: World, job: Job) -> list[RankResources]:

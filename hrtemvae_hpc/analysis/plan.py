@@ -223,15 +223,15 @@ def make_plan(
     movie = reader.movie
     rows, columns = reader.held(grid.pixels(0, grid.rows), grid.pixels(0, grid.columns))
     return Plan(
-        best,
-        source,
-        0 if source == "movie" else staged,
-        movie.shape[0],
-        tile_bytes(engine, reader, grid, best.largest, source, threads),
-        max(working.values()) if source == "movie" else max(filling, *working.values()),
-        decoded(source, best),
-        movie.shape[0] * rows.stop * columns.stop * movie.dtype.itemsize,
-        limits,
+        tiling=best,
+        source=source,
+        stage_bytes=0 if source == "movie" else staged,
+        frames=movie.shape[0],
+        tile_bytes=tile_bytes(engine, reader, grid, best.largest, source, threads),
+        working_bytes=max(working.values()) if source == "movie" else max(filling, *working.values()),
+        decoded_bytes=decoded(source, best),
+        needed_bytes=movie.shape[0] * rows.stop * columns.stop * movie.dtype.itemsize,
+        memory=limits,
     )
 
 

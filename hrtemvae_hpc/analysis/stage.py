@@ -91,10 +91,10 @@ def open_stage(world: World, reader: TileReader, folder: Path) -> Stage:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         return path
 
-    own = _everywhere(world, folder, create)
+    own = _on_all(world, folder, create)
     names = [name for host, name in world.allgather((world.host, own)) if host == world.host]
     try:
-        file = _everywhere(world, folder, lambda: names[0].open("r+b"))
+        file = _on_all(world, folder, lambda: names[0].open("r+b"))
     finally:
         if world.local_rank == 0:
             own.unlink()
@@ -104,7 +104,7 @@ def open_stage(world: World, reader: TileReader, folder: Path) -> Stage:
             os.posix_fallocate(file.fileno(), 0, math.prod(reader.movie.shape) * reader.dtype.itemsize)
 
     with file:
-        _everywhere(world, folder, allocate)
+        _on_all(world, folder, allocate)
         return Stage(file, reader)
 
 
@@ -124,18 +124,16 @@ def _remove_lost(folder: Path) -> None:
                 path.unlink()
 
 
-def _everywhere(world: World, folder: Path, function: Callable[[], T]) -> T:
-    """What ``function`` returns here, once it has returned on all ranks; RankFailed on rank 0 if it fails on any."""
-    value, failed = None, ""
-    try:
-        value = function()
-    except OSError as error:
-        failed = f"node {world.host}: the movie can't be staged in {folder} ({error.strerror or error})"
-    failures = [failed for failed in world.allgather(failed) if failed]
+def _on_all(world: World, folder: Path, function: Callable[[], T]) -> T:
+    """What ``function`` returns here, once it has returned on all ranks; RankFailed where it fails on any."""
 
-    def check() -> None:
-        if failures:
-            raise RankFailed(f"{failures[0]}; make room there, or name a larger folder in HRTEMVAE_SCRATCH.")
+    def attempt() -> T:
+        try:
+            return function()
+        except OSError as error:
+            raise RankFailed(
+                f"the movie can't be staged in {folder} ({error.strerror or error}); make room there, or name a larger "
+                "folder in HRTEMVAE_SCRATCH."
+            ) from error
 
-    world.on_root(check)
-    return value  # type: ignore[return-value]
+    return world.on_all(attempt)

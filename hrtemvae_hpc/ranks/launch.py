@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, tell
 from hrtemvae_hpc.ranks.guard import StopRequest, end_process, rank_of_launcher, run_guarded
-from hrtemvae_hpc.ranks.world import World, join_world
+from hrtemvae_hpc.ranks.world import RankEnds, World, join_world
 
 _FIRST_S = 0.5  # for rank 0 to say what is wrong: launchers end all ranks when one has ended
 
@@ -34,6 +34,8 @@ def _run_in_world(job: Job, stop: StopRequest, join: Join) -> NoReturn:
         end_process(error.exit_code)
     try:
         job(world, stop)
+    except RankEnds as ends:
+        world.leave(ends.code)
     except HrtemvaeError as error:
         tell(error, "" if world.is_root else f"rank {world.rank} on {world.host}: ")
         world.leave(error.exit_code)

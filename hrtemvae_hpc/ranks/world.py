@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from hrtemvae_hpc.errors import HrtemvaeError, InputError, Stopped
+from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed, Stopped
 from hrtemvae_hpc.ranks.guard import end_process, run_exit_functions, settle
 
 if TYPE_CHECKING:
@@ -21,6 +21,14 @@ _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 _PATIENCE_S = 4.0  # for the other ranks at the end; with what they take to stop, less than the guardian's grace
 NAME_AFTER_S = 60.0
 _TAG = 10
+
+
+class RankEnds(BaseException):
+    """This rank is to end with ``code``, without a message of its own: rank 0 reports for all."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class World:
@@ -96,7 +104,7 @@ class World:
     def on_root(self, function: Callable[[], T], patience: float | None = None) -> T:
         """What ``function`` returns on rank 0, on every rank; the others name rank 0 after ``patience`` seconds.
 
-        Where it raises, rank 0 raises and the others leave without a word.
+        Where it raises, rank 0 raises that and the others RankEnds.
         """
         value, error = None, None
         if self.is_root:
@@ -108,8 +116,30 @@ class World:
         if error is not None:
             raise error
         if code is not None:
-            self.leave(code)
+            raise RankEnds(code)
         return value  # type: ignore[return-value]
+
+    def on_all(self, function: Callable[[], T]) -> T:
+        """What ``function`` returns here, once it has returned on every rank.
+
+        Where it raises on any, rank 0 raises the first of these errors, and the others RankEnds. The error names its
+        rank, unless it is an error of the input that rank 0 meets itself.
+        """
+        value, error = None, None
+        try:
+            value = function()
+        except HrtemvaeError as raised:
+            error = raised
+        if error is not None and (isinstance(error, RankFailed) or not self.is_root):
+            error = type(error)(f"rank {self.rank} on {self.host}: {error}")
+        failed = [error for error in self.allgather(error) if error is not None]
+        if failed:
+            self.raise_once(error or failed[0])
+        return value  # type: ignore[return-value]
+
+    def raise_once(self, error: HrtemvaeError) -> NoReturn:
+        """Raise ``error``, which all ranks meet at the same time, on rank 0, and RankEnds on the others."""
+        raise error if self.is_root else RankEnds(error.exit_code)
 
     def leave(self, code: int) -> NoReturn:
         """End this rank with ``code``: 0 when all ranks are done, else as soon as all have come to their end.

@@ -20,7 +20,7 @@ from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_segm
 from hrtemvae_hpc.ranks.claim import CLAIM_NAMES, Claim
 from hrtemvae_hpc.ranks.guard import StopRequest, doing
 from hrtemvae_hpc.ranks.progress import Progress, format_seconds, say
-from hrtemvae_hpc.ranks.world import World
+from hrtemvae_hpc.ranks.world import RankEnds, World
 from hrtemvae_hpc.sealed import pack, unpack
 from hrtemvae_hpc.segments.cut import Cut, cut_file
 from hrtemvae_hpc.segments.cut_options import CutOptions
@@ -134,7 +134,7 @@ def _cut_own(
         if world.is_root:
             claim.tell(len(outcomes) / len(own))
         if stop and not world.is_root:
-            world.leave(Stopped.exit_code)  # rank 0 says it for all
+            raise RankEnds(Stopped.exit_code)
         if stop:
             raise Stopped(f"stopped by {stop.name}; run the same command again to go on.")
 

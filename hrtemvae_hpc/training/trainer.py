@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from hrtemvae_hpc.errors import HrtemvaeError, InputError, Stopped
+from hrtemvae_hpc.errors import InputError, Stopped
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.ranks.guard import StopRequest, doing
 from hrtemvae_hpc.ranks.world import World
@@ -100,7 +100,7 @@ class Trainer:
         together = sum_over_ranks(torch.cat([sums, told, weights[None]])).tolist()
         sums.zero_()
         if not all(map(math.isfinite, together)):
-            self._end(
+            self.world.raise_once(
                 InputError(
                     f"losses or weights are not finite in epoch {position.epoch + 1}, after step {position.step}; "
                     "lower optimizer.learning_rate or set optimizer.clip_gradients, and begin anew with --restart. "
@@ -113,13 +113,7 @@ class Trainer:
     def stop(self, position: Position) -> NoReturn:
         """End every rank at a position that is saved."""
         where = f"after {position.epoch} of {self.config.optimizer.epochs} epochs and {position.step} steps"
-        self._end(Stopped(f"stopped {where}; run the same command again to go on."))
-
-    def _end(self, error: HrtemvaeError) -> NoReturn:
-        """End every rank by ``error``, which all of them meet at once; rank 0 says it for all."""
-        if self.world.is_root:
-            raise error
-        self.world.leave(error.exit_code)
+        self.world.raise_once(Stopped(f"stopped {where}; run the same command again to go on."))
 
     def _batches(self, order: np.ndarray, first_step: int) -> Iterator[tuple[Tensor, int]]:
         """This rank's part of each batch from ``first_step`` on, and the size of the batch; loaded one ahead."""

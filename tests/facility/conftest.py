@@ -80,7 +80,9 @@ class Queue:
 
     def submit(self, *arguments: object, **settings: str) -> str:
         """The number of a job that ``sbatch ARGUMENTS`` submits."""
-        environment = {**self.environment, **settings}
+        # Both nodes are this machine, where Open MPI would name the shared memory of a rank on each of them the same.
+        apart = {"OMPI_MCA_btl": "^sm"} if "--nodes=2" in arguments else {}
+        environment = {**self.environment, **apart, **settings}
         return run("sbatch", "--parsable", *arguments, cwd=self.folder, env=environment).stdout.strip()
 
     def script(self, *arguments: object, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -115,9 +117,9 @@ class Queue:
     def until_tiles(self, output: Path, count: int = 2) -> None:
         """Wait until some tiles of a result are saved."""
         parts = output.with_name(output.name + ".parts")
-        self.until(lambda: len(list(parts.glob("*.safetensors"))) >= count, 90, f"{count} tiles of {output}")
+        self.until(lambda: len(list(parts.glob("*.safetensors"))) >= count, 200, f"{count} tiles of {output}")
 
-    def until_state(self, job: str, *states: str, seconds: float = 120) -> dict[str, str]:
+    def until_state(self, job: str, *states: str, seconds: float = 400) -> dict[str, str]:
         """Wait until a job is in one of ``states``; returns what Slurm knows of it."""
         self.until(lambda: self.facts(job)["JobState"] in states, seconds, f"{states} of job {job}")
         return self.facts(job)
@@ -129,7 +131,7 @@ class Queue:
             facts = self.facts(job)
             return facts["JobState"] == "PENDING" and int(facts["Restarts"]) >= starts
 
-        self.until(back, 120, f"job {job} back in the queue")
+        self.until(back, 200, f"job {job} back in the queue")
 
     def go_on(self, job: str, starts: int = 1) -> None:
         """Have a job that is back in the queue start soon: Slurm would make it wait for two minutes."""

@@ -16,7 +16,7 @@ from .conftest import ANALYZE, STEP, Queue, run
 
 def test_the_same_maps_as_outside_the_image(queue: Queue, movie: Path, expected: Path) -> None:
     job = queue.submit("--nodes=2", ANALYZE, movie, *STEP)
-    queue.until_state(job, "COMPLETED", seconds=180)
+    queue.until_state(job, "COMPLETED")
     result = queue.folder / "a movie.maps.h5"
     assert_same_maps(result, expected)
     with h5py.File(result) as file:
@@ -117,7 +117,7 @@ def test_a_node_that_is_lost(queue: Queue, movie: Path, expected: Path) -> None:
     queue.until_requeued(job)
     queue.cluster.start_node("n2")
     queue.go_on(job)
-    queue.until_state(job, "COMPLETED", seconds=180)
+    queue.until_state(job, "COMPLETED")
     assert_same_maps(result, expected)
 
 

@@ -1,0 +1,81 @@
+"""The maps of a tile: its pixels are read or taken from the stage, its windows encoded, their series reduced."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from time import monotonic
+
+import numpy as np
+import torch
+
+from hrtemvae_hpc.analysis.parts import TileMaps
+from hrtemvae_hpc.analysis.stage import Stage
+from hrtemvae_hpc.movie.tiles import Region, TilePixels, TileReader
+from hrtemvae_hpc.statistics.over_time import MAPS, series_statistics
+from hrtemvae_hpc.windows.engine import Engine
+from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
+
+
+@dataclass(frozen=True)
+class Means:
+    """What one rank computes tiles with. They are cut from ``stage`` where the movie is staged, else read from it."""
+
+    engine: Engine
+    reader: TileReader
+    grid: WindowGrid
+    skip_bad_frames: bool
+    stage: Stage | None = None
+
+    def pixels(
+        self, tile: Rectangle, each: Callable[[Callable[[Region], int], Iterable[Region]], Iterable[int]]
+    ) -> TilePixels:
+        """All frames of a tile's pixels; ``each`` has slabs of them read.
+
+        Raises InputError where a frame can't be decoded, or the movie changed meanwhile.
+        """
+        rows, columns = self._spans(tile)
+        pixels = self.stage.pixels if self.stage else self.reader.read(rows, columns, self.skip_bad_frames, each)
+        self.reader.movie.check_unchanged()
+        return pixels
+
+    def empty_maps(self, tile: Rectangle, pixels: TilePixels) -> TileMaps:
+        """The maps of a tile, to be filled block by block."""
+        return TileMaps(
+            np.empty((len(MAPS), self.engine.latents, *tile.shape), np.float32),
+            np.empty(tile.shape, np.int32),
+            self.reader.movie.frame_indices[pixels.bad_frames(*self._spans(tile))],
+        )
+
+    def fill_block(
+        self, maps: TileMaps, tile: Rectangle, block: Rectangle, pixels: TilePixels, check: Callable[[int], None]
+    ) -> tuple[float, float]:
+        """Compute the maps of one block of a tile; returns the seconds of encoding and of statistics.
+
+        ``check`` is given the number of windows after each batch; what it raises ends this.
+        """
+        began = monotonic()
+        rows = slice(block.row0 - tile.row0, block.row1 - tile.row0)
+        columns = slice(block.column0 - tile.column0, block.column1 - tile.column0)
+        patch = pixels.patch(*self._spans(block))
+        z, valid = self.engine.encode(patch, self._readable(pixels, block), pixels.frame_range, check)
+        encoded = monotonic()
+        with torch.inference_mode():
+            statistics = series_statistics(z, valid)
+        for i, name in enumerate(MAPS):
+            series = getattr(statistics, name).T.reshape(-1, *block.shape)
+            maps.maps[i, :, rows, columns] = series.cpu().numpy()
+        maps.valid_frames[rows, columns] = statistics.valid_frames.view(block.shape).cpu().numpy()
+        return encoded - began, monotonic() - encoded
+
+    def _spans(self, windows: Rectangle) -> tuple[slice, slice]:
+        return self.grid.pixels(windows.row0, windows.row1), self.grid.pixels(windows.column0, windows.column1)
+
+    def _readable(self, pixels: TilePixels, block: Rectangle) -> np.ndarray:
+        """Which windows of a block [frames, windows] hold no pixel that could not be decoded."""
+        readable = np.ones((len(pixels.pixels), block.windows), bool)
+        size, step = self.grid.window, self.grid.step
+        spans = self._spans(block)
+        for t in pixels.bad_frames(*spans):
+            unreadable = pixels.unreadable(t, *spans)
+            windows = np.lib.stride_tricks.sliding_window_view(unreadable, (size, size))[::step, ::step]
+            readable[t] = ~windows.any((2, 3)).ravel()
+        return readable
