@@ -1,5 +1,4 @@
-# make demo: simulate a movie, analyse it on two ranks, draw the report.   make test: linters, types and everyday tests.
-# make test-facility: image, Slurm jobs and sessions.
+# `make help` lists the targets.
 
 PYTHON ?= python3
 # The build of PyTorch: TORCH=cpu or TORCH=cuda, each with its lock file. Left out, it is the one for CPUs where pip finds
@@ -20,9 +19,12 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: demo model test test-facility lint env format lock clean
+.PHONY: help demo model test test-facility lint env format lock clean
 
-env: $(VENV)/.ready
+help: # list the targets
+	@sed -n 's/^\([a-z-]*\):[^#=]*# \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+env: $(VENV)/.ready # make the environment in .venv
 
 # Debian and Ubuntu split pip off Python: without python3-venv, pip is taken from the system, else unpacked from its
 # package without being installed. That pip installs the locked one, which installs all the rest.
@@ -56,7 +58,7 @@ endif
 	$(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
 
-demo: env
+demo: env # simulate a movie, analyse it on two ranks, draw the report
 	mkdir -p demo
 	hrtemvae simulate -o demo/movie.h5
 	mpirun -n 2 hrtemvae analyze demo/movie.h5 --config configs/demo.yaml -o demo/maps.h5 --restart
@@ -65,14 +67,14 @@ demo: env
 	@echo "movie demo/movie.h5, maps demo/maps.h5, page demo/report/report.html, a picture of each map in demo/report/"
 
 # Two files of tests at a time.
-test: lint
+test: lint # linters, types and everyday tests
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The bundled model, from simulated segments and the micrographs in the folder MICROGRAPHS. Those of graphene have no
 # scale: it follows from the lattice of graphene, 0.213 nm; that of ai-stem is chosen so that its lattice fits.
 MICROGRAPHS ?= ../shared/data/micrographs
 SCALED := --pixel-size 0.0145 --low-pass --turns 6 --stride 24 --most 800
-model: env
+model: env # train the bundled model
 	mkdir -p model
 	hrtemvae segments --simulated 60000 --validation 0.03 -o model/simulated.h5
 	hrtemvae segments $(MICROGRAPHS)/16_STOimage_1.ser $(MICROGRAPHS)/example_Au_nanoparticle.emd \
@@ -84,23 +86,23 @@ model: env
 	hrtemvae model evaluate model/lattices.safetensors --segments model/simulated.h5 -o model/lattices.html
 
 # On a cluster of two nodes that is made for it, as root on a machine that may be thrown away.
-test-facility: env
+test-facility: env # tests of the image, Slurm jobs and sessions, as root on a throwaway machine
 	python -m pytest tests/facility
 
-lint: env
+lint: env # linters and types
 	ruff check
 	ruff format --check
 	mypy
 	shellcheck -x slurm/*.sh configs/sites/*.sh
 
-format: env
+format: env # format the code
 	ruff format
 	ruff check --fix
 
 # Every dependency of every extra with the hashes of its files, for Python 3.10 and newer, and those of the image, for
 # its Python; in files of their own pip, which installs them, and PyTorch for CUDA with what it needs beyond: with ===,
 # or pip would take a build for CPUs that it also finds. requirements-cpu.lock is kept by hand.
-lock: env
+lock: env # resolve the dependencies of setup.cfg into the lock files
 	printf 'torch ; sys_platform == "never"\n' > $(VENV)/without-torch
 	printf '%s\n' $(OF_TORCH) > $(VENV)/of-torch.in
 	echo pip > $(VENV)/installer.in
@@ -121,5 +123,5 @@ OF_TORCH := filelock fsspec jinja2 networkx setuptools sympy typing-extensions
 WITHOUT_TORCH := --override $(VENV)/without-torch --no-emit-package torch
 WITH_TORCH := $(OF_TORCH:%=--no-emit-package %) --no-emit-package markupsafe --no-emit-package mpmath
 
-clean:
+clean: # remove the environment and what demo and model made
 	rm -rf $(VENV) demo model

@@ -2,7 +2,7 @@
 
     python benchmarks/decode.py [--frames 60] [--size 640] [--rounds 5]
 
-The movie is noise of 100 counts a pixel, in memory where the machine has /dev/shm.
+The movie is noise of 100 counts per pixel, in memory where the machine has /dev/shm.
 """
 
 import argparse

@@ -70,7 +70,7 @@ def our_way(engine: Engine, movie: np.ndarray, pool: ThreadPoolExecutor) -> None
 
 
 def product_rate(dtype: torch.dtype) -> float:
-    """Floating point operations a second of a product of two large matrices."""
+    """Floating point operations per second of a product of two large matrices."""
     side = 8192 if ON_GPU else 2048
     a, b = torch.randn(2, side, side, device=DEVICE).to(dtype)
     product = torch.matmul if ON_GPU else lambda a, b: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
@@ -96,7 +96,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def measure(way: str, precision: str, frames: int, size: int) -> float:
-    """Windows a second."""
+    """Windows per second."""
     model, dtype = load_model(DEFAULT_MODEL), DTYPES[precision]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if way == "floor":

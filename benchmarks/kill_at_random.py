@@ -96,9 +96,9 @@ def disturb(work: Path, temporary: Path, movie: Path, seconds: float, choice: ra
 def go_on(work: Path, temporary: Path, movie: Path, undisturbed: str) -> list[str]:
     """Run the analysis to its end; returns what is wrong then."""
     run = start(work, temporary, movie)
-    told = run.communicate()[1].decode()
+    output = run.communicate()[1].decode()
     if run.returncode:
-        return [f"exit code {run.returncode}: {told}"]
+        return [f"exit code {run.returncode}: {output}"]
     wrong = [f"left or gone: {sorted(left)}"] if (left := set(state_of(work)) ^ EXPECTED) else []
     if digest_of_maps(work / "maps.h5") != undisturbed:
         wrong.append("the maps differ")

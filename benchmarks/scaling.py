@@ -52,13 +52,13 @@ def analyze(movie: Path, step: int, ranks: int) -> Run:
         words = ["mpirun", "-n", str(ranks), "hrtemvae", "analyze", movie, "-o", output, "--step", str(step)]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
         done = subprocess.run(words, check=True, capture_output=True, text=True, env=env)
-        told = re.search(r"start ([\d.]+) s, staging ([\d.]+) s, tiles ([\d.]+) s, result ([\d.]+) s", done.stderr)
-        assert told, done.stderr
+        said = re.search(r"start ([\d.]+) s, staging ([\d.]+) s, tiles ([\d.]+) s, result ([\d.]+) s", done.stderr)
+        assert said, done.stderr
         with h5py.File(output) as file:
             process = file["entry/process"]
             stages = json.loads(process["seconds_by_stage"].asstr()[()])
             encodings, read = int(process["encodings"][()]), int(process["bytes_read"][()])
-    phases = dict(zip(("start", "staging", "tiles", "result"), map(float, told.groups()), strict=True))
+    phases = dict(zip(("start", "staging", "tiles", "result"), map(float, said.groups()), strict=True))
     return Run(phases, encodings / (stages["encode"] + stages["statistics"]), read / stages["read"])
 
 

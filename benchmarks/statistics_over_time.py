@@ -2,7 +2,7 @@
 
     python benchmarks/statistics_over_time.py [--frames 62 1000] [--windows 64] [--rounds 5]
 
-All on one core, turn by turn; microseconds a series, medians, and ratios to ours.
+All on one core, turn by turn; microseconds per series, medians, and ratios to ours.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     ways = {"scipy.stats.spearmanr in a loop": loop, "scipy.stats.rankdata of all": all_at_once, "ours": ours}
-    print("| frames | way | us a series | times ours |\n|---|---|---|---|")
+    print("| frames | way | us per series | times ours |\n|---|---|---|---|")
     for frames in options.frames:
         z = np.random.default_rng(0).standard_normal((frames, options.windows, LATENTS)).astype(np.float32)
         series = {loop: min(LOOPED, z[0].size), all_at_once: z[0].size, ours: z[0].size}

@@ -5,7 +5,7 @@
 PYTHON is an interpreter with TensorFlow and h5py (`pip install tensorflow-cpu h5py`). The published way is written
 here in Keras from the article: the PbS network, binary cross-entropy summed over pixels + 2 x divergence, Adam at
 1e-3, batches of 32. For each seed both are trained; what is compared are the losses of the last epoch, mean over
-seeds, and segments a second without the first epoch.
+seeds, and segments per second without the first epoch.
 """
 
 import argparse

@@ -37,7 +37,7 @@ def show(text: str) -> None:
     print("\n".join(map(printable, text.split("\n"))), flush=True)
 
 
-def tell(error: HrtemvaeError, where: str = "") -> None:
+def report(error: HrtemvaeError, where: str = "") -> None:
     """Say ``error`` on standard error, in the program's name; only its first line begins so."""
     lines = [printable(line) for line in str(error).split("\n")]
     print(f"hrtemvae: {printable(where)}" + "\n  ".join(lines), file=sys.stderr, flush=True)

@@ -246,7 +246,7 @@ def file_sha256(path: Path) -> str:
 def reserve(path: Path, size: int) -> None:
     """Try whether ``path`` can have ``size`` bytes now, before HDF5 meets a full disk in the middle of a file.
 
-    HDF5 begins the file anew and gives them back. Raises OSError where there is no room.
+    HDF5 truncates the file and gives them back. Raises OSError where there is no room.
     """
     with path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, size)

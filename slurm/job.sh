@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the Slurm scripts share: the site's settings, the image, ranks, logs, and going on after a stop.
+# What the Slurm scripts share: the site's settings, the image, ranks, logs, and resuming after a stop.
 # A script sets `home`, the folder of the project, before it reads this file, and `full` before it launches ranks; and
 # `asked`, if a signal came before heed_signals.
 : "${home:?}" "${full:=}" "${asked:=}"
@@ -186,20 +186,20 @@ may_go_on() {
   local attempt=${SLURM_RESTART_COUNT:-0}
   case $1 in 3 | 4) ;; *) return 1 ;; esac
   if [ "$attempt" -ge "${HRTEMVAE_REQUEUES:-5}" ]; then
-    say "stopped $((attempt + 1)) times, which is as often as HRTEMVAE_REQUEUES allows; submit it again to go on."
+    say "stopped $((attempt + 1)) times, which is as often as HRTEMVAE_REQUEUES allows; submit it again to resume."
     return 1
   fi
   # Slurm ends a job at its time limit, or because someone cancelled it; only scancel gives no reason.
   case $(scontrol show job "$job" | sed -n 's/^ *JobState=\([A-Z]*\) Reason=\([^ ]*\).*/\1 \2/p') in
     "RUNNING "* | *" TimeLimit") ;;
     *)
-      say "cancelled; submit it again to go on."
+      say "cancelled; submit it again to resume."
       return 1
       ;;
   esac
 }
 
-# The arguments of a job as they should be for this start of it, in `kept`: begun anew was the first one, later ones go on.
+# The arguments of a job as they should be for this start of it, in `kept`: only the first start discards earlier work.
 for_this_start() {
   local argument
   kept=()
@@ -210,6 +210,6 @@ for_this_start() {
 
 # Put this job back into the queue.
 go_on() {
-  say "back to the queue, to go on from there (start $((${SLURM_RESTART_COUNT:-0} + 2)))"
-  scontrol requeue "$job" || say "the job can't be put back into the queue; submit it again to go on."
+  say "requeued, resumes from there (start $((${SLURM_RESTART_COUNT:-0} + 2)))"
+  scontrol requeue "$job" || say "the job can't be put back into the queue; submit it again to resume."
 }

@@ -213,7 +213,7 @@ def test_paths_with_odd_letters(hrtemvae, tmp_path: Path, movie_path: Path, tiny
     assert outcome.code == 0, outcome.text
 
 
-def test_same_command_again_does_nothing_and_restart_does_it_anew(
+def test_same_command_again_does_nothing_and_restart_does_it_again(
     hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path
 ) -> None:
     command = ["analyze", movie_path, "--model", tiny_model_path, "-o", "maps.h5"]

@@ -140,7 +140,7 @@ def test_signs_of_life_are_given_whatever_the_run_does(tmp_path: Path, monkeypat
         own.take()
         age(tmp_path, 300)
         wait_until(lambda: time.time() - path.stat().st_mtime < 100)
-        own.tell(0.25)
+        own.heartbeat(0.25)
         wait_until(lambda: json.loads(path.read_text())["share"] == 0.25)
     time.sleep(0.2)
     assert list(tmp_path.iterdir()) == []
@@ -151,7 +151,7 @@ def test_a_folder_that_is_removed_is_not_written_again(tmp_path: Path, monkeypat
     with Claim(tmp_path) as own:
         own.take()
         (tmp_path / "run.json").unlink()
-        own.tell(0.5)
+        own.heartbeat(0.5)
         time.sleep(0.2)
         assert list(tmp_path.iterdir()) == []
 
@@ -163,7 +163,7 @@ def test_one_that_was_taken_for_lost_gives_way(tmp_path: Path, monkeypatch: pyte
         put(tmp_path, boot="another")
         theirs = (tmp_path / "run.json").read_text()
         with pytest.raises(RankFailed, match="took over"):
-            wait_until(lambda: own.tell(0.5))  # type: ignore[func-returns-value]
+            wait_until(lambda: own.heartbeat(0.5))  # type: ignore[func-returns-value]
     assert (tmp_path / "run.json").read_text() == theirs
 
 

@@ -11,7 +11,12 @@ from hrtemvae_hpc import __version__
 from hrtemvae_hpc.cli.main import parser
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/training.md", "docs/facility.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -21,7 +26,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def commands() -> list[str]:
-    text = "".join((ROOT / page).read_text() for page in ("README.md", "docs/training.md"))
+    text = "".join((ROOT / page).read_text() for page in PAGES)
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     return [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
 
@@ -30,6 +35,10 @@ def commands() -> list[str]:
 def test_commands_of_the_readme_are_understood(command: str) -> None:
     words = shlex.split(command)
     parser().parse_args(words[words.index("hrtemvae") + 1 :])
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 900
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make ")])

@@ -102,7 +102,7 @@ def go_on(start: Callable[..., Run], ranks: int | None, saved: int, undisturbed:
     """The same command again computes only what is missing, and the maps are those of an undisturbed run."""
     run = start(ranks)
     assert run.end(300) == 0, run.text
-    match = re.search(r"going on: (\d+) of (\d+) tiles are there already", run.text)
+    match = re.search(r"resuming: (\d+) of (\d+) tiles are done", run.text)
     assert match, run.text
     assert int(match[1]) == saved
     table = re.findall(r"^ +\d+ +\S+ +(\d+) +[\d,]+ +[\d.]+ +[\d.]+ +[\d.]+", run.text, re.MULTILINE)
@@ -140,7 +140,7 @@ def test_signals_stop_and_save(start, undisturbed: Path, ranks: int | None, numb
         run.rank(1).send_signal(number)
     assert run.end() == 3, run.text
     assert f"{number.name}: " in run.text
-    assert "run the same command again to go on" in run.text
+    assert "run the same command again to resume" in run.text
     assert "Traceback" not in run.text
     assert not (run.folder / "maps.h5").exists()
     if number is signal.SIGTERM:
@@ -327,7 +327,7 @@ mount -o remount,size=60m {disk}
 """
     told = on_a_small_disk(disk, "1500k", script)
     assert "can't be saved (No space left on device); finished tiles are kept" in told
-    assert "going on: " in told
+    assert "resuming: " in told
     assert_same_maps(tmp_path / "maps.h5", undisturbed)
 
 

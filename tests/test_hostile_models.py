@@ -220,7 +220,7 @@ def test_positions_of_checkpoints(checkpoint: Path, tmp_path: Path, what: str) -
     put_together(tmp_path / "c", header | {"__metadata__": {"hrtemvae_training": json.dumps(described)}}, tensors)
     sentence = refusal(lambda: load_checkpoint(tmp_path / "c", "key", *trained(0)))
     assert words in sentence
-    assert "begin anew with --restart" in sentence
+    assert "start over with --restart" in sentence
 
 
 def test_tensors_of_checkpoints(checkpoint: Path, tmp_path: Path) -> None:

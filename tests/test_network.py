@@ -19,8 +19,8 @@ from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture, s
 from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model, save_model
 from hrtemvae_hpc.model.keras_import import import_keras
 from hrtemvae_hpc.model.network import VAE, Decoder, Encoder
+from hrtemvae_hpc.model.periods import reconstructed_periods, reconstruction
 from hrtemvae_hpc.model.transposed import transposed_convolution
-from hrtemvae_hpc.model.understood import reconstruction, understood_periods
 
 
 @given(size=st.integers(1, 200), kernel=st.integers(1, 9), stride=st.integers(1, 5))
@@ -140,7 +140,7 @@ def test_bundled_weights_are_the_published_architecture_and_tell_their_scale() -
 
 def test_periods_that_the_bundled_model_reconstructs() -> None:
     model = load_model(DEFAULT_MODEL)
-    assert understood_periods(model) == (14, 27)
+    assert reconstructed_periods(model) == (14, 27)
     # As measured by others, who did not know this code, on square lattices of their own.
     measured = {11: 0.09, 12: 0.41, 13: 0.86, 14: 0.98, 19: 0.98, 24: 0.98, 28: 0.88}
     assert reconstruction(model, model.decoder, list(measured)) == pytest.approx(list(measured.values()), abs=0.03)
@@ -150,8 +150,8 @@ def test_a_model_that_has_learned_nothing_reconstructs_no_period() -> None:
     torch.manual_seed(0)
     vae = VAE(Architecture(decoder=DecoderArchitecture())).eval()
     model = Model("untrained", vae.encoder, vae.decoder, tuple(range(64)))
-    assert understood_periods(model) is None
-    assert understood_periods(dataclasses.replace(model, decoder=None)) is None
+    assert reconstructed_periods(model) is None
+    assert reconstructed_periods(dataclasses.replace(model, decoder=None)) is None
 
 
 def test_models_that_can_not_be_used(tmp_path: Path, tiny_model: Model) -> None:

@@ -214,7 +214,7 @@ def segments(tmp_path: Path) -> Path:
     return path
 
 
-def stored_anew(path: Path, dtype: str, **options: object) -> Path:
+def stored_again(path: Path, dtype: str, **options: object) -> Path:
     """A copy whose pixels are stored in another way, as h5repack and conversions do."""
     target = path.with_name("copy.h5")
     shutil.copy(path, target)
@@ -235,7 +235,7 @@ def stored_anew(path: Path, dtype: str, **options: object) -> Path:
     ],
 )
 def test_segments_stored_in_another_way_are_the_same(segments: Path, dtype: str, options: dict[str, object]) -> None:
-    expected, found = open_segments(segments), open_segments(stored_anew(segments, dtype, **options))
+    expected, found = open_segments(segments), open_segments(stored_again(segments, dtype, **options))
     np.testing.assert_array_equal(found.segments, expected.segments)
     assert found.sha256 == expected.sha256
     which = np.arange(40)
@@ -260,7 +260,7 @@ def test_a_training_refuses_damaged_segments(hrtemvae, segments: Path, tmp_path:
 @pytest.mark.parametrize("dtype", ["<f4", "<i2", "<u4", "u1"])
 def test_segments_of_another_type_are_refused(segments: Path, dtype: str) -> None:
     with pytest.raises(InputError, match=r"segments of type|has type"):
-        open_segments(stored_anew(segments, dtype))
+        open_segments(stored_again(segments, dtype))
 
 
 def test_pixels_in_a_raw_file_are_refused(segments: Path) -> None:

@@ -29,7 +29,7 @@ def test_page_needs_nothing_else_and_tells_the_run(result: Path) -> None:
     html = result.with_suffix(".html").read_text()
     assert re.findall(r'(?:src|href)="(?!data:image/png;base64,)', html) == []
     assert "http" not in html
-    for words in ("m.h5", "random", "5 frames", "read amplification", "hrtemvae analyze", "0.0145 nm a pixel"):
+    for words in ("m.h5", "random", "5 frames", "read amplification", "hrtemvae analyze", "0.0145 nm per pixel"):
         assert words in html
     images = [Image.open(io.BytesIO(base64.b64decode(b))) for b in re.findall(r'base64,([^"]+)"', html)]
     assert len(images) == 2

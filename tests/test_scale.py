@@ -32,7 +32,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fringes of 7 pixels at 0.04 nm a pixel."""
+    """Fringes of 7 pixels at 0.04 nm per pixel."""
     return calibrated(tmp_path_factory.mktemp("fine") / "fine.h5", drifting_pixels(8, 70, 90), 0.04)
 
 

@@ -203,7 +203,7 @@ def test_a_session_that_is_stopped_goes_on(ranks: int, tmp_path: Path) -> None:
     assert "tiles are saved" in (tmp_path / "night.maps/logs/long.h5.log").read_text()
     done = run_session(tmp_path, "run", "night", "--ranks", ranks, "--step", 10)
     assert done.code == 0, done.text
-    assert "going on" in (tmp_path / "night.maps/logs/long.h5.log").read_text()
+    assert "resuming" in (tmp_path / "night.maps/logs/long.h5.log").read_text()
 
 
 @pytest.mark.parametrize(

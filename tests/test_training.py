@@ -174,7 +174,7 @@ def test_killed_and_run_again_goes_on_to_the_bit(
     assert not (tmp_path / "train.safetensors").exists()
     outcome = run(tmp_path, "train", "train.yaml", ranks=ranks)
     assert outcome.code == 0, outcome.text
-    assert "going on after" in outcome.text
+    assert "resuming after" in outcome.text
     assert losses(tmp_path) == losses(reference)
     one, other = weights(tmp_path / "train.safetensors"), weights(reference / "train.safetensors")
     assert all(torch.equal(one[name], other[name]) for name in other)
@@ -190,7 +190,7 @@ def test_a_signal_to_any_rank_stops_and_saves(
     training.workers()[-1].send_signal(signal.SIGTERM)
     assert training.process.wait(30) == 3, training.log.read_text()
     text = training.log.read_text()
-    assert text.count("run the same command again to go on") == 1, text
+    assert text.count("run the same command again to resume") == 1, text
     assert (tmp_path / "train.safetensors.training/checkpoint.safetensors").exists()
 
 

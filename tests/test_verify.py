@@ -153,9 +153,9 @@ def test_what_differs_is_named(result: Path, tmp_path: Path) -> None:
     assert "/entry/mean were added" not in said(lambda entry: entry.__setitem__("z", h5py.SoftLink("/entry/mean")))
 
 
-def test_a_result_that_was_packed_anew_is_whole_and_its_damage_is_found(result: Path, tmp_path: Path) -> None:
+def test_a_result_that_was_repacked_is_whole_and_its_damage_is_found(result: Path, tmp_path: Path) -> None:
     packed = repack(result, tmp_path / "packed.h5", chunks=(1, 2, 3), compression="gzip", shuffle=True)
-    assert "packed anew" in check_whole(packed)
+    assert "repacked" in check_whole(packed)
     write_result_page(packed, tmp_path / "packed.html")
     plain = repack(result, tmp_path / "plain.h5")
     with h5py.File(plain) as file:

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # read by slurm/job.sh
 # An example: a Cray-like machine. The host's MPICH knows its network, so it is bound into the image; mpi4py takes it by
-# its ABI. `srun --mpi=list` tells what the site's Slurm speaks; `hrtemvae doctor` whether it fits.
+# its ABI. `srun --mpi=list` shows what the site's Slurm supports; `hrtemvae doctor` checks that it fits.
 export SBATCH_ACCOUNT=microscopy
 export SBATCH_CONSTRAINT=gpu
 export SBATCH_TIMELIMIT=6:00:00

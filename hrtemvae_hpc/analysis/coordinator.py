@@ -58,15 +58,15 @@ class Coordinator:
         parts: Parts,
         ranks: Sequence[RankResources],
         silent_after: float,
-        tell: Callable[[float], None],
+        heartbeat: Callable[[float], None],
     ) -> None:
-        """``tell`` is told the share of the windows that are done, again and again."""
+        """``heartbeat`` is called often, with the share of the windows that are done."""
         self.world = world
         self.worker = worker
         self.tiling = tiling
         self.parts = parts
         self.silent_after = silent_after
-        self._tell = tell
+        self._heartbeat = heartbeat
         self.records = [RankRecord(r) for r in ranks]
         frames = worker.means.reader.movie.shape[0]
         tiles = tiling.tiles
@@ -98,7 +98,7 @@ class Coordinator:
     def run(self, stop: StopRequest) -> None:
         """Have every tile computed and saved.
 
-        Raises Stopped on a signal, and what a rank raised, after all ranks were told to end.
+        Raises Stopped on a signal, and what a rank raised, after all ranks were ordered to end.
         """
         self.records[0].ready = True
         try:
@@ -116,7 +116,7 @@ class Coordinator:
                     self._progress.begin()
                 staged = f"{self._regions_done / self._regions:.0%} of the movie staged" if staging else ""
                 self._progress.update(windows, self.finished, staged)
-                self._tell(windows / self._progress.total)
+                self._heartbeat(windows / self._progress.total)
             self.done_at = time.monotonic()
             self._end(0)
         except HrtemvaeError as error:
@@ -125,7 +125,7 @@ class Coordinator:
             if isinstance(error, Stopped):
                 raise Stopped(
                     f"{str(error).partition(';')[0]}: {self.finished} of {self.tiling.count} tiles are saved, "
-                    "run the same command again to go on."
+                    "run the same command again to resume."
                 ) from error
             raise
         finally:
@@ -212,7 +212,7 @@ class Coordinator:
     def _alive(self, record: RankRecord) -> None:
         record.heard = time.monotonic()
         if record.named_silent:
-            say(f"{record} goes on.")
+            say(f"{record} is responding again.")
             record.named_silent = False
 
     def _watch(self) -> None:
@@ -239,7 +239,7 @@ def serve(
     comm = world.comm
     if comm is None:
         raise ValueError("a world of one has no other ranks")
-    outbox, told, named_silent = Outbox(comm), False, False
+    outbox, signalled, named_silent = Outbox(comm), False, False
     outbox.post(Report(world.rank, Kind.READY))
     while True:
         order = receive_order(comm)
@@ -251,7 +251,7 @@ def serve(
             worker.start(order, tiling)
         try:
             finished = worker.poll(_BUSY_S if record.orders and not outbox.pending else _IDLE_S)
-        except Exception as error:  # noqa: BLE001  told to rank 0, which ends the job
+        except Exception as error:  # noqa: BLE001  reported to rank 0, which ends the job
             raised = failure(error, record, tiling)
             outbox.post(Report(world.rank, Kind.FAILED, worker.windows, code=raised.exit_code, text=str(raised)))
             finished = None
@@ -259,9 +259,9 @@ def serve(
             record.orders.popleft()
             kind = Kind.STAGED if finished.maps is None else Kind.FINISHED
             outbox.post(Report(world.rank, kind, worker.windows, finished=finished))
-        if stop and not told:
+        if stop and not signalled:
             outbox.post(Report(world.rank, Kind.SIGNALLED, worker.windows, text=stop.name))
-            told = True
+            signalled = True
         silence = outbox.beat(worker.windows, worker.activity)
         if silence > silent_after and not named_silent:
             say(f"rank 0 has not answered {record} for {silence:.0f} s; it may hang. Stop the job and run it again.")
@@ -277,7 +277,7 @@ def failure(error: Exception, record: RankRecord, tiling: Tiling) -> HrtemvaeErr
     what = str(error) if isinstance(error, RankFailed) else f"{type(error).__name__}: {error}"
     where = describe(record.orders[0], tiling) if record.orders else "waiting for an order"
     return RankFailed(
-        f"{record} failed while {where}: {what} Finished tiles are saved: run the same command again to go on."
+        f"{record} failed while {where}: {what} Finished tiles are saved: run the same command again to resume."
     )
 
 

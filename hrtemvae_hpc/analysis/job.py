@@ -94,7 +94,13 @@ def analyze(
                 )
             started = time.monotonic()
             coordinator = Coordinator(
-                world, worker, plan.tiling, parts, ranks, silent_after=config.run.silent_after, tell=claim.tell
+                world,
+                worker,
+                plan.tiling,
+                parts,
+                ranks,
+                silent_after=config.run.silent_after,
+                heartbeat=claim.heartbeat,
             )
             bad = _compute(job, plan, coordinator, parts, output, began, stop)
             try:
@@ -170,7 +176,7 @@ def _compute(
 ) -> list[int]:
     """Have the missing tiles computed and the result written; returns the frames that were left out."""
     if coordinator.resumed:
-        say(f"going on: {len(coordinator.resumed)} of {plan.tiling.count} tiles are there already.")
+        say(f"resuming: {len(coordinator.resumed)} of {plan.tiling.count} tiles are done.")
     try:
         coordinator.run(stop)
         job.movie.check_unchanged(thorough=True)

@@ -1,6 +1,6 @@
-"""Part files: the finished tiles of a run, each in its own file, so that a run can go on where it stopped.
+"""Part files: the finished tiles of a run, each in its own file, so that a run can resume where it stopped.
 
-The folder of a run also holds its tiling: a run that goes on, with any number of ranks, cuts the movie alike.
+The folder of a run also holds its tiling: a run that resumes, with any number of ranks, cuts the movie alike.
 """
 
 import hashlib

@@ -73,7 +73,7 @@ def memory_limits(ranks: Sequence[RankResources], max_memory: int | None) -> dic
             raise InputError(
                 f"node {r.host}: {on_host[r.host]} ranks of --max-memory {format_bytes(max_memory)} each need "
                 f"{format_bytes(max_memory * on_host[r.host])}, the node has {format_bytes(available)} free; "
-                "lower --max-memory or start fewer ranks a node."
+                "lower --max-memory or start fewer ranks per node."
             )
         limits[r.rank] = max_memory or r.used + int(FREE_SHARE * free[r.host] / on_host[r.host])
     return limits
@@ -200,11 +200,11 @@ def make_plan(
         smallest = min(tile_bytes(engine, reader, grid, t.largest, "movie", threads) for t in candidates)
         need = 1.01 * (smallest + working[tightest.rank] + tightest.used)
         there = sum(r.host == tightest.host for r in ranks)
-        other = "; --restart cuts the movie anew" if known else ", or shorten the movie with --frames"
+        other = "; --restart plans new tiles" if known else ", or shorten the movie with --frames"
         raise InputError(
             f"{reader.movie.where}: rank {tightest.rank} on {tightest.host} ({there} ranks on this node) needs at "
             f"least {format_bytes(need)}, it may use {format_bytes(limits[tightest.rank])}; raise --max-memory "
-            f"to {format_bytes(need)} or more, start fewer ranks a node{other}."
+            f"to {format_bytes(need)} or more, start fewer ranks per node{other}."
         )
     if ways["memory"]:
         ways["scratch"] = []

@@ -69,8 +69,8 @@ def describe_plan(
     lines += _table(("rank", "host", "process", "device", "threads", "needs", "may use", "windows/s"), table)
     e = estimate(plan, model.architecture.latents, ranks)
     phases = {"staging": e.staging, "tiles": e.tiles, "result": e.result}
-    told = ", ".join(f"{name} {format_seconds(spent)}" for name, spent in phases.items() if spent > 0.5)
-    lines.append(f"estimate  {format_seconds(e.total)} from a short trial" + f" ({told})" * bool(told))
+    spent = ", ".join(f"{name} {format_seconds(s)}" for name, s in phases.items() if s > 0.5)
+    lines.append(f"estimate  {format_seconds(e.total)} from a short trial" + f" ({spent})" * bool(spent))
     lines += [f"warning   {warning}" for warning in warnings]
     lines += [f"advice    {advice}" for advice in _advice(movie, model, config, plan, ranks)]
     return "\n".join(map(printable, lines))

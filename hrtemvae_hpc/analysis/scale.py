@@ -10,7 +10,7 @@ from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.fourier.fringes import find_fringes
 from hrtemvae_hpc.fourier.threshold import FRINGE_THRESHOLD
 from hrtemvae_hpc.model.checkpoint import Model
-from hrtemvae_hpc.model.understood import understood_periods
+from hrtemvae_hpc.model.periods import reconstructed_periods
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.resample import Resampler, held, scaled_shape
 from hrtemvae_hpc.movie.tiles import TilePixels
@@ -99,13 +99,13 @@ def _cut(movie: Movie, rows: slice, columns: slice, resampler: Resampler | None)
 def describe_scale(movie: Movie, model: Model, resampler: Resampler | None) -> tuple[str, list[str]]:
     """A line on the lattice of the movie and those that the model reconstructs, and warnings where they don't fit."""
     trained_at = model.trained_on.pixel_size_nm
-    understood = understood_periods(model)
+    known_periods = reconstructed_periods(model)
     period, share = lattice_period(movie, model.architecture.window, resampler)
     line = f"fringes in {share:.0%} of the windows of the first frame" + (
         f", median period {period:.1f} pixels" if share else ""
     )
-    if understood:
-        line += f"; the model reconstructs periods of {understood[0]} to {understood[1]} pixels"
+    if known_periods:
+        line += f"; the model reconstructs periods of {known_periods[0]} to {known_periods[1]} pixels"
     if resampler:
         height, width = resampler.shape
         more = height * width / (movie.shape[1] * movie.shape[2])
@@ -120,10 +120,10 @@ def describe_scale(movie: Movie, model: Model, resampler: Resampler | None) -> t
                 "maps may mean little. --resample model brings the frames to the model's scale, at "
                 f"{(own / trained_at) ** 2:.2g} times the windows of the movie as it is."
             )
-    if understood and share > _FEW and not understood[0] - 0.5 <= period <= understood[1] + 0.5:
-        factor = math.sqrt(understood[0] * understood[1]) / period
+    if known_periods and share > _FEW and not known_periods[0] - 0.5 <= period <= known_periods[1] + 0.5:
+        factor = math.sqrt(known_periods[0] * known_periods[1]) / period
         warnings.append(
             f"the lattice period of {period:.1f} pixels lies outside those that the model reconstructs "
-            f"({understood[0]} to {understood[1]}); --resample {factor:.2g} would bring it inside."
+            f"({known_periods[0]} to {known_periods[1]}); --resample {factor:.2g} would bring it inside."
         )
     return line, warnings

@@ -12,7 +12,7 @@ from importlib import import_module
 from types import FrameType
 
 from hrtemvae_hpc import __version__
-from hrtemvae_hpc.errors import HrtemvaeError, Stopped, tell
+from hrtemvae_hpc.errors import HrtemvaeError, Stopped, report
 from hrtemvae_hpc.ranks.guard import STOP_SIGNALS, end_process, run_guarded
 
 
@@ -93,10 +93,10 @@ def _run(arguments: Sequence[str]) -> int:
             return run_guarded(lambda _: _carry_out(options))
         return _carry_out(options)
     except HrtemvaeError as error:
-        tell(error)
+        report(error)
         return error.exit_code
     except KeyboardInterrupt as asked:
-        tell(Stopped(f"stopped by {asked}; run the same command again."))
+        report(Stopped(f"stopped by {asked}; run the same command again."))
         end_process(Stopped.exit_code)  # without waiting for threads
 
 

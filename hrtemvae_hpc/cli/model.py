@@ -86,7 +86,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     show(f"active latents: {'unknown' if evaluation.active is None else evaluation.active} of {count}")
     if evaluation.reconstruction:
         r = evaluation.reconstruction
-        show(f"reconstruction: {r.loss:.1f} nats a segment, floor {r.floor:.1f}, average segment {r.average:.1f}")
+        show(f"reconstruction: {r.loss:.1f} nats per segment, floor {r.floor:.1f}, average segment {r.average:.1f}")
     return 0
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from hrtemvae_hpc.errors import InputError, show, tell
+from hrtemvae_hpc.errors import InputError, report, show
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def _run(options: argparse.Namespace) -> int:
                 found = check_whole(path, bar.update, name_damage=True)
             except InputError as error:
                 bar.close()
-                tell(error)
+                report(error)
                 code = error.exit_code
             else:
                 bar.close()

@@ -1,1 +1,1 @@
-"""What a model has understood: tests on moving lattices, reconstruction, traversals, comparisons."""
+"""What a model responds to: tests on moving lattices, reconstruction, traversals, comparisons."""

@@ -19,7 +19,7 @@ _EXAMPLES = 24
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """How a model reproduces validation segments, from the mean of their latents. Nats a segment."""
+    """How a model reproduces validation segments, from the mean of their latents. Nats per segment."""
 
     segments: int
     loss: float
@@ -50,9 +50,9 @@ class Evaluation:
 
         None where neither is.
         """
-        told = self.model.provenance.get("variance_over_training")
-        if told is not None:
-            return np.asarray(told)[list(self.model.latent_order)]
+        variance = self.model.provenance.get("variance_over_training")
+        if variance is not None:
+            return np.asarray(variance)[list(self.model.latent_order)]
         return self.reconstruction.variance if self.reconstruction else None
 
     @property

@@ -80,7 +80,7 @@ def against_size(evaluations: list[Evaluation]) -> bytes:
     known = [(n, e.reconstruction) for n, e in zip(size, ordered, strict=True) if e.reconstruction]
     left.plot([n for n, _ in known], [r.loss for _, r in known], ".-", label="cross-entropy")
     left.plot([n for n, _ in known], [r.floor for _, r in known], ":", color="0.5", label="its floor")
-    left.set(xlabel="latent variables", ylabel="nats a segment")
+    left.set(xlabel="latent variables", ylabel="nats per segment")
     left.legend(fontsize=8)
     counted = [(n, e.active) for n, e in zip(size, ordered, strict=True) if e.active is not None]
     right.plot([n for n, _ in counted], [a for _, a in counted], ".-")

@@ -8,7 +8,7 @@ import torch
 
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.checkpoint import Model
-from hrtemvae_hpc.model.understood import understood_periods
+from hrtemvae_hpc.model.periods import reconstructed_periods
 from hrtemvae_hpc.simulation.movements import MOVEMENTS, PATCH, PERIOD, Movement, frames, still_inside
 from hrtemvae_hpc.statistics.over_time import series_statistics
 from hrtemvae_hpc.windows.engine import Engine
@@ -80,10 +80,10 @@ def respond(model: Model, movement: Movement, period: float, step: int) -> Respo
 
 def lattice_period(model: Model) -> float:
     """The period (pixels) of the lattice a model is tested on: the article's, where the model reconstructs it."""
-    understood = understood_periods(model)
-    if understood is None or understood[0] <= PERIOD <= understood[1]:
+    known = reconstructed_periods(model)
+    if known is None or known[0] <= PERIOD <= known[1]:
         return PERIOD
-    return math.sqrt(understood[0] * understood[1])
+    return math.sqrt(known[0] * known[1])
 
 
 def respond_to_all(model: Model, period: float) -> list[Response]:

@@ -12,7 +12,7 @@ from hrtemvae_hpc.evaluation.evaluate import Evaluation
 from hrtemvae_hpc.evaluation.figures import against_size, movement_maps, spectra, variance_curves
 from hrtemvae_hpc.evaluation.traversal import draw_traversal
 from hrtemvae_hpc.files import replacing
-from hrtemvae_hpc.model.understood import understood_periods
+from hrtemvae_hpc.model.periods import reconstructed_periods
 from hrtemvae_hpc.outputs import NUMBERS
 from hrtemvae_hpc.pages import inline, write_page
 from hrtemvae_hpc.simulation.movements import MOVEMENTS, frames
@@ -51,7 +51,7 @@ def write_evaluation(evaluation: Evaluation, page: Path) -> Path:
         page,
         e=evaluation,
         model=model,
-        understood=understood_periods(model),
+        understood=reconstructed_periods(model),
         spectra=inline(spectra(evaluation)),
         maps=inline(movement_maps(evaluation)),
         curve=inline(variance_curves([evaluation])),

@@ -148,7 +148,7 @@ def _devices(places: list[Place]) -> Check:
 def _threads(places: list[Place]) -> Check:
     counts = sorted({p.processors for p in places})
     given = os.environ.get("OMP_NUM_THREADS", "")
-    found = f"{'-'.join(map(str, counts))} processors a rank, OMP_NUM_THREADS {given or 'unset'}"
+    found = f"{'-'.join(map(str, counts))} processors per rank, OMP_NUM_THREADS {given or 'unset'}"
     if given == "1" and counts[0] > 1 and len(places) == 1:
         return Check("threads", WARNING, found, f"one thread on {counts[0]} processors: unset it, or set it to that.")
     asked = os.environ.get("SLURM_CPUS_PER_TASK", "")
@@ -193,7 +193,7 @@ def _memory(world: World) -> Check:
     free, total, sharing = node_free_bytes(), psutil.virtual_memory().total, world.local_size
     found = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free, for {sharing} rank{'s' * (sharing > 1)}"
     if free / sharing < 1e9:
-        return Check("memory", WARNING, found, "less than 1 GB a rank: ask for more memory, or for fewer ranks a node.")
+        return Check("memory", WARNING, found, "less than 1 GB per rank: request more memory or fewer ranks per node.")
     return Check("memory", OK, found)
 
 
@@ -205,7 +205,7 @@ def _shared_memory(world: World) -> Check:
         advice = "MPI passes messages of a node through it: bind it into the image."
         return Check("/dev/shm", WRONG if world.local_size > 1 else WARNING, "absent", advice)
     if free < needed:
-        return Check("/dev/shm", WARNING, f"{free / 1e6:.0f} MB free", "small for MPI: start fewer ranks a node.")
+        return Check("/dev/shm", WARNING, f"{free / 1e6:.0f} MB free", "small for MPI: start fewer ranks per node.")
     return Check("/dev/shm", OK, f"{free / 1e9:.1f} GB free")
 
 
@@ -225,7 +225,7 @@ def _hdf5(_: World) -> Check:
     usable = hdf5_check.filters()
     found = f"HDF5 {hdf5_check.version()}, reads {', '.join(name for name, there in usable.items() if there)}"
     if missing := [name for name, there in usable.items() if not there]:
-        return Check("HDF5", WARNING, found, f"can't read {', '.join(missing)}: install hdf5plugin anew.")
+        return Check("HDF5", WARNING, found, f"can't read {', '.join(missing)}: reinstall hdf5plugin.")
     return Check("HDF5", OK, found)
 
 

@@ -96,8 +96,8 @@ def _build(apptainer: Apptainer, built: Path, options: Sequence[str]) -> None:
         for line in apptainer.lines("build", *options, built, DEFINITION):
             last.append(line.rstrip())
     except subprocess.CalledProcessError as error:
-        told = "\n  ".join(last)
-        raise RankFailed(f"the image can't be built, nothing was replaced. Its last words:\n  {told}") from error
+        output = "\n  ".join(last)
+        raise RankFailed(f"building the image failed, nothing was replaced. Its last lines:\n  {output}") from error
 
 
 @contextmanager
@@ -145,8 +145,8 @@ def test_image(image: Path) -> str:
     try:
         last.extend(line.rstrip() for line in apptainer.lines("test", image))
     except subprocess.CalledProcessError as error:
-        told = "\n  ".join(last)
-        raise RankFailed(f"{image}: its test fails. Its last words:\n  {told}") from error
+        output = "\n  ".join(last)
+        raise RankFailed(f"{image}: its test fails. Its last lines:\n  {output}") from error
     return last[-1] if last else "passed"
 
 

@@ -258,7 +258,7 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
         if before.movies_folder != movies or before.options != tuple(options):
             raise InputError(
                 f"{folder}: holds a session of {before.movies_folder} with the options "
-                f"`{' '.join(before.options)}`; go on with those, or choose another folder with -o."
+                f"`{' '.join(before.options)}`; use those, or choose another folder with -o."
             )
         known = before.names
     session = Session(folder, movies, tuple(options), (*known, *sorted(set(names) - set(known))))
@@ -295,7 +295,7 @@ def _find(movies: Path, folder: Path) -> list[str]:
 
 
 def queued_of(session: Session, queue: str) -> frozenset[int]:
-    """The movies of ``session`` in the queue, told as ``ID+OFFSET NUMBER;`` for each of its jobs."""
+    """The movies of ``session`` in the queue, given as ``ID+OFFSET NUMBER;`` for each of its jobs."""
     jobs = (entry.split() for entry in queue.split(";") if entry.startswith(f"{session.id}+"))
     return frozenset(int(name.rpartition("+")[2]) + int(number) for name, number in jobs if number.isdigit())
 

@@ -37,7 +37,7 @@ def run_session(session: Session, todo: Sequence[int], ranks: int, say: Callable
             raise RankFailed(f"{movie.log}: can't be written ({error.strerror}); remove it, or make room.") from error
         movie = session.end(index, code, again=stopped)
         if stopped:
-            raise Stopped("stopped; run the same command again to go on.")
+            raise Stopped("stopped; run the same command again to resume.")
         say(f"  {movie.state.value}" + (f": {remark(movie)}" if movie.state is not State.DONE else ""))
 
 

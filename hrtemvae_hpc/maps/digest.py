@@ -31,7 +31,7 @@ _BLOCK = 2**24  # bytes
 _LARGEST_ROW = 2**28  # bytes
 _PACKED = 1100  # times that gzip can pack, and some
 _NAMED = 3  # in a message
-_PATIENCE, _RATE = 10.0, 1e8  # seconds, and bytes a second, to name the damage of a file
+_PATIENCE, _RATE = 10.0, 1e8  # seconds, and bytes per second, to name the damage of a file
 _MOST = 100_000  # entries of a table
 _AGAIN = "copy it again, or compute it again with --restart"
 
@@ -77,7 +77,7 @@ def check_whole(path: Path, progress: Progress = _silent, name_damage: bool = Fa
     packed_anew = not same_bytes and not same_size
     damage = _differences_apart(path, size) if packed_anew or name_damage else ""
     if not damage and packed_anew:
-        return "whole, all its datasets are as they were written, in a file that was packed anew"
+        return "whole, all its datasets are as they were written, in a repacked file"
     raise InputError(f"{path}: is not whole: {damage or 'its bytes are not as they were written'}; {_AGAIN}.")
 
 
@@ -123,10 +123,10 @@ def _differences_apart(path: Path, size: int) -> str:
     writer.close()
     try:
         if answer.poll(_PATIENCE + size / _RATE):
-            refused, told = answer.recv()
+            refused, verdict = answer.recv()
             if refused:
-                raise InputError(told)
-            return str(told)
+                raise InputError(verdict)
+            return str(verdict)
     except EOFError:
         pass
     finally:

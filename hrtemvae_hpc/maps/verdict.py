@@ -23,7 +23,7 @@ _EDGE = 0.5  # of the largest share that a window has of an edge, which is narro
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the maps of time-correlated variance tell the windows of one region from others.
+    """How the maps of time-correlated variance separate the windows of one region from others.
 
     An area under the ROC curve is the probability that a window inside is brighter than one outside: 0.5 by chance.
     """
@@ -31,7 +31,7 @@ class Verdict:
     region: str
     windows: int
     together: float  # area under the ROC curve of all latents' sum, against still windows
-    latent: int  # the one that tells the region best from all windows outside
+    latent: int  # the one that separates the region best from all windows outside
     latent_still: float  # its area against still windows
     latent_others: float  # and against all windows outside, of other regions too
     times: float  # median of all latents' sum, times that of still windows

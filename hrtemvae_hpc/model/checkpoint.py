@@ -1,4 +1,4 @@
-"""The model file: one safetensors file whose metadata tell what the network is and where it came from.
+"""The model file: one safetensors file whose metadata describe what the network is and where it came from.
 
 Tensors may be stored in half precision to keep a file small; they are computed with in float32.
 """

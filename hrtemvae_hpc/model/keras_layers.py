@@ -23,7 +23,7 @@ def _side(value: Any) -> Any:
 
 
 class LayerConfig(Described):
-    """What Keras tells of a layer of any kind."""
+    """What Keras says of a layer of any kind."""
 
     name: Name
     batch_shape: Annotated[list[int | None], Field(max_length=5)] | None = None

@@ -1,7 +1,7 @@
 """Reads the layers of networks in TensorFlow's SavedModel folders without TensorFlow.
 
 Keras describes the layers as JSON in the metadata of its objects: in keras_metadata.pb, before TensorFlow 2.5 in
-saved_model.pb. Their arrays lie in a checkpoint: variables.index is a sorted table that tells for each name the type,
+saved_model.pb. Their arrays lie in a checkpoint: variables.index is a sorted table that holds for each name the type,
 shape and place of its bytes in variables.data. The formats are those of TensorFlow's protocol buffers
 (saved_object_graph.proto, saved_metadata.proto, tensor_bundle.proto) and of LevelDB's tables
 (https://github.com/google/leveldb/blob/main/doc/table_format.md).
@@ -145,7 +145,7 @@ def _block(data: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number, seven bits a byte, and where it ends."""
+    """A number, seven bits per byte, and where it ends."""
     value = 0
     for i, byte in enumerate(data[position : position + _LONGEST_NUMBER]):
         value |= (byte & 0x7F) << 7 * i

@@ -40,7 +40,7 @@ class Located:
     by_letter: bool = False
 
     def calibration(self, axes: str) -> tuple[tuple[float, float] | None, float | None]:
-        """Pixel size (rows, columns) in nm and frame time in s for the order ``axes``; None where not told."""
+        """Pixel size (rows, columns) in nm and frame time in s for the order ``axes``; None where not stated."""
         order = "tyx" if self.by_letter else axes
         known = {}
         for letter, scale in zip(order, self.scales, strict=True):

@@ -40,7 +40,7 @@ class Movie:
     """The analysed part of a movie: frames x rows x columns.
 
     Frames, rows and columns count from the start of the frame range and region of interest; ``frame_indices``,
-    ``top`` and ``left`` tell where they lie in the file. Use as a context manager.
+    ``top`` and ``left`` say where they lie in the file. Use as a context manager.
     """
 
     def __init__(self, path: Path, section: MovieSection | None = None) -> None:
@@ -243,7 +243,7 @@ class Movie:
         return int(np.minimum(depth, size - chunks * depth).sum())
 
     def _fingerprint(self) -> str:
-        """SHA-256 over what tells this movie from another or a changed one: files, shape, type."""
+        """SHA-256 over what distinguishes this movie from another or a changed one: files, shape, type."""
         facts = (self._watch.fingerprint(), self.located.dataset, self.axes, self.full_shape, self.dtype.str)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 

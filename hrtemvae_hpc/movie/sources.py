@@ -30,7 +30,7 @@ from hrtemvae_hpc.movie.virtual import (
 )
 
 _DEEPEST = 8  # virtual datasets of virtual datasets
-_SAMPLES, _SAMPLE = 64, 4096  # pieces of all files together, and bytes of each, that are read to tell movies apart
+_SAMPLES, _SAMPLE = 64, 4096  # pieces of all files together, and bytes of each, that are read to distinguish movies
 _SELDOM = 100  # times what looking at all files takes, that passes before they are looked at again
 
 

@@ -1,4 +1,4 @@
-"""Reading the pixels of a tile: all frames of a rectangle, preprocessed, with its bad frames told.
+"""Reading the pixels of a tile: all frames of a rectangle, preprocessed, with its bad frames noted.
 
 Tiles overlap by nearly a window, and chunks of whole frames lie under all of them. Where reading each tile from the
 movie would decode much of it again and again, the movie is staged first: decoded once, region by region, into pixels

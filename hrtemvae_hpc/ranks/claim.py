@@ -236,7 +236,7 @@ class Claim:
         else:
             os.utime(self._path)
 
-    def tell(self, share: float) -> None:
+    def heartbeat(self, share: float) -> None:
         """Let signs of life name the ``share`` of the windows that are done.
 
         Raises RankFailed where another run took the folder, because it saw none.

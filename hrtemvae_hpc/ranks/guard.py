@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, Stopped, tell
+from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, Stopped, report
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _LOOK_EVERY_S = 1.0
@@ -71,7 +71,7 @@ class StopRequest:
 
     def _interrupt(self, _: int, __: FrameType | None) -> None:
         if not self._seen:
-            raise Stopped(f"stopped by {self.name}; run the same command again to go on.")
+            raise Stopped(f"stopped by {self.name}; run the same command again to resume.")
 
     def __bool__(self) -> bool:
         now = time.monotonic()
@@ -107,10 +107,10 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             code = work(stop)
         except HrtemvaeError as error:
-            tell(error)
+            report(error)
             code = error.exit_code
         except MemoryError as error:
-            tell(RankFailed(f"memory ran out ({error}); the node has too little for this."))
+            report(RankFailed(f"memory ran out ({error}); the node has too little for this."))
             code = RankFailed.exit_code
         except Exception:  # noqa: BLE001  it must not go on as its guardian
             traceback.print_exc()
@@ -122,16 +122,16 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
         return os.WEXITSTATUS(status)
     if asked:
         # In a container, the signal may also have ended the process that keeps the image mounted.
-        tell(Stopped(f"stopped by {asked}; what is done is saved, run the same command again to go on."))
+        report(Stopped(f"stopped by {asked}; what is done is saved, run the same command again to resume."))
         return Stopped.exit_code
     assert status is not None
     killer = signal.Signals(os.WTERMSIG(status))
     what = bytes(_note[:]).split(b"\0")[0].decode("utf-8", "replace")
     likely = "; the node may have run out of memory, see --max-memory" if killer is signal.SIGKILL else ""
-    tell(
+    report(
         RankFailed(
             f"rank {rank_of_launcher()} on {socket.gethostname()} was killed by {killer.name} while {what}{likely}. "
-            "What is done is saved: run the same command again to go on."
+            "What is done is saved: run the same command again to resume."
         )
     )
     return RankFailed.exit_code
@@ -203,7 +203,7 @@ def rank_age() -> float:
 
 
 def rank_of_launcher() -> int:
-    """This process's rank as its launcher tells it, known without MPI."""
+    """This process's rank as its launcher states it, known without MPI."""
     torchrun = ("RANK",) if "TORCHELASTIC_RUN_ID" in os.environ else ()
     for name in (*torchrun, "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"):
         if os.environ.get(name, "").isdigit():

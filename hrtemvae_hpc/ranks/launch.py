@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, tell
+from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, report
 from hrtemvae_hpc.ranks.guard import StopRequest, end_process, rank_of_launcher, run_guarded
 from hrtemvae_hpc.ranks.world import RankEnds, World, join_world
 
@@ -28,7 +28,7 @@ def _run_in_world(job: Job, stop: StopRequest, join: Join) -> NoReturn:
         world = join(lambda: bool(stop))
     except HrtemvaeError as error:
         if rank_of_launcher() == 0:  # which says it for all
-            tell(error)
+            report(error)
         else:
             time.sleep(_FIRST_S)
         end_process(error.exit_code)
@@ -37,11 +37,11 @@ def _run_in_world(job: Job, stop: StopRequest, join: Join) -> NoReturn:
     except RankEnds as ends:
         world.leave(ends.code)
     except HrtemvaeError as error:
-        tell(error, "" if world.is_root else f"rank {world.rank} on {world.host}: ")
+        report(error, "" if world.is_root else f"rank {world.rank} on {world.host}: ")
         world.leave(error.exit_code)
     except MemoryError as error:
         what = f"rank {world.rank} on {world.host}: memory ran out ({error}); lower --max-memory, or start fewer ranks."
-        tell(RankFailed(what))
+        report(RankFailed(what))
         world.leave(RankFailed.exit_code)
     except Exception:  # noqa: BLE001  a defect of ours must end every rank
         traceback.print_exc()

@@ -22,7 +22,7 @@ FREE_SHARE = 0.8  # of a node's free memory, when --max-memory doesn't say
 
 @dataclass(frozen=True)
 class RankResources:
-    """One rank's place and means, as told to rank 0. Bytes, windows/s, bytes/s."""
+    """One rank's place and means, as reported to rank 0. Bytes, windows/s, bytes/s."""
 
     rank: int
     host: str
@@ -152,7 +152,7 @@ def image_in_use() -> dict[str, str | None]:
 def keep_freed_memory() -> None:
     """Have this process keep memory that it frees, for the next block of its size.
 
-    glibc gives blocks of some megabytes back to the system and asks for them anew: in a training, where every step
+    glibc gives blocks of some megabytes back to the system and asks for them again: in a training, where every step
     takes the same blocks, a quarter of the time goes into that. Does nothing where the C library isn't glibc.
     """
     with contextlib.suppress(OSError, AttributeError):

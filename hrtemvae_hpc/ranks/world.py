@@ -38,7 +38,7 @@ class World:
     """
 
     def __init__(self, comm: "Comm | None" = None, stop: Callable[[], object] = lambda: None) -> None:
-        """``stop`` tells whether this rank was asked to stop."""
+        """``stop`` says whether this rank was asked to stop."""
         self.comm = comm
         self._stop = stop
         self.rank = comm.Get_rank() if comm else 0
@@ -176,7 +176,7 @@ class World:
 
 
 def join_world(stop: Callable[[], object] = lambda: None) -> World:
-    """The world this process was launched into; ``stop`` tells whether this rank was asked to stop.
+    """The world this process was launched into; ``stop`` says whether this rank was asked to stop.
 
     Raises InputError when a launcher started several copies that don't know of each other.
     """

@@ -1,4 +1,4 @@
-"""The segments of one file of micrographs: filtered, scaled, turned, cut, and told from background by fringes."""
+"""The segments of one file of micrographs: filtered, scaled, turned, cut, and separated from background by fringes."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ class Cut:
     turned: np.ndarray  # [n] float32, degrees
     dropped: np.ndarray  # [m, window, window] uint16, examples
     dropped_strength: np.ndarray  # [m] float32
-    pixel_size: np.ndarray  # [2] float64, nm a pixel as read and as cut, NaN where not known
+    pixel_size: np.ndarray  # [2] float64, nm per pixel as read and as cut, NaN where not known
     height: int  # rows after scaling, of the last image
     looked_at: int
 
@@ -49,7 +49,7 @@ class _Pool:
         self._rows: list[tuple[np.ndarray, ...]] = []
 
     def add(self, *columns: np.ndarray) -> None:
-        """Add rows, given by column; each is first told a random number, and the least numbers stay."""
+        """Add rows, given by column; each gets a random number, and those with the least stay."""
         self._rows.append((self._random.random(len(columns[0])), *columns))
         if sum(len(rows[0]) for rows in self._rows) > 2 * self._most + _BATCH:
             self._rows = [self._chosen()]
@@ -121,13 +121,13 @@ def _scaled(image: Micrograph, path: Path, options: CutOptions) -> tuple[Tensor,
     if options.pixel_size is None:
         return pixels, (size or math.nan,) * 2
     if size is None:
-        raise InputError(f"{path}: tells no pixel size; give it with --assume-pixel-size to scale it.")
+        raise InputError(f"{path}: states no pixel size; give it with --assume-pixel-size to scale it.")
     height, width = pixels.shape
     try:
         shape = scaled_shape(height, width, size / options.pixel_size)
     except ValueError as error:
         raise InputError(
-            f"{path}: can't be scaled from {size:.4g} to {options.pixel_size:.4g} nm a pixel, {error}."
+            f"{path}: can't be scaled from {size:.4g} to {options.pixel_size:.4g} nm per pixel, {error}."
         ) from error
     return Resampler(height, width, shape).whole(pixels), (size, options.pixel_size)
 

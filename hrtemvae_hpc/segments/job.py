@@ -1,4 +1,4 @@
-"""Segments from many files of micrographs, alone or on many ranks, going on where a stopped run ended."""
+"""Segments from many files of micrographs, alone or on many ranks, resuming where a stopped run ended."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ from hrtemvae_hpc.segments.preview import Preview
 from hrtemvae_hpc.segments.segment_file import SourceSegments, write_segments
 
 _SCALARS = ("height", "looked_at")
-_TOLD = "hrtemvae"
+_FACTS = "hrtemvae"
 
 
 @dataclass(frozen=True)
@@ -132,11 +132,11 @@ def _cut_own(
 
     def check() -> None:
         if world.is_root:
-            claim.tell(len(outcomes) / len(own))
+            claim.heartbeat(len(outcomes) / len(own))
         if stop and not world.is_root:
             raise RankEnds(Stopped.exit_code)
         if stop:
-            raise Stopped(f"stopped by {stop.name}; run the same command again to go on.")
+            raise Stopped(f"stopped by {stop.name}; run the same command again to resume.")
 
     progress = Progress(len(own), unit="file") if world.is_root else None
     for path in own:
@@ -156,9 +156,9 @@ def _do_file(path: Path, options: CutOptions, folder: Path, check: Callable[[], 
         identity = [str(path.absolute()), status.st_size, status.st_mtime_ns, options.model_dump(), __version__]
         part = folder / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]}.safetensors"
         with suppress(OSError, ValueError):  # a part that is damaged is cut again
-            return Outcome(path, part, **json.loads(unpack(part)[1][_TOLD]))
+            return Outcome(path, part, **json.loads(unpack(part)[1][_FACTS]))
         cut = cut_file(path, options, check)
-        told: dict[str, Any] = {"kept": len(cut.segments), "looked_at": cut.looked_at, "sha256": file_sha256(path)}
+        facts: dict[str, Any] = {"kept": len(cut.segments), "looked_at": cut.looked_at, "sha256": file_sha256(path)}
     except (InputError, OSError) as error:
         return Outcome(path, folder, reason=str(error))
     except (ValueError, TypeError, KeyError, RuntimeError, MemoryError) as error:  # of a file that was misread
@@ -167,10 +167,10 @@ def _do_file(path: Path, options: CutOptions, folder: Path, check: Callable[[], 
     scalars = {name: np.array(values.pop(name)) for name in _SCALARS}
     try:
         with replacing(part) as aside:
-            aside.write_bytes(pack(values | scalars, {_TOLD: json.dumps(told)}))
+            aside.write_bytes(pack(values | scalars, {_FACTS: json.dumps(facts)}))
     except OSError as error:
         raise RankFailed(f"{part}: can't be written ({error.strerror}); make room and run it again.") from error
-    return Outcome(path, part, **told)
+    return Outcome(path, part, **facts)
 
 
 def _load(part: Path) -> Cut:
@@ -211,7 +211,7 @@ def _assemble(outcomes: list[Outcome], options: CutOptions, share: float, output
             cut = _load(outcome.part)
             keep, validation = split.of(outcome, cut, options.window)
             preview.add(outcome.path.name, cut, int(keep.sum()))
-            told = {
+            facts = {
                 "path": str(outcome.path.absolute()),
                 "sha256": outcome.sha256,
                 "looked_at": cut.looked_at,
@@ -219,7 +219,7 @@ def _assemble(outcomes: list[Outcome], options: CutOptions, share: float, output
                 "pixel_size_nm": _known(cut.pixel_size[1]),
             }
             columns = {n: getattr(cut, n)[keep] for n in ("strength", "period", "frame", "place", "turned")}
-            yield SourceSegments(outcome.path.name, told, cut.segments[keep], columns | {"validation": validation})
+            yield SourceSegments(outcome.path.name, facts, cut.segments[keep], columns | {"validation": validation})
 
     about = {"cut": options.model_dump(mode="json"), "validation": share, "left_out": left_out}
     write_segments(output, options.window, sources(), count, about)

@@ -2,7 +2,7 @@
 
 /segments [n, window, window] uint16, 0..65535 for 0..1; beside it, for each segment, strength, period (pixels),
 frame, place (row, column), turned (degrees), source (row of /sources) and validation (bool). The attributes of the
-file tell the pixel size in nm (NaN where unknown or mixed), the options and the program.
+file hold the pixel size in nm (NaN where unknown or mixed), the options and the program.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class SourceSegments:
     """Segments of one source (a file of micrographs, or a simulation), and what is known of each."""
 
     name: str
-    told: dict[str, Any]  # of the source: its file's SHA-256, pixel sizes, how many segments were looked at
+    facts: dict[str, Any]  # of the source: its file's SHA-256, pixel sizes, how many segments were looked at
     segments: np.ndarray  # [n, window, window] uint16
     columns: dict[str, np.ndarray]  # strength, period, frame, place, turned, validation: [n] or [n, 2]
 
@@ -87,28 +87,28 @@ def write_segments(
 def _write(file: h5py.File, window: int, sources: Iterable[SourceSegments], count: int, about: dict[str, Any]) -> None:
     sign(file, "segments")
     pixels = file.create_dataset("segments", (count, window, window), _PIXELS)
-    told, columns, start, sizes = [], [], 0, set()
+    facts, columns, start, sizes = [], [], 0, set()
     for number, source in enumerate(sources):
         stop = start + len(source.segments)
         if stop > start:
             pixels[start:stop] = source.segments
         columns.append(source.columns | {"source": np.full(stop - start, number, np.int32)})
-        told.append({"name": source.name, "kept": stop - start, **source.told})
+        facts.append({"name": source.name, "kept": stop - start, **source.facts})
         if stop > start:
-            size = source.told.get("pixel_size_nm")
+            size = source.facts.get("pixel_size_nm")
             sizes.add(None if size is None else round(size, 6))
         start = stop
     known = {name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
     for name, values in known.items():
         file[name] = values
-    file["sources"] = np.array([json.dumps(t) for t in told], h5py.string_dtype())
+    file["sources"] = np.array([json.dumps(t) for t in facts], h5py.string_dtype())
     only = next(iter(sizes)) if len(sizes) == 1 else None
     file.attrs.update(
         format=_FORMAT,
         program=f"hrtemvae {__version__}",
         options=json.dumps(about),
         pixel_size_nm=math.nan if only is None else only,
-        sha256=_digest(pixels, known, only, [told, about]),
+        sha256=_digest(pixels, known, only, [facts, about]),
     )
 
 

@@ -44,9 +44,9 @@ def simulate_segments(output: Path, count: int, options: CutOptions, validation:
                 "turned": np.zeros(n, np.float32),
                 "validation": np.arange(start, start + n) >= count - math.ceil(validation * count),
             }
-            told = {"pixel_size_nm": PIXEL_SIZE_NM, "looked_at": n}
+            facts = {"pixel_size_nm": PIXEL_SIZE_NM, "looked_at": n}
             yield SourceSegments(
-                f"simulated {start}", told, (segments * LEVELS).round().numpy().astype(np.uint16), columns
+                f"simulated {start}", facts, (segments * LEVELS).round().numpy().astype(np.uint16), columns
             )
             progress.update(start + n)
 

@@ -1,4 +1,4 @@
-"""Movies of one perfect lattice that moves: the article's test of what a model has understood.
+"""Movies of one perfect lattice that moves: the article's test of what a model responds to.
 
 The values are those of Wang et al. (see CITATION.cff): 640 x 640 pixels, dark Gaussian spots at a period of 20.5
 pixels on a square patch.

@@ -63,7 +63,7 @@ class Scene:
 def simulate_movie(path: Path, frames: int, rows: int, columns: int, dose: float, seed: int) -> Path:
     """Write the movie (uint16, gzip, one chunk a frame) with its truth beside it, and return ``path``.
 
-    ``dose`` is in electrons a pixel and frame. /entry/truth holds misfit_degrees [frames] and the masks
+    ``dose`` is in electrons per pixel and frame. /entry/truth holds misfit_degrees [frames] and the masks
     [rows, columns] rotating, growing, shrinking and still. Raises InputError for values that make no movie.
     """
     sides_fit = _SIDES[0] <= min(rows, columns) and max(rows, columns) <= _SIDES[1]
@@ -105,7 +105,7 @@ def _frames(scene: Scene, misfit: np.ndarray, dose: float, random: np.random.Gen
 
 
 def _grains(shape: tuple[int, int], random: np.random.Generator) -> np.ndarray:
-    """The speckle of an amorphous film: white noise low-passed at 0.1 cycles a pixel, unit deviation."""
+    """The speckle of an amorphous film: white noise low-passed at 0.1 cycles per pixel, unit deviation."""
     fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
     spectrum = np.fft.rfft2(random.standard_normal(shape)) * np.exp(-(fy**2 + fx**2) / (2 * 0.1**2))
     grains = np.fft.irfft2(spectrum, s=shape)

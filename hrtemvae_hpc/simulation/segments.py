@@ -20,7 +20,7 @@ _HOT = 0.04  # the share of segments with a hot pixel
 
 @dataclass(frozen=True)
 class Simulation:
-    """What the simulated images may hold. Periods in pixels, dose in electrons a pixel."""
+    """What the simulated images may hold. Periods in pixels, dose in electrons per pixel."""
 
     periods: tuple[float, float] = (14.0, 24.0)
     dose: tuple[float, float] = (100.0, 20000.0)

@@ -1,4 +1,4 @@
-"""The state of a training on disk: one safetensors file, complete when it appears, from which it goes on to the bit."""
+"""The state of a training on disk: one safetensors file, complete when it appears, to resume from bit for bit."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -92,12 +92,12 @@ def load_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam)
             if described.key != key:
                 raise InputError(
                     f"{path.parent}: holds a training with another configuration or other segments; "
-                    "choose another output with -o, or begin anew with --restart."
+                    "choose another output with -o, or start over with --restart."
                 )
             tensors = read_tensors(file, _expected(vae, set(file.keys())))
             check_seal({name: tensor.numpy() for name, tensor in tensors.items()}, file.metadata() or {})
     except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: not a readable checkpoint ({mistake(error)}); begin anew with --restart.") from error
+        raise InputError(f"{path}: not a readable checkpoint ({mistake(error)}); start over with --restart.") from error
     vae.load_state_dict({n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")})
     for name, parameter in vae.named_parameters():
         prefix = f"adam.{name}."

@@ -1,4 +1,4 @@
-"""A training from configuration to model file, on one rank or many, going on where a stopped one ended."""
+"""A training from configuration to model file, on one rank or many, resuming where a stopped one ended."""
 
 import hashlib
 import json
@@ -150,7 +150,7 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
         what = " ".join(str(error).split())[:300]
         raise RankFailed(
             f"rank {world.rank} on {world.host} failed: {what} The last checkpoint is kept: run the same command again "
-            "to go on."
+            "to resume."
         ) from error
 
 
@@ -189,7 +189,7 @@ def _announce(training: Training, device: torch.device, position: Position) -> N
     for rank, place in enumerate(places):
         say(f"rank {rank}: {place}")
     if position.epoch or position.step:
-        say(f"going on after {position.epoch} epochs and {position.step} steps.")
+        say(f"resuming after {position.epoch} epochs and {position.step} steps.")
 
 
 def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: StopRequest, claim: Claim) -> None:
@@ -212,10 +212,10 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
         save_checkpoint(folder / CHECKPOINT, training.key, trainer.vae, trainer.optimizer, position)
         saved = time.monotonic()
 
-    def told(shown: int) -> None:
+    def progressed(shown: int) -> None:
         if progress:
             progress.update(position.epoch * count + shown, position.epoch, _note(position.history))
-            claim.tell((position.epoch * count + shown) / (epochs * count))
+            claim.heartbeat((position.epoch * count + shown) / (epochs * count))
 
     def end_epoch(variance: np.ndarray) -> None:
         write_losses(folder, position.history, floor)
@@ -229,7 +229,7 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
 
     try:
         while position.epoch < epochs and not _settled(position, config):
-            losses, asked = trainer.run_epoch(position, stop, due, save, told)
+            losses, asked = trainer.run_epoch(position, stop, due, save, progressed)
             seconds = position.seconds
             validation, variance = trainer.validate()
             position.end_epoch(
@@ -277,14 +277,14 @@ def _draw(training: Training, trainer: Trainer, path: Path) -> None:
 
 
 def _model(training: Training, trainer: Trainer, variance: np.ndarray, position: Position) -> Model:
-    told = {
+    history = {
         "training_key": training.key,
         "initial_model_sha256": training.initial.sha256 if training.initial else None,
         "ranks": training.world.size,
         "device": device_name(trainer.device),
         "history": position.history,
     }
-    return as_model(trainer.vae, variance, training.config, training.segments, told)
+    return as_model(trainer.vae, variance, training.config, training.segments, history)
 
 
 def _finish(training: Training, trainer: Trainer, position: Position, began: float) -> None:

@@ -24,7 +24,7 @@ COLUMNS = (
 
 
 def write_losses(folder: Path, history: list[dict[str, Any]], floor: float) -> None:
-    """losses.csv and losses.png in ``folder``; ``floor`` is the entropy of the validation segments. Nats a segment."""
+    """losses.csv and losses.png in ``folder``; ``floor`` is the validation segments' entropy. Nats per segment."""
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS)
     writer.writeheader()
@@ -40,12 +40,12 @@ def _curves(history: list[dict[str, Any]], floor: float) -> bytes:
     for name, label in (("reconstruction", "training"), ("validation_reconstruction", "validation, from the mean")):
         left.plot(epochs, [h[name] for h in history], ".-", label=label)
     left.axhline(floor, color="0.5", linestyle=":", label="entropy of the validation segments")
-    left.set(xlabel="epoch", ylabel="cross-entropy, nats a segment")
+    left.set(xlabel="epoch", ylabel="cross-entropy, nats per segment")
     left.legend(fontsize=8)
     for name, label in (("divergence", "training"), ("validation_divergence", "validation")):
         right.plot(epochs, [h[name] for h in history], ".-", label=f"divergence, {label}")
     right.plot(epochs, [h["active_latents"] for h in history], ".-", color="0.5", label="active latents (number)")
-    right.set(xlabel="epoch", ylabel="nats a segment")
+    right.set(xlabel="epoch", ylabel="nats per segment")
     right.legend(fontsize=8)
     return png(figure)
 

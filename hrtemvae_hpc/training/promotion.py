@@ -21,8 +21,8 @@ _ENOUGH = 20_000  # training segments that make an average
 ACTIVE = 0.01  # variance of a latent's mean above which it is active: Burda et al., https://arxiv.org/abs/1509.00519
 
 
-def as_model(vae: VAE, variance: np.ndarray, config: TrainConfig, segments: Segments, told: dict[str, Any]) -> Model:
-    """``vae`` as a model, latents ordered by their ``variance`` [latents]; ``told`` goes into its provenance."""
+def as_model(vae: VAE, variance: np.ndarray, config: TrainConfig, segments: Segments, history: dict[str, Any]) -> Model:
+    """``vae`` as a model, latents ordered by their ``variance`` [latents]; ``history`` goes into its provenance."""
     return Model(
         name=config.model.name,
         encoder=vae.encoder,
@@ -44,7 +44,7 @@ def as_model(vae: VAE, variance: np.ndarray, config: TrainConfig, segments: Segm
             ],
             "variance_over_training": variance.tolist(),
             **image_in_use(),
-            **told,
+            **history,
         },
     )
 
@@ -59,7 +59,7 @@ def store(model: Model, path: Path, weights: str) -> None:
 
 @torch.inference_mode()
 def prove(path: Path, segments: Segments, active: int) -> float:
-    """The reconstruction loss (nats a segment) of the model in ``path``, of ``active`` latents, on validation segments.
+    """Reconstruction loss (nats per segment) of the model in ``path``, of ``active`` latents, on validation segments.
 
     Raises InputError unless a latent is active and the loss is finite and less than that of answering the average
     training segment to all.

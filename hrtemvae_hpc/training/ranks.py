@@ -1,6 +1,6 @@
 """The ranks of a training: under torchrun, srun, mpirun, or alone. Gradients travel through torch.distributed.
 
-Under srun and mpirun, MPI brings the ranks together, and they tell each other over it where to meet.
+Under srun and mpirun, MPI brings the ranks together, and they agree over it where to meet.
 """
 
 import ipaddress
@@ -65,7 +65,7 @@ def join_training(_: Callable[[], bool]) -> World:
         raise RankFailed(f"the ranks can't meet on {socket.gethostname()}: {what}") from error
     if torch.cuda.is_available() and world.local_size > torch.cuda.device_count():
         raise InputError(
-            f"{world.local_size} ranks share {torch.cuda.device_count()} GPUs of {world.host}; start one rank a GPU."
+            f"{world.local_size} ranks share {torch.cuda.device_count()} GPUs of {world.host}; start one rank per GPU."
         )
     return world
 

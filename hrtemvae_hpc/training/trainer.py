@@ -23,7 +23,7 @@ from hrtemvae_hpc.training.objective import beta_at, divergence, entropy_floor, 
 from hrtemvae_hpc.training.ranks import sum_over_ranks
 from hrtemvae_hpc.training.train_config import TrainConfig
 
-_LOOK_EVERY = 16  # steps after which the ranks tell each other of losses and signals
+_LOOK_EVERY = 16  # steps after which the ranks exchange losses and signals
 _ADAM_EPSILON = 1e-7  # Keras' default, which the published training used
 
 
@@ -61,12 +61,12 @@ class Trainer:
         stop: StopRequest,
         due: Callable[[], bool],
         save: Callable[[], None],
-        told: Callable[[int], None],
+        progressed: Callable[[int], None],
     ) -> tuple[Losses, bool]:
         """Train from ``position`` to the end of its epoch, keeping ``position`` up to date.
 
         Returns the epoch's losses, and whether any rank was asked to stop at its end. ``save`` is called on rank 0 when
-        ``due`` says so there, and before Stopped ends all ranks on a signal to any. ``told`` is given the segments
+        ``due`` says so there, and before Stopped ends all ranks on a signal to any. ``progressed`` gets the segments
         shown in this epoch. Raises InputError, with ``position`` as it was last saved on disk, when a loss is not
         finite.
         """
@@ -82,7 +82,7 @@ class Trainer:
             if last or (step + 1) % _LOOK_EVERY == 0:
                 asked, wanted = self._exchange(sums, position, stop, due)
                 position.step, position.seconds = step + 1, spent + time.monotonic() - began
-                told(min((step + 1) * o.batch, len(order)))
+                progressed(min((step + 1) * o.batch, len(order)))
                 if last:
                     break
                 if asked or wanted:
@@ -95,15 +95,15 @@ class Trainer:
         self, sums: Tensor, position: Position, stop: StopRequest, due: Callable[[], bool]
     ) -> tuple[bool, bool]:
         """Add ``sums`` of all ranks to the position; returns whether any was asked to stop, and whether to save."""
-        told = torch.tensor([bool(stop), self.world.is_root and due()], dtype=torch.float64, device=self.device)
+        flags = torch.tensor([bool(stop), self.world.is_root and due()], dtype=torch.float64, device=self.device)
         weights = torch.stack([p.detach().sum() for p in self.vae.parameters()]).sum().double()
-        together = sum_over_ranks(torch.cat([sums, told, weights[None]])).tolist()
+        together = sum_over_ranks(torch.cat([sums, flags, weights[None]])).tolist()
         sums.zero_()
         if not all(map(math.isfinite, together)):
             self.world.raise_once(
                 InputError(
                     f"losses or weights are not finite in epoch {position.epoch + 1}, after step {position.step}; "
-                    "lower optimizer.learning_rate or set optimizer.clip_gradients, and begin anew with --restart. "
+                    "lower optimizer.learning_rate or set optimizer.clip_gradients, and start over with --restart. "
                     "The last checkpoint and the model of the best epoch are kept."
                 )
             )
@@ -113,7 +113,7 @@ class Trainer:
     def stop(self, position: Position) -> NoReturn:
         """End every rank at a position that is saved."""
         where = f"after {position.epoch} of {self.config.optimizer.epochs} epochs and {position.step} steps"
-        self.world.raise_once(Stopped(f"stopped {where}; run the same command again to go on."))
+        self.world.raise_once(Stopped(f"stopped {where}; run the same command again to resume."))
 
     def _batches(self, order: np.ndarray, first_step: int) -> Iterator[tuple[Tensor, int]]:
         """This rank's part of each batch from ``first_step`` on, and the size of the batch; loaded one ahead."""
@@ -209,7 +209,7 @@ class Trainer:
         return _variance(sum_over_ranks(moments), len(self.segments.training))
 
     def entropy_floor(self) -> float:
-        """Entropy of the validation segments, nats a segment: the least cross-entropy there can be. By all ranks."""
+        """Entropy of the validation segments, nats per segment: the least cross-entropy there can be. By all ranks."""
         floor = torch.zeros(1, dtype=torch.float64, device=self.device)
         for x in self._own(self.segments.validation):
             floor += entropy_floor(x).double()

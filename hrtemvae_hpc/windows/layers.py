@@ -54,7 +54,7 @@ def first_layer(encoder: Encoder) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 class Convolutions:
     """The convolutions of an encoder after the first.
 
-    oneDNN lays weights out anew in every call, unless it gets them as it wants them.
+    oneDNN lays weights out again in every call, unless it gets them as it wants them.
     """
 
     def __init__(self, encoder: Encoder, transposed: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Memory of a thread that is used again and again: the system takes freed memory back and is slow to give it anew."""
+"""Memory of a thread that is used again and again: the system takes freed memory back and is slow to return it."""
 
 import math
 import threading

@@ -82,8 +82,8 @@ def test_stopped_jobs_go_on(fault: Callable[[str, Queue], None], queue: Queue, m
     queue.until_state(job, "COMPLETED")
     assert_same_maps(result, expected)
     log = queue.log(job)
-    assert "back to the queue" in log
-    assert re.search(r"going on: \d+ of \d+ tiles are there already", log)
+    assert "requeued, resumes" in log
+    assert re.search(r"resuming: \d+ of \d+ tiles are done", log)
     if fault is a_rank_killed:
         assert re.search("hrtemvae: rank 1 on .* was killed by SIGKILL while w(orking|aiting)", log)
     assert not list(queue.folder.glob(".hrtemvae*"))

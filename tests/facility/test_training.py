@@ -57,8 +57,8 @@ def test_a_stopped_training_goes_back_to_the_queue_and_on_to_the_bit(queue: Queu
     queue.go_on(job)
     queue.until_state(job, "COMPLETED")
     log = queue.log(job)
-    assert "back to the queue" in log
-    assert re.search(r"going on after \d+ epochs and \d+ steps", log)
+    assert "requeued, resumes" in log
+    assert re.search(r"resuming after \d+ epochs and \d+ steps", log)
     assert losses(queue.folder / "small.safetensors") == losses(queue.folder / "undisturbed.safetensors")
 
 

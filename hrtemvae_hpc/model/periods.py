@@ -1,4 +1,4 @@
-"""Which lattices a model has understood: those that it reconstructs."""
+"""Which lattices a model knows: those that it reconstructs."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _SIGMA = 0.428  # of a spot, periods: the article's test lattice
 _POSES = ((0, 0.1, 0.6), (4, 0.3, 0.2), (-5, 0.8, 0.4), (2, 0.5, 0.9), (7, 0.7, 0.1))
 
 
-def understood_periods(model: Model) -> tuple[int, int] | None:
+def reconstructed_periods(model: Model) -> tuple[int, int] | None:
     """The shortest and the longest period (pixels) of the lattices that ``model`` reconstructs, and all between them.
 
     None where it has no decoder, or reconstructs none of those tried.
