@@ -4,7 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +15,7 @@ import hdf5plugin  # noqa: F401  registers its filters
 import numpy as np
 import pytest
 import torch
+from fork_server import Forked
 
 from hrtemvae_hpc.model.architecture import Architecture
 from hrtemvae_hpc.model.checkpoint import Model, load_model, save_model
@@ -21,6 +23,8 @@ from hrtemvae_hpc.model.network import Encoder
 
 BIN = Path(sys.executable).parent
 SHARED = Path(os.environ.get("HRTEMVAE_SHARED", Path(__file__).parents[2] / "shared"))
+FORK_SERVER = Path(__file__).with_name("fork_server.py")
+LONGEST_S = 180  # of one command
 MAPS = ("mean", "variance", "spearman", "time_correlated_variance")
 
 
@@ -120,24 +124,61 @@ def command_line(arguments: Sequence[object], ranks: int | None = None) -> list[
     return [*launcher, "hrtemvae", *(str(a) for a in arguments)]
 
 
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The socket of a server that has loaded the program."""
+    path = str(tmp_path_factory.mktemp("server") / "s")
+    with subprocess.Popen(
+        [sys.executable, FORK_SERVER, "serve", path],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        yield path
+
+
+def _as_the_server(variables: dict[str, str]) -> bool:
+    """Whether a process with these variables is like one of the server's: libraries look at others when they load."""
+    usual = environment()
+    names = {name for name in usual.keys() | variables.keys() if usual.get(name) != variables.get(name)}
+    return all(name.startswith(("HRTEMVAE_", "OMP_NUM_THREADS", "PYTEST_")) for name in names)
+
+
 @pytest.fixture
-def hrtemvae(tmp_path: Path) -> Callable[..., Outcome]:
-    """Runs the program as a user does, in an empty folder."""
+def hrtemvae(tmp_path: Path, fork_server: str) -> Callable[..., Outcome]:
+    """Runs the program in an empty folder: what the command does, without loading it each time."""
 
     def run(*arguments: object, ranks: int | None = None, cwd: Path = tmp_path, threads: int = 1) -> Outcome:
-        done = subprocess.run(
-            command_line(arguments, ranks),
-            cwd=cwd,
-            env=environment(threads),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=180,
-            check=False,
-        )
-        return Outcome(done.returncode, done.stdout.decode("utf-8", "replace"))
+        variables = environment(threads)
+        if not _as_the_server(variables):
+            return _run(command_line(arguments, ranks), cwd, variables)
+        words = [str(a) for a in arguments]
+        if ranks is not None:
+            proxy = [sys.executable, "-I", "-S", str(FORK_SERVER), "run", fork_server, *words]
+            return _run(["mpirun", "-n", str(ranks), *proxy], cwd, variables)
+        with Path(os.devnull).open() as nothing, tempfile.TemporaryFile() as output:
+            descriptors = [nothing.fileno(), output.fileno(), output.fileno()]
+            code = Forked(fork_server, words, str(cwd), variables, descriptors).wait(LONGEST_S)
+            output.seek(0)
+            return Outcome(code, output.read().decode("utf-8", "replace"))
 
     return run
+
+
+def _run(command: list[str], cwd: Path, variables: dict[str, str]) -> Outcome:
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=LONGEST_S,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout.decode("utf-8", "replace"))
 
 
 def on_a_small_disk(disk: Path, size: str, script: str) -> str:

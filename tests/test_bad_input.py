@@ -151,7 +151,7 @@ def test_parts_of_another_analysis_are_not_mixed(
     assert_refused(outcome, "holds parts of another analysis", "--restart")
     outcome = hrtemvae(*command)
     assert outcome.code == 0
-    assert "tiles are there already" in outcome.text
+    assert "tiles are done" in outcome.text
 
 
 def test_an_output_nobody_may_write_to(hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:

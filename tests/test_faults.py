@@ -306,7 +306,7 @@ main({[str(c) for c in command]!r})
     assert os.listdir(tmp_path) == ["maps.h5.parts"]
     outcome = hrtemvae(*command)
     assert outcome.code == 0, outcome.text
-    assert "tiles are there already" in outcome.text
+    assert "tiles are done" in outcome.text
     assert sorted(os.listdir(tmp_path)) == ["maps.h5", "maps.html"]
 
 

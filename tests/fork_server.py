@@ -1,0 +1,157 @@
+"""Commands of the program at a fraction of their start: a server that has loaded it forks a process for each.
+
+Processes, exit codes, signals and descriptors are real; only loading PyTorch and HDF5 is not done again.
+
+    python fork_server.py serve SOCKET                the server; it ends when its standard input does
+    python fork_server.py run SOCKET ARGUMENTS...     one command, to be started by mpirun for example
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_LOADED = (
+    "hrtemvae_hpc.analysis.job",
+    "hrtemvae_hpc.evaluation.page",
+    "hrtemvae_hpc.evaluation.traversal",
+    "hrtemvae_hpc.facility.session_report",
+    "hrtemvae_hpc.maps.report",
+    "hrtemvae_hpc.segments.job",
+    "hrtemvae_hpc.simulation.movies",
+    "hrtemvae_hpc.training.job",
+)
+
+
+class Forked:
+    """A command that a server has forked."""
+
+    def __init__(
+        self, server: str, arguments: list[str], cwd: str, environment: dict[str, str], descriptors: list[int]
+    ) -> None:
+        """Start it with ``descriptors`` for standard input, output and error."""
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(server)
+        affinity = sorted(os.sched_getaffinity(0))
+        request = json.dumps([arguments, cwd, environment, affinity]).encode()
+        socket.send_fds(self._connection, [len(request).to_bytes(4, "big")], descriptors)
+        self._connection.sendall(request)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._connection.sendall(bytes([number]))
+
+    def wait(self, seconds: float | None = None) -> int:
+        """Its exit code, or minus the signal that ended it. Raises TimeoutError if it takes longer, which kills it."""
+        self._connection.settimeout(seconds)
+        try:
+            status = self._connection.recv(4)
+        finally:
+            self._connection.close()
+        return os.waitstatus_to_exitcode(int.from_bytes(status, "big"))
+
+
+def serve(path: str) -> None:
+    """Fork a process for each request that comes to the socket ``path``, until standard input ends."""
+    from importlib import import_module
+
+    for name in _LOADED:
+        import_module(name)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(64)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    print("ready", flush=True)
+    while True:
+        ready, _, _ = select.select([listener, sys.stdin], [], [])
+        if sys.stdin in ready:
+            return
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            _handle(connection)
+        connection.close()
+
+
+def _handle(connection: socket.socket) -> NoReturn:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    size, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
+    request = b""
+    while len(request) < int.from_bytes(size, "big"):
+        request += connection.recv(2**16)
+    arguments, cwd, environment, affinity = json.loads(request)
+    os.sched_setaffinity(0, affinity)
+    os.setsid()
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        _become(arguments, cwd, environment, descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    ended = os.pidfd_open(child)
+    while True:
+        ready, _, _ = select.select([ended, connection], [], [])
+        if ended in ready:
+            break
+        numbers = connection.recv(16)
+        for number in numbers:
+            os.kill(child, number)
+        if not numbers:  # nobody waits for it any more
+            os.killpg(0, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    connection.sendall(status.to_bytes(4, "big"))
+    os._exit(0)
+
+
+def _become(arguments: list[str], cwd: str, environment: dict[str, str], descriptors: list[int]) -> NoReturn:
+    """Run the program as if this process had just been started."""
+    import atexit
+
+    for place, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, place)
+    os.closerange(3, 1024)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [str(Path(sys.executable).with_name("hrtemvae")), *arguments]
+    from hrtemvae_hpc.cli import main
+
+    code = 1
+    try:
+        main(arguments)
+    except SystemExit as ends:
+        code = ends.code if isinstance(ends.code, int) else int(ends.code is not None)
+    except BaseException:  # noqa: BLE001  as Python does at the end of a program
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+def _run(path: str, arguments: list[str]) -> NoReturn:
+    forked = Forked(path, arguments, os.getcwd(), dict(os.environ), [0, 1, 2])
+
+    def forward(number: int, _: FrameType | None) -> None:
+        forked.signal(number)
+
+    for number in _FORWARDED:
+        signal.signal(number, forward)
+    code = forked.wait()
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve(sys.argv[2])
+    else:
+        _run(sys.argv[2], sys.argv[3:])
