@@ -19,7 +19,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: help demo model test test-facility lint env format lock clean
+.PHONY: help demo model test test-faults test-facility lint env format lock clean
 
 help: # list the targets
 	@sed -n 's/^\([a-z-]*\):[^#=]*# \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -67,8 +67,12 @@ demo: env # simulate a movie, analyse it on two ranks, draw the report
 	@echo "movie demo/movie.h5, maps demo/maps.h5, page demo/report/report.html, a picture of each map in demo/report/"
 
 # Two files of tests at a time.
+PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 test: lint # linters, types and everyday tests
-	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+test-faults: env # kills, signals, full disks and hostile files
+	$(PYTEST) tests/faults
 
 # The bundled model, from simulated segments and the micrographs in the folder MICROGRAPHS. Those of graphene have no
 # scale: it follows from the lattice of graphene, 0.213 nm; that of ai-stem is chosen so that its lattice fits.

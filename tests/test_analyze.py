@@ -12,9 +12,8 @@ import numpy as np
 import psutil
 import pytest
 from conftest import MAPS, assert_refused, assert_same_maps, command_line, drifting_pixels, environment, read_maps
-from test_engine import plain_latents
-from test_movie import break_chunk
-from test_statistics import reference
+from damage import break_chunk
+from plain import plain_latents, plain_statistics
 
 from hrtemvae_hpc.model.checkpoint import Model, load_model
 
@@ -138,7 +137,7 @@ def test_agrees_with_a_plain_loop(hrtemvae, tmp_path: Path, tiny_model_path: Pat
     outcome = hrtemvae(*arguments, ranks=ranks)
     assert outcome.code == 0, outcome.text
     z, valid = plain_latents(model, pixels[:8, 2:, :49], 5)
-    expected = reference(z, valid)
+    expected = plain_statistics(z, valid)
     got = read_maps(tmp_path / "m.maps.h5")
     shape = got["valid_frames"].shape
     assert shape == (9, 7)
@@ -249,7 +248,7 @@ def test_bad_chunks_are_skipped_and_reported(
     pixels[3, :, 50:] = 0  # a flat corner of a window would not do: leave the frame out
     z, valid = plain_latents(load_model(tiny_model_path), pixels, 8)
     valid &= ~((np.arange(8) == 3)[:, None] & np.tile(touched, 7))
-    for name, expected in reference(z, valid).items():
+    for name, expected in plain_statistics(z, valid).items():
         np.testing.assert_allclose(got[name], expected.T.reshape(-1, 7, 10), atol=1e-4, err_msg=name)
     with h5py.File(tmp_path / "maps.h5") as file:
         assert json.loads(file["entry/process/bad_frames"].asstr()[()]) == [3]

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import Outcome, assert_refused, assert_same_maps, command_line, drifting_pixels, environment
-from test_movie import break_chunk
+from damage import break_chunk
 
 PIXELS = drifting_pixels(5, 40, 40)
 

@@ -8,7 +8,7 @@ import torch
 from conftest import TINY, random_model
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_network import plain_encoder
+from plain import plain_encoder, plain_latents
 
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.architecture import Architecture
@@ -24,30 +24,6 @@ CPU = torch.device("cpu")
 
 def make_engine(model: Model, step: int = 8, scaling: str = "window", precision: str = "fp32") -> Engine:
     return Engine(model, CPU, precision, scaling, step)
-
-
-def plain_scaled(window: np.ndarray) -> np.ndarray | None:
-    """The published steps in float64; None where the window is flat or not finite."""
-    w = window.astype(np.float64)
-    if not np.isfinite(w).all() or w.max() == w.min():
-        return None
-    w = (w - w.mean()) / w.std()
-    return (w - w.min()) / (w.max() - w.min())
-
-
-def plain_latents(model: Model, pixels: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """z [frames, windows, latents] and valid [frames, windows] by a loop."""
-    size = model.architecture.window
-    z, valid = [], []
-    for frame in pixels:
-        for y in range(0, frame.shape[0] - size + 1, step):
-            for x in range(0, frame.shape[1] - size + 1, step):
-                scaled = plain_scaled(frame[y : y + size, x : x + size])
-                valid.append(scaled is not None)
-                mean = np.zeros(model.architecture.latents) if scaled is None else plain_encoder(model.encoder, scaled)
-                z.append(mean[list(model.latent_order)] if scaled is not None else mean)
-    shape = len(pixels), -1
-    return np.array(z).reshape(*shape, model.architecture.latents), np.array(valid).reshape(shape)
 
 
 def plain_layers(encoder: Encoder, windows: torch.Tensor, depth: int) -> tuple[torch.Tensor, float]:

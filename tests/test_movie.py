@@ -12,6 +12,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 from conftest import drifting_pixels
+from damage import break_chunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -329,15 +330,6 @@ def test_decoded_bytes_are_those_of_the_chunks_touched(tmp_path: Path, storage: 
         tile = TileReader(movie, PreprocessSection(), False).read(rows, columns, False)
     assert tile.decoded_bytes == expected
     np.testing.assert_array_equal(tile.pixels, PIXELS[chosen, rows, columns])
-
-
-def break_chunk(path: Path, dataset: str, index: int) -> None:
-    """Overwrite a stored chunk with noise."""
-    with h5py.File(path, "r") as file:
-        chunk = file[dataset].id.get_chunk_info(index)
-    with path.open("r+b") as file:
-        file.seek(chunk.byte_offset + 2)
-        file.write(b"\xff" * (chunk.size - 2))
 
 
 @pytest.mark.parametrize("chunk", [(1, 20, 30), (6, 10, 10)])

@@ -11,14 +11,14 @@ import torch
 from conftest import TINY, Outcome, assert_refused, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain import plain_encoder
 from safetensors.torch import save_file
-from scipy import signal
 
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture, same_padding
 from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model, save_model
 from hrtemvae_hpc.model.keras_import import import_keras
-from hrtemvae_hpc.model.network import VAE, Decoder, Encoder
+from hrtemvae_hpc.model.network import VAE, Decoder
 from hrtemvae_hpc.model.periods import reconstructed_periods, reconstruction
 from hrtemvae_hpc.model.transposed import transposed_convolution
 
@@ -54,38 +54,6 @@ def test_transposed_convolution_and_its_gradients(kernel: int, stride: int, size
     gradient = torch.randn(own.shape, generator=random, dtype=torch.float64)
     gradients = (torch.autograd.grad(y, (x, weight, bias), gradient) for y in (own, torchs))
     torch.testing.assert_close(*gradients)
-
-
-def plain_encoder(encoder: Encoder, window: np.ndarray) -> np.ndarray:
-    """z_mean [latents] of one window by scipy's correlate2d in float64, written from the description of the layers."""
-    a = encoder.architecture
-    weights = {k: v.double().numpy() for k, v in encoder.state_dict().items()}
-    maps = window[None].astype(float)
-    for layer in range(len(a.channels)):
-        before, after = same_padding(maps.shape[1], a.kernel, a.stride)
-        padded = np.pad(maps, ((0, 0), (before, after), (before, after)))
-        kernels, bias = weights[f"conv.{layer}.weight"], weights[f"conv.{layer}.bias"]
-        out = []
-        for kernel, b in zip(kernels, bias, strict=True):
-            full = sum(signal.correlate2d(p, k, "valid") for p, k in zip(padded, kernel, strict=True))
-            out.append(full[:: a.stride, :: a.stride] + b)
-        maps = np.stack(out)
-
-        def normalized(x: np.ndarray, layer: int = layer) -> np.ndarray:
-            mean, var, gain, shift = (
-                weights[f"norm.{layer}.{name}"][:, None, None]
-                for name in ("running_mean", "running_var", "weight", "bias")
-            )
-            return (x - mean) / np.sqrt(var + a.epsilon) * gain + shift
-
-        if a.normalization == "before_activation":
-            maps = normalized(maps)
-        maps = np.maximum(maps, 0)
-        if a.normalization == "after_activation":
-            maps = normalized(maps)
-    flat = maps.transpose(1, 2, 0).ravel()
-    hidden = np.maximum(weights["dense.weight"] @ flat + weights["dense.bias"], 0)
-    return weights["mean.weight"] @ hidden + weights["mean.bias"]
 
 
 @pytest.mark.parametrize(

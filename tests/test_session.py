@@ -112,7 +112,7 @@ def test_the_manifest_is_frozen_and_only_grows(night: Path, tmp_path: Path, movi
     again = begin_session(night, tmp_path / "out", [])
     assert again.names == (*first.names, "a new one.emd")
     assert open_session(tmp_path / "out") == again
-    with pytest.raises(InputError, match="go on with those"):
+    with pytest.raises(InputError, match="use those"):
         begin_session(night, tmp_path / "out", ["--step", "4"])
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_maps, command_line, drifting_pixels, environment
+from damage import break_chunk
 from hypothesis import given
 from hypothesis import strategies as st
-from test_movie import break_chunk
 
 from hrtemvae_hpc.analysis.compute import Means
 from hrtemvae_hpc.analysis.stage import _our_names, open_stage, scratch_bytes

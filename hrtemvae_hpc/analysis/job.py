@@ -64,11 +64,9 @@ def analyze(
     """
     began = time.monotonic() - rank_age()
     page = world.on_root(lambda: beside(output, ".html"))
-
     outputs = [Output(output, "the result", is_result), Output(page, "its page", is_page)]
     image = image_file()
     known = [*inputs, *([image] if image else [])]
-    world.on_root(lambda: check_outputs(outputs, known))
     with open_inputs(world, path, config) as opened:
         world.on_root(lambda: check_outputs(outputs, [*opened.files, *known]))
         job = prepare(world, opened)

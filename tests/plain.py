@@ -1,0 +1,85 @@
+"""What the program computes, by plain loops and scipy in float64: oracles for several tests."""
+
+import warnings
+
+import numpy as np
+from scipy import signal, stats
+
+from hrtemvae_hpc.model.architecture import same_padding
+from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.network import Encoder
+from hrtemvae_hpc.statistics.over_time import MAPS
+
+
+def plain_encoder(encoder: Encoder, window: np.ndarray) -> np.ndarray:
+    """z_mean [latents] of one window by scipy's correlate2d in float64, written from the description of the layers."""
+    a = encoder.architecture
+    weights = {k: v.double().numpy() for k, v in encoder.state_dict().items()}
+    maps = window[None].astype(float)
+    for layer in range(len(a.channels)):
+        before, after = same_padding(maps.shape[1], a.kernel, a.stride)
+        padded = np.pad(maps, ((0, 0), (before, after), (before, after)))
+        kernels, bias = weights[f"conv.{layer}.weight"], weights[f"conv.{layer}.bias"]
+        out = []
+        for kernel, b in zip(kernels, bias, strict=True):
+            full = sum(signal.correlate2d(p, k, "valid") for p, k in zip(padded, kernel, strict=True))
+            out.append(full[:: a.stride, :: a.stride] + b)
+        maps = np.stack(out)
+
+        def normalized(x: np.ndarray, layer: int = layer) -> np.ndarray:
+            mean, var, gain, shift = (
+                weights[f"norm.{layer}.{name}"][:, None, None]
+                for name in ("running_mean", "running_var", "weight", "bias")
+            )
+            return (x - mean) / np.sqrt(var + a.epsilon) * gain + shift
+
+        if a.normalization == "before_activation":
+            maps = normalized(maps)
+        maps = np.maximum(maps, 0)
+        if a.normalization == "after_activation":
+            maps = normalized(maps)
+    flat = maps.transpose(1, 2, 0).ravel()
+    hidden = np.maximum(weights["dense.weight"] @ flat + weights["dense.bias"], 0)
+    return weights["mean.weight"] @ hidden + weights["mean.bias"]
+
+
+def plain_scaled(window: np.ndarray) -> np.ndarray | None:
+    """The published steps in float64; None where the window is flat or not finite."""
+    w = window.astype(np.float64)
+    if not np.isfinite(w).all() or w.max() == w.min():
+        return None
+    w = (w - w.mean()) / w.std()
+    return (w - w.min()) / (w.max() - w.min())
+
+
+def plain_latents(model: Model, pixels: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """z [frames, windows, latents] and valid [frames, windows] by a loop."""
+    size = model.architecture.window
+    z, valid = [], []
+    for frame in pixels:
+        for y in range(0, frame.shape[0] - size + 1, step):
+            for x in range(0, frame.shape[1] - size + 1, step):
+                scaled = plain_scaled(frame[y : y + size, x : x + size])
+                valid.append(scaled is not None)
+                mean = np.zeros(model.architecture.latents) if scaled is None else plain_encoder(model.encoder, scaled)
+                z.append(mean[list(model.latent_order)] if scaled is not None else mean)
+    shape = len(pixels), -1
+    return np.array(z).reshape(*shape, model.architecture.latents), np.array(valid).reshape(shape)
+
+
+def plain_statistics(z: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
+    """The same maps by a loop over windows and latents."""
+    _, windows, latents = z.shape
+    maps = {name: np.full((windows, latents), np.nan) for name in MAPS}
+    for w in range(windows):
+        series = z[valid[:, w], w].astype(float)
+        if len(series) < 3:
+            continue
+        maps["mean"][w] = series.mean(0)
+        maps["variance"][w] = series.var(0)
+        for k in range(latents):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", stats.ConstantInputWarning)
+                maps["spearman"][w, k] = stats.spearmanr(series[:, k], np.flatnonzero(valid[:, w]))[0]
+    maps["time_correlated_variance"] = (maps["spearman"] * maps["variance"]) ** 2
+    return maps
