@@ -279,7 +279,7 @@ def test_region_and_frames(tmp_path_factory, top, height, left, width, first, co
     expected = PIXELS[first:last:step, top:bottom, left:right]
     np.testing.assert_array_equal(read_all(path, roi=roi, frames=frames), expected)
     with Movie(path, MovieSection(roi=roi, frames=frames)) as movie:
-        slabs = movie.frames_a_slab(1, 1)
+        slabs = movie.chunk_grid.slabs(1, 1)
         joined = [movie.read(s, slice(0, bottom - top), slice(0, right - left)) for s in slabs]
         np.testing.assert_array_equal(np.concatenate(joined), expected)
 
@@ -303,7 +303,7 @@ def test_decoded_bytes_are_those_that_are_read_where_there_are_no_chunks(tmp_pat
         before = read_so_far()
         rows, columns = reader.frame
         whole = TilePixels.of(np.empty(movie.shape, "u2"), 0, 0, None)
-        for region in movie.regions(rows, columns, 2**20, False):
+        for region in movie.chunk_grid.regions(rows, columns, 2**20, False):
             reader.fill(whole, region, False)
         assert read_so_far() - before == pytest.approx(40 * 500 * 700 * 2, rel=0.25)
 
@@ -405,19 +405,19 @@ def test_a_damaged_chunk_is_tried_few_times(tmp_path: Path, monkeypatch: pytest.
         read, decoded = movie.read, []
 
         def counted(frames: slice, rows: slice, columns: slice) -> np.ndarray:
-            decoded.append(movie.decoded_bytes(rows, columns, frames))
+            decoded.append(movie.chunk_grid.decoded_bytes(rows, columns, frames))
             return read(frames, rows, columns)
 
         monkeypatch.setattr(movie, "read", counted)
         whole = slice(0, 40), slice(0, 60)
         tile = TileReader(movie, PreprocessSection(), False).read(*whole, True)
         # Beside the slab and its two layers, each chunk of the damaged layer once.
-        assert sum(decoded) == movie.decoded_bytes(*whole, slice(20, 40))
+        assert sum(decoded) == movie.chunk_grid.decoded_bytes(*whole, slice(20, 40))
         decoded.clear()
         _, _, which = first_and_last(movie, None)
         # Both at once, the first, and backwards a frame of each layer.
         assert which == (0, 19)
-        assert sum(decoded) <= 5 * movie.decoded_bytes(*whole, slice(0, 20))
+        assert sum(decoded) <= 5 * movie.chunk_grid.decoded_bytes(*whole, slice(0, 20))
     assert tile.damaged.tolist() == [False] * 20 + [True] * 20
     lost = np.zeros((40, 40, 60), bool)
     lost[20:, 20:, :30] = True

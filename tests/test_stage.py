@@ -131,7 +131,7 @@ def test_regions_hold_every_pixel_and_share_no_chunk(
     section = MovieSection(roi=f"{top}:{bottom},{left}:{right}", frames=f"{first}::{step}")
     with Movie(path, section) as movie:
         held = slice(0, bottom - top), slice(0, right - left)
-        regions = movie.regions(*held, most, whole)
+        regions = movie.chunk_grid.regions(*held, most, whole)
         found = np.zeros(movie.shape, int)
         chunks: list[set[tuple[int, ...]]] = []
         for frames, rows, columns in regions:
@@ -142,8 +142,8 @@ def test_regions_hold_every_pixel_and_share_no_chunk(
             chunks.append({(t, y, x) for t in places[0] for y in places[1] for x in places[2]})
         assert (found == 1).all()
         assert len(set().union(*chunks)) == sum(map(len, chunks))
-        decoded = sum(movie.decoded_bytes(rows, columns, frames) for frames, rows, columns in regions)
-        assert decoded == movie.decoded_bytes(*held)
+        decoded = sum(movie.chunk_grid.decoded_bytes(rows, columns, frames) for frames, rows, columns in regions)
+        assert decoded == movie.chunk_grid.decoded_bytes(*held)
 
 
 @pytest.mark.parametrize("preprocess", [PreprocessSection(), PreprocessSection(clip_outliers=True)])

@@ -140,15 +140,15 @@ def decoded_bytes(reader: TileReader, tiling: Tiling) -> int:
     everything = slice(0, 1)  # of the other axis, which doesn't count
     rows = [reader.spans(grid.pixels(*span), everything)[0] for span in tiling.row_spans]
     columns = [reader.spans(everything, grid.pixels(*span))[1] for span in tiling.column_spans]
-    decoded_rows = sum(movie.decoded_extent(1, span) for span in rows)
-    decoded_columns = sum(movie.decoded_extent(2, span) for span in columns)
-    return movie.decoded_extent(0, slice(None)) * decoded_rows * decoded_columns * int(movie.dtype.itemsize)
+    decoded_rows = sum(movie.chunk_grid.decoded_extent(1, span) for span in rows)
+    decoded_columns = sum(movie.chunk_grid.decoded_extent(2, span) for span in columns)
+    return movie.chunk_grid.decoded_extent(0, slice(None)) * decoded_rows * decoded_columns * int(movie.dtype.itemsize)
 
 
 def check_smallest_read(reader: TileReader, grid: WindowGrid, memory: int) -> None:
     """Raise InputError where even one chunk, and the frames of one block in it, take more than ``memory`` bytes."""
     movie = reader.movie
-    depth, rows, columns = movie.storage.chunk or movie.unit
+    depth, rows, columns = movie.storage.chunk or movie.chunk_grid.unit
     read_rows, read_columns = reader.spans(grid.pixels(0, 1), grid.pixels(0, 1))
     pixels = (read_rows.stop - read_rows.start) * (read_columns.stop - read_columns.start)
     need = (3 * depth * rows * columns + depth * pixels) * movie.dtype.itemsize

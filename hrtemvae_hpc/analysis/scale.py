@@ -72,10 +72,10 @@ def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tu
     frame = slice(0, movie.shape[1]), slice(0, movie.shape[2])
     some = [places[i] for i in np.random.default_rng(0).permutation(len(places))[:_LOOKED_AT]]
     few = some[:_LOOKED_AT_THERE]
-    whole = movie.decoded_bytes(*frame, slice(0, 1))
-    apart = sum(movie.decoded_bytes(*held(resampler, *place), slice(0, 1)) for place in few)
+    whole = movie.chunk_grid.decoded_bytes(*frame, slice(0, 1))
+    apart = sum(movie.chunk_grid.decoded_bytes(*held(resampler, *place), slice(0, 1)) for place in few)
     try:
-        if whole > max(_MUCH[0] * movie.decoded_bytes(*frame), _MUCH[1], apart):
+        if whole > max(_MUCH[0] * movie.chunk_grid.decoded_bytes(*frame), _MUCH[1], apart):
             patches = [_cut(movie, *held(resampler, *place), resampler).patch(*place)[0] for place in few]
         else:
             tile = _cut(movie, *frame, resampler)

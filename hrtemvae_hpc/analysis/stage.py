@@ -55,7 +55,7 @@ class Stage:
 
     def __init__(self, file: BinaryIO, reader: TileReader) -> None:
         frames, frame = reader.movie.shape[0], reader.frame
-        pieces = reader.movie.pieces(1, frame[0]), reader.movie.pieces(2, frame[1])
+        pieces = reader.movie.chunk_grid.pieces(1, frame[0]), reader.movie.chunk_grid.pieces(2, frame[1])
         shapes: list[tuple[tuple[int, ...], np.dtype]] = [
             (reader.movie.shape, reader.dtype),
             ((frames, 2), np.dtype(float)),

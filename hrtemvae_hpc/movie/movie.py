@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -13,14 +12,13 @@ import numpy as np
 from hrtemvae_hpc.config import MovieSection
 from hrtemvae_hpc.errors import InputError, printable
 from hrtemvae_hpc.hdf5 import CHUNK_CACHE, DAMAGED, filters_of, open_hdf5
+from hrtemvae_hpc.movie.chunk_grid import ChunkGrid, line_together
 from hrtemvae_hpc.movie.chunks import check_chunks, decodes_outside, read_chunks
 from hrtemvae_hpc.movie.layouts import locate, open_dataset
 from hrtemvae_hpc.movie.sources import FILTER_NAMES, Watch, find_sources
 
-_SIEVE = 2**16  # bytes of the buffer through which HDF5 reads what is not stored in chunks
 _MOST_FRAMES = 2**22
 _CACHES = 2**26  # bytes of HDF5's caches of chunks, all sources of a virtual movie together
-_PIECE = 64  # pixels on the side of what is read of a damaged frame that is not stored in chunks
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,17 @@ class Movie:
         self.shape = (len(self.frame_indices), bottom - self.top, right - self.left)
         self.dtype = self._dataset.dtype.newbyteorder("=")
         self.storage = self._storage(order)
-        self.unit = self.storage.chunk or self._line()  # frames, rows and columns that are read together
+        self.chunk_grid = ChunkGrid(
+            full_shape=self.full_shape,
+            frames=self.frame_indices,
+            top=self.top,
+            left=self.left,
+            height=self.shape[1],
+            width=self.shape[2],
+            chunk=self.storage.chunk,
+            unit=self.storage.chunk or line_together(self.full_shape, self.axes, self.dtype.itemsize),
+            itemsize=self.dtype.itemsize,
+        )
         self.pixel_size_nm, frame_time = located.calibration(self.axes)
         self.frame_time_s = frame_time * self._frames.step if frame_time else None
         self.decodes_in_parallel = decodes_outside(self._dataset)  # else HDF5 lets one thread in at a time
@@ -176,90 +184,10 @@ class Movie:
         """Whether pixels reach their place without a copy in the file's order of axes."""
         return self.axes == "tyx" or self.decodes_in_parallel
 
-    def frames_a_slab(self, frame_bytes: int, most: int) -> list[slice]:
-        """The frames in slabs that share no chunk or line, each of about ``most`` bytes at ``frame_bytes`` a frame."""
-        depth = self.unit[0]
-        borders = np.flatnonzero(np.diff(self.frame_indices // depth)) + 1
-        starts, slab_start = [0], 0
-        for border in borders:
-            if (border - slab_start + depth) * frame_bytes > most:
-                starts.append(int(border))
-                slab_start = int(border)
-        return [slice(a, b) for a, b in zip(starts, [*starts[1:], self.shape[0]], strict=True)]
-
-    def layers(self, slab: slice) -> list[slice]:
-        """The frames of ``slab`` chunk by chunk: what can't be decoded of one is lost for all frames of a layer."""
-        depth = self.storage.chunk[0] if self.storage.chunk else 1
-        borders = np.flatnonzero(np.diff(self.frame_indices[slab] // depth)) + 1 + slab.start
-        return [slice(int(a), int(b)) for a, b in pairwise([slab.start, *borders, slab.stop])]
-
-    def pieces(self, axis: int, span: slice) -> list[slice]:
-        """The rows (axis 1) or columns (2) of the chunks that ``span`` touches, cut to the region of interest."""
-        return self._cut(axis, span, self.storage.chunk[axis] if self.storage.chunk else _PIECE)
-
-    def _cut(self, axis: int, span: slice, depth: int) -> list[slice]:
-        """Each ``depth`` rows (axis 1) or columns (2) of the file that ``span`` touches, cut to the region."""
-        start = (self.top, self.left)[axis - 1]
-        first, last = (start + span.start) // depth, (start + span.stop - 1) // depth
-        borders = [(i * depth - start, (i + 1) * depth - start) for i in range(first, last + 1)]
-        return [slice(max(0, a), min(self.shape[axis], b)) for a, b in borders]
-
-    def regions(self, rows: slice, columns: slice, most: int, whole: bool) -> list[tuple[slice, slice, slice]]:
-        """All frames of a region in pieces of about ``most`` bytes, no two of which share a chunk or line.
-
-        Frames, rows and columns of each; all rows and columns in each if ``whole``.
-        """
-        ys, xs = [rows], [columns]
-        if not whole:
-            depth, height, width = self.unit
-            xs = self._pieces_together(2, columns, most // (depth * height * self.dtype.itemsize))
-            widest = max(width, *(x.stop - x.start for x in xs))
-            ys = self._pieces_together(1, rows, most // (depth * widest * self.dtype.itemsize))
-        pixels = max(y.stop - y.start for y in ys) * max(x.stop - x.start for x in xs)
-        slabs = self.frames_a_slab(pixels * self.dtype.itemsize, most)
-        return [(slab, y, x) for slab in slabs for y in ys for x in xs]
-
-    def _pieces_together(self, axis: int, span: slice, most: int) -> list[slice]:
-        """``span`` cut between chunks or lines into pieces of at most ``most`` rows (axis 1) or columns (2)."""
-        starts = [span.start]
-        for piece in self._cut(axis, span, self.unit[axis])[1:]:
-            if min(piece.stop, span.stop) - starts[-1] > most:
-                starts.append(piece.start)
-        return [slice(a, b) for a, b in zip(starts, [*starts[1:], span.stop], strict=True)]
-
-    def decoded_bytes(self, rows: slice, columns: slice, frames: slice = slice(None)) -> int:
-        """Bytes that reading ``frames`` of a region decodes: whole chunks or lines, each once."""
-        t, y, x = self.decoded_extent(0, frames), self.decoded_extent(1, rows), self.decoded_extent(2, columns)
-        return t * y * x * int(self.dtype.itemsize)
-
-    def decoded_extent(self, axis: int, span: slice) -> int:
-        """Frames (axis 0), rows (1) or columns (2) of the chunks or lines that reading ``span`` touches."""
-        size, depth = self.full_shape[axis], self.unit[axis]
-        if axis == 0:
-            chunks = np.unique(self.frame_indices[span] // depth)
-        else:
-            start = (self.top, self.left)[axis - 1]
-            chunks = np.arange((start + span.start) // depth, (start + span.stop - 1) // depth + 1)
-        return int(np.minimum(depth, size - chunks * depth).sum())
-
     def _fingerprint(self) -> str:
         """SHA-256 over what distinguishes this movie from another or a changed one: files, shape, type."""
         facts = (self._watch.fingerprint(), self.located.dataset, self.axes, self.full_shape, self.dtype.str)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
-
-    def _line(self) -> tuple[int, int, int]:
-        """Frames, rows and columns that HDF5 reads together of what is not stored in chunks.
-
-        All along an axis where they fit its buffer, which it fills with all that lies between the first and the last.
-        """
-        sizes = dict(zip("tyx", self.full_shape, strict=True))
-        together = dict.fromkeys("tyx", 1)
-        line = self.dtype.itemsize
-        for axis in reversed(self.axes):
-            line *= sizes[axis]
-            if line <= _SIEVE:
-                together[axis] = sizes[axis]
-        return together["t"], together["y"], together["x"]
 
     def _storage(self, order: Sequence[int]) -> Storage:
         """How the pixels lie in the file; those of a virtual dataset as in the first of its sources."""

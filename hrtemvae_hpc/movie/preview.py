@@ -21,7 +21,7 @@ def first_and_last(movie: Movie, staged: TilePixels | None) -> Preview:
     rows, columns = height // binning, width // binning
     ends = {} if staged else _both_at_once(movie)
     found, which = [], []
-    layers = movie.layers(slice(0, frames))  # whose frames can all be decoded, or none
+    layers = movie.chunk_grid.layers(slice(0, frames))  # whose frames can all be decoded, or none
     for order in ([layer.start for layer in layers], [layer.stop - 1 for layer in reversed(layers)]):
         image = np.full((rows, columns), np.nan, np.float32)
         for t in order:

@@ -151,7 +151,9 @@ class TileReader:
     def working_bytes(self, rows: slice, columns: slice, threads: int) -> int:
         """Bytes that reading a tile on ``threads`` needs beside the tile itself."""
         frame = self._frame_pixels(rows, columns)
-        longest = min(self.movie.shape[0], max(self.movie.unit[0], _SLAB_BYTES // (frame * self.movie.dtype.itemsize)))
+        longest = min(
+            self.movie.shape[0], max(self.movie.chunk_grid.unit[0], _SLAB_BYTES // (frame * self.movie.dtype.itemsize))
+        )
         return self._reading_bytes(longest, frame) * (threads if self.movie.decodes_in_parallel else 1)
 
     def filling_bytes(self) -> int:
@@ -191,7 +193,7 @@ class TileReader:
         frame_bytes = self._frame_pixels(rows, columns) * self.movie.dtype.itemsize
         rows, columns = self.held(rows, columns)
         shape = (self.movie.shape[0], rows.stop - rows.start, columns.stop - columns.start)
-        pieces = self.movie.pieces(1, rows), self.movie.pieces(2, columns)
+        pieces = self.movie.chunk_grid.pieces(1, rows), self.movie.chunk_grid.pieces(2, columns)
         tile = TilePixels(
             np.empty(shape, self.dtype),
             rows.start,
@@ -201,7 +203,7 @@ class TileReader:
             pieces,
             np.zeros((shape[0], len(pieces[0]), len(pieces[1])), bool),
         )
-        slabs = [(frames, rows, columns) for frames in self.movie.frames_a_slab(frame_bytes, _SLAB_BYTES)]
+        slabs = [(frames, rows, columns) for frames in self.movie.chunk_grid.slabs(frame_bytes, _SLAB_BYTES)]
         tile.decoded_bytes = sum(each(lambda slab: self.fill(tile, slab, skip_bad_frames), slabs))
         return tile
 
@@ -210,7 +212,7 @@ class TileReader:
 
         Filling them one by one decodes every chunk once.
         """
-        return self.movie.regions(*self.held(rows, columns), _REGION_BYTES, self.whole_frames)
+        return self.movie.chunk_grid.regions(*self.held(rows, columns), _REGION_BYTES, self.whole_frames)
 
     def fill(self, tile: TilePixels, region: Region, skip_bad_frames: bool) -> int:
         """Fill in a region (frames, rows and columns of the movie) of ``tile``; returns the bytes decoded for it.
@@ -227,7 +229,7 @@ class TileReader:
             )
         if self.whole_frames:
             rows, columns = self.frame
-        return self.movie.decoded_bytes(rows, columns, slab)
+        return self.movie.chunk_grid.decoded_bytes(rows, columns, slab)
 
     def sample(self, rows: slice, columns: slice, frames: int) -> tuple[np.ndarray, int]:
         """At most ``frames`` frames of a patch, for a trial, and the bytes decoded (and filtered) for the first slab.
@@ -236,14 +238,14 @@ class TileReader:
         """
         movie = self.movie
         count = min(frames, movie.shape[0])
-        first = slice(0, min(count, movie.frames_a_slab(1, 1)[0].stop))
+        first = slice(0, min(count, movie.chunk_grid.slabs(1, 1)[0].stop))
         read_rows, read_columns = self.spans(rows, columns)
         try:
             pixels = movie.read(first, read_rows, read_columns)
         except OSError:
             shape = (1, rows.stop - rows.start, columns.stop - columns.start)
             return np.random.default_rng(0).integers(0, 100, shape).repeat(count, 0).astype(self.dtype), 0
-        decoded = movie.decoded_bytes(read_rows, read_columns, first)
+        decoded = movie.chunk_grid.decoded_bytes(read_rows, read_columns, first)
         held_rows, held_columns = self.held(rows, columns)
         if self.whole_frames:
             pixels = np.stack([self._filter(frame)[held_rows, held_columns] for frame in pixels])
@@ -259,7 +261,7 @@ class TileReader:
                 return
             pixels = self.movie.read(slab, *self.frame)
         except OSError:
-            layers = self.movie.layers(slab)
+            layers = self.movie.chunk_grid.layers(slab)
             if len(layers) > 1:
                 for layer in layers:
                     self._fill(tile, layer, rows, columns)
@@ -279,8 +281,8 @@ class TileReader:
 
     def _fill_by_piece(self, tile: TilePixels, layer: slice, rows: slice, columns: slice) -> None:
         """What can be decoded of a layer, chunk by chunk, so that a chunk is lost for all tiles alike or for none."""
-        for piece_rows in self.movie.pieces(1, rows):
-            for piece_columns in self.movie.pieces(2, columns):
+        for piece_rows in self.movie.chunk_grid.pieces(1, rows):
+            for piece_columns in self.movie.chunk_grid.pieces(2, columns):
                 try:
                     piece = self.movie.read(layer, piece_rows, piece_columns)
                 except OSError:

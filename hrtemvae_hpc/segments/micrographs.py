@@ -93,7 +93,7 @@ def _read_movie(path: Path, frames: slice) -> Iterator[Micrograph]:
     with Movie(path, MovieSection(frames=(frames.start, frames.stop, frames.step))) as movie:
         _, height, width = movie.shape
         pixel_size = _square(*movie.pixel_size_nm) if movie.pixel_size_nm else None
-        for slab in movie.frames_a_slab(height * width * movie.dtype.itemsize, _SLAB_BYTES):
+        for slab in movie.chunk_grid.slabs(height * width * movie.dtype.itemsize, _SLAB_BYTES):
             try:
                 pixels = movie.read(slab, slice(0, height), slice(0, width))
             except OSError as error:
