@@ -229,8 +229,15 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
 
     try:
         while position.epoch < epochs and not _settled(position, config):
-            losses, asked = trainer.run_epoch(position, stop, due, save, progressed)
-            seconds = position.seconds
+            stopping = False
+            for look in trainer.run_epoch(position, stop, due):
+                progressed(look.shown)
+                stopping = look.stop
+                if not look.last and (look.stop or look.save):
+                    world.on_root(save, patience=math.inf)
+                if not look.last and look.stop:
+                    trainer.stop(position)
+            losses, seconds = trainer.losses(position), position.seconds
             validation, variance = trainer.validate()
             position.end_epoch(
                 {
@@ -246,7 +253,7 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
             world.on_root(lambda values=variance: end_epoch(values), patience=math.inf)  # type: ignore[misc]
             if progress and not progress.live:
                 say(f"epoch {position.epoch} of {epochs}: {_note(position.history)}")
-            if asked:
+            if stopping:
                 trainer.stop(position)
     finally:
         if progress:

@@ -35,6 +35,16 @@ class Losses:
     divergence: float
 
 
+@dataclass(frozen=True)
+class Look:
+    """What all ranks know after some steps of an epoch."""
+
+    shown: int  # segments of this epoch
+    stop: bool  # some rank was asked to stop
+    save: bool  # a checkpoint is due
+    last: bool  # the epoch has ended
+
+
 class Trainer:
     """A network, its optimiser, and this rank's share of every batch."""
 
@@ -47,7 +57,7 @@ class Trainer:
         self.vae = vae.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         o = config.optimizer
         self.optimizer = torch.optim.Adam(self.vae.parameters(), o.learning_rate, eps=_ADAM_EPSILON, fused=True)
-        self.steps_an_epoch = math.ceil(len(segments.training) / o.batch)
+        self.steps_per_epoch = math.ceil(len(segments.training) / o.batch)
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
@@ -55,20 +65,11 @@ class Trainer:
         if world.size > 1:
             self._network = DistributedDataParallel(self.vae, gradient_as_bucket_view=True)
 
-    def run_epoch(
-        self,
-        position: Position,
-        stop: StopRequest,
-        due: Callable[[], bool],
-        save: Callable[[], None],
-        progressed: Callable[[int], None],
-    ) -> tuple[Losses, bool]:
-        """Train from ``position`` to the end of its epoch, keeping ``position`` up to date.
+    def run_epoch(self, position: Position, stop: StopRequest, due: Callable[[], bool]) -> Iterator[Look]:
+        """Train from ``position`` to the end of its epoch; yields every few steps, on all ranks at the same step.
 
-        Returns the epoch's losses, and whether any rank was asked to stop at its end. ``save`` is called on rank 0 when
-        ``due`` says so there, and before Stopped ends all ranks on a signal to any. ``progressed`` gets the segments
-        shown in this epoch. Raises InputError, with ``position`` as it was last saved on disk, when a loss is not
-        finite.
+        ``position`` is up to date then. ``due`` says on rank 0 whether a checkpoint is due. Raises InputError when a
+        loss is not finite.
         """
         self._network.train()
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
@@ -78,18 +79,15 @@ class Trainer:
         for step, (x, count) in enumerate(self._batches(order, position.step), position.step):
             doing(f"training, epoch {epoch + 1}, step {step + 1}")
             sums += self._step(x, count, epoch, step)
-            last = step + 1 == self.steps_an_epoch
+            last = step + 1 == self.steps_per_epoch
             if last or (step + 1) % _LOOK_EVERY == 0:
                 asked, wanted = self._exchange(sums, position, stop, due)
                 position.step, position.seconds = step + 1, spent + time.monotonic() - began
-                progressed(min((step + 1) * o.batch, len(order)))
-                if last:
-                    break
-                if asked or wanted:
-                    self.world.on_root(save, patience=math.inf)
-                if asked:
-                    self.stop(position)
-        return Losses(*(total / len(order) for total in position.sums)), asked
+                yield Look(min((step + 1) * o.batch, len(order)), asked, wanted, last)
+
+    def losses(self, position: Position) -> Losses:
+        """The losses of the epoch that ended at ``position``, averaged over its segments."""
+        return Losses(*(total / len(self.segments.training) for total in position.sums))
 
     def _exchange(
         self, sums: Tensor, position: Position, stop: StopRequest, due: Callable[[], bool]
@@ -143,10 +141,10 @@ class Trainer:
         noise = torch.randn(count, self.config.network.latents, generator=random, device=self.device)[part]
         logits, mean, log_var = self._forward(self._network, x, noise)
         reconstruction, kl = reconstruction_loss(logits, x), divergence(mean, log_var)
-        at = epoch * self.steps_an_epoch + step
-        beta = beta_at(at / self.steps_an_epoch, loss)
+        at = epoch * self.steps_per_epoch + step
+        beta = beta_at(at / self.steps_per_epoch, loss)
         if o.schedule == "cosine":
-            rate = learning_rate_at(at, o.epochs * self.steps_an_epoch, o.learning_rate, o.rise)
+            rate = learning_rate_at(at, o.epochs * self.steps_per_epoch, o.learning_rate, o.rise)
             self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.zero_grad()
         # DistributedDataParallel averages gradients over ranks; the loss is a mean over the whole batch.
