@@ -25,7 +25,7 @@ from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, Stopped, report
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _LOOK_EVERY_S = 1.0
-_PATIENCE_S = (1.0, 5.0)  # least and most, with work that looks at a stop request again and again
+_PATIENCE_S = (3.0, 5.0)  # least and most, with work that looks at a stop request again and again
 _MISSED_LOOKS = 10
 _GRACE_S = 8.0  # from a signal to the end of a rank; it may wait for other ranks, see world.py
 _REAP_S = 1.0  # from there to the end of its guardian, even if the disk keeps the rank from ending
