@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import h5py
 import hdf5plugin  # noqa: F401  registers its filters
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,8 @@ BIN = Path(sys.executable).parent
 SHARED = Path(os.environ.get("HRTEMVAE_SHARED", Path(__file__).parents[2] / "shared"))
 FORK_SERVER = Path(__file__).with_name("fork_server.py")
 LONGEST_S = 180  # of one command
+hypothesis.settings.register_profile("any machine", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("any machine")
 MAPS = ("mean", "variance", "spearman", "time_correlated_variance")
 
 
