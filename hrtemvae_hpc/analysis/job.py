@@ -58,7 +58,7 @@ def analyze(
 ) -> None:
     """Analyse ``path`` and write the result file ``output`` with its page, unless they are there already.
 
-    Goes on with what an earlier, stopped run of the same analysis left behind, unless ``restart``. ``inputs`` are files
+    Resumes what an earlier, stopped run of the same analysis left behind, unless ``restart``. ``inputs`` are files
     beside movie and model that must not be overwritten.
     Raises InputError, Stopped or RankFailed; on ranks other than 0 RankEnds with the job's exit code.
     """

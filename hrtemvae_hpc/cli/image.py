@@ -3,15 +3,15 @@
 import argparse
 from pathlib import Path
 
+from hrtemvae_hpc.cli.options import subcommands
 from hrtemvae_hpc.errors import show
 from hrtemvae_hpc.facility.image import DEFAULT_IMAGE, build_image, describe_image, test_image, torch_lock
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Describe the commands to their parser."""
-    commands = command.add_subparsers(required=True, metavar="COMMAND")
-    build = commands.add_parser("build", help="Build the image, unless it is up to date.")
-    build.set_defaults(run=_build)
+    add = subcommands(command)
+    build = add("build", _build, "Build the image, unless it is up to date.")
     build.add_argument("-o", "--output", type=Path, help="image file (containers/hrtemvae.sif)")
     torch = build.add_mutually_exclusive_group()
     torch.add_argument("--torch", default="cpu", metavar="BUILD", help="PyTorch: cpu (default), cuda, or a lock file")
@@ -23,9 +23,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         ("test", _test, "Analyse a small movie on two ranks inside the image."),
         ("info", _info, "Show what an image is made of."),
     ):
-        added = commands.add_parser(name, help=text)
-        added.set_defaults(run=run)
-        added.add_argument("image", type=Path, nargs="?", help="image file (containers/hrtemvae.sif)")
+        add(name, run, text).add_argument("image", type=Path, nargs="?", help="image file (containers/hrtemvae.sif)")
 
 
 def _build(options: argparse.Namespace) -> int:

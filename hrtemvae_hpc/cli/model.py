@@ -2,22 +2,16 @@
 
 import argparse
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
+from hrtemvae_hpc.cli.options import subcommands
 from hrtemvae_hpc.errors import InputError, show
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_model, is_numbers, is_page, is_picture
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Describe the commands to their parser."""
-    commands = command.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(run=run)
-        return added
-
+    add = subcommands(command)
     keras = add("import-keras", _import_keras, "Read a network saved by Keras (.keras files, SavedModel folders).")
     keras.add_argument("encoder", type=Path)
     keras.add_argument("decoder", type=Path, nargs="?")

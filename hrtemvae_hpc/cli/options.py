@@ -1,7 +1,7 @@
 """Options from the schemas: their help, type and default are those of the field that each of them sets."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
@@ -95,6 +95,20 @@ def analysis_words(options: argparse.Namespace) -> list[str]:
         elif value is not None:
             words += [flag, str(Path(value).absolute()) if key == "encoding.model" else str(value)]
     return words
+
+
+def subcommands(
+    command: argparse.ArgumentParser,
+) -> Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]:
+    """Make ``command`` a family; what is returned adds one of its commands, by name, function and help."""
+    commands = command.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    return add
 
 
 def add_restart(command: argparse.ArgumentParser, what: str) -> None:

@@ -4,10 +4,9 @@ import argparse
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from hrtemvae_hpc.cli.options import add_analysis_options, analysis_words
+from hrtemvae_hpc.cli.options import add_analysis_options, analysis_words, subcommands
 from hrtemvae_hpc.errors import InputError, show
 from hrtemvae_hpc.facility.image import CHECKOUT
 from hrtemvae_hpc.facility.session import array_chunks, begin_session, default_folder, open_session, queued_of
@@ -17,12 +16,7 @@ from hrtemvae_hpc.facility.session_status import describe_session
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Describe the commands to their parser."""
-    commands = command.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(run=run)
-        return added
+    add = subcommands(command)
 
     submit = add("submit", _submit, "Submit what is missing to Slurm, as slurm/session.sh does.")
     run = add("run", _run, "Analyse what is missing on this machine, without Slurm.")

@@ -115,7 +115,7 @@ class Training:
 def train(world: World, config: TrainConfig, output: Path, init: Path | None, restart: bool, stop: StopRequest) -> None:
     """Train a model as ``config`` asks for and write it to ``output`` once it has proved itself on validation segments.
 
-    A model already there stays in use until then. Losses, reconstructions and checkpoints are kept beside it. Goes on
+    A model already there stays in use until then. Losses, reconstructions and checkpoints are kept beside it. Resumes
     from the last checkpoint of the same training, unless ``restart``. Raises InputError, Stopped or RankFailed.
     """
     began = time.monotonic()
