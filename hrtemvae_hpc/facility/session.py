@@ -256,9 +256,10 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
     if exists(folder / "session.json"):
         before = open_session(folder)
         if before.movies_folder != movies or before.options != tuple(options):
+            options_before = f"the options `{' '.join(before.options)}`" if before.options else "no options"
             raise InputError(
-                f"{folder}: holds a session of {before.movies_folder} with the options "
-                f"`{' '.join(before.options)}`; use those, or choose another folder with -o."
+                f"{folder}: holds a session of {before.movies_folder} with {options_before}; use those, or choose "
+                "another folder with -o."
             )
         known = before.names
     session = Session(folder, movies, tuple(options), (*known, *sorted(set(names) - set(known))))

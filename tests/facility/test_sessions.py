@@ -111,7 +111,7 @@ def test_other_options_for_the_same_session_are_refused(queue: Queue, tmp_path: 
     assert queue.script(SESSION, "n", **site).returncode == 0
     refused = queue.script(SESSION, "n", "--step", "4", **site)
     assert refused.returncode == 2
-    assert "go on with those" in refused.stderr
+    assert "with no options; use those, or choose another folder" in refused.stderr
     assert queue.script(SESSION, "nowhere").returncode == 2
 
 
