@@ -1,12 +1,9 @@
 """What the tests share: small models and movies, the program as a user starts it, and the data beside the checkout."""
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,16 +13,13 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
-from fork_server import Forked
+from commands import FORK_SERVER, Outcome, Program, environment
 
 from hrtemvae_hpc.model.architecture import Architecture
 from hrtemvae_hpc.model.checkpoint import Model, load_model, save_model
 from hrtemvae_hpc.model.network import Encoder
 
-BIN = Path(sys.executable).parent
 SHARED = Path(os.environ.get("HRTEMVAE_SHARED", Path(__file__).parents[2] / "shared"))
-FORK_SERVER = Path(__file__).with_name("fork_server.py")
-LONGEST_S = 180  # of one command
 hypothesis.settings.register_profile("any machine", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("any machine")
 MAPS = ("mean", "variance", "spearman", "time_correlated_variance")
@@ -104,33 +98,16 @@ def movie_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@dataclass
-class Outcome:
-    """What a command left: its exit code and all it printed."""
-
-    code: int
-    text: str
-
-
-def environment(threads: int = 1) -> dict[str, str]:
-    env = dict(os.environ)
-    env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
-    env["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
-    env["OMP_NUM_THREADS"] = str(threads)
-    if os.geteuid() == 0:
-        env["OMPI_ALLOW_RUN_AS_ROOT"] = env["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
-    return env
-
-
-def command_line(arguments: Sequence[object], ranks: int | None = None) -> list[str]:
-    launcher = [] if ranks is None else ["mpirun", "-n", str(ranks)]
-    return [*launcher, "hrtemvae", *(str(a) for a in arguments)]
-
-
 @pytest.fixture(scope="session")
-def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The socket of a server that has loaded the program."""
+def run_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Program]]:
+    """The program, to be run in a folder: processes of a server that has loaded it."""
     path = str(tmp_path_factory.mktemp("server") / "s")
+    programs: list[Program] = []
+
+    def program(folder: Path) -> Program:
+        programs.append(Program(path, folder))
+        return programs[-1]
+
     with subprocess.Popen(
         [sys.executable, FORK_SERVER, "serve", path],
         env=environment(),
@@ -139,49 +116,17 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
-        yield path
-
-
-def _as_the_server(variables: dict[str, str]) -> bool:
-    """Whether a process with these variables is like one of the server's: libraries look at others when they load."""
-    usual = environment()
-    names = {name for name in usual.keys() | variables.keys() if usual.get(name) != variables.get(name)}
-    return all(name.startswith(("HRTEMVAE_", "OMP_NUM_THREADS", "PYTEST_")) for name in names)
+        yield program
+        for each in programs:
+            each.end()
 
 
 @pytest.fixture
-def hrtemvae(tmp_path: Path, fork_server: str) -> Callable[..., Outcome]:
-    """Runs the program in an empty folder: what the command does, without loading it each time."""
-
-    def run(*arguments: object, ranks: int | None = None, cwd: Path = tmp_path, threads: int = 1) -> Outcome:
-        variables = environment(threads)
-        if not _as_the_server(variables):
-            return _run(command_line(arguments, ranks), cwd, variables)
-        words = [str(a) for a in arguments]
-        if ranks is not None:
-            proxy = [sys.executable, "-I", "-S", str(FORK_SERVER), "run", fork_server, *words]
-            return _run(["mpirun", "-n", str(ranks), *proxy], cwd, variables)
-        with Path(os.devnull).open() as nothing, tempfile.TemporaryFile() as output:
-            descriptors = [nothing.fileno(), output.fileno(), output.fileno()]
-            code = Forked(fork_server, words, str(cwd), variables, descriptors).wait(LONGEST_S)
-            output.seek(0)
-            return Outcome(code, output.read().decode("utf-8", "replace"))
-
-    return run
-
-
-def _run(command: list[str], cwd: Path, variables: dict[str, str]) -> Outcome:
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=LONGEST_S,
-        check=False,
-    )
-    return Outcome(done.returncode, done.stdout.decode("utf-8", "replace"))
+def hrtemvae(tmp_path: Path, run_in: Callable[[Path], Program]) -> Iterator[Program]:
+    """The program in the folder of the test."""
+    program = run_in(tmp_path)
+    yield program
+    program.end()
 
 
 def on_a_small_disk(disk: Path, size: str, script: str) -> str:
@@ -220,8 +165,3 @@ def assert_refused(outcome: Outcome, *words: str, code: int = 2) -> None:
     assert len(sentences) == 1, outcome.text
     for word in words:
         assert word in sentences[0], outcome.text
-
-
-def copy_with(path: Path, target: Path) -> Path:
-    shutil.copy(path, target)
-    return target

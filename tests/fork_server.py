@@ -3,7 +3,9 @@
 Processes, exit codes, signals and descriptors are real; only loading PyTorch and HDF5 is not done again.
 
     python fork_server.py serve SOCKET                the server; it ends when its standard input does
-    python fork_server.py run SOCKET ARGUMENTS...     one command, to be started by mpirun for example
+    python fork_server.py run SOCKET SCRIPT ARGUMENTS...
+                                                      one command, to be started by mpirun for example; SCRIPT is a file
+                                                      of programs/, or "" for the program itself
 """
 
 import json
@@ -30,31 +32,46 @@ _LOADED = (
 
 
 class Forked:
-    """A command that a server has forked."""
+    """A command that a server has forked, with what ``subprocess.Popen`` offers for one."""
 
     def __init__(
-        self, server: str, arguments: list[str], cwd: str, environment: dict[str, str], descriptors: list[int]
+        self,
+        server: str,
+        script: str,
+        arguments: list[str],
+        cwd: str,
+        environment: dict[str, str],
+        descriptors: list[int],
     ) -> None:
         """Start it with ``descriptors`` for standard input, output and error."""
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(server)
         affinity = sorted(os.sched_getaffinity(0))
-        request = json.dumps([arguments, cwd, environment, affinity]).encode()
+        request = json.dumps([script, arguments, cwd, environment, affinity]).encode()
         socket.send_fds(self._connection, [len(request).to_bytes(4, "big")], descriptors)
         self._connection.sendall(request)
+        self.pid = int.from_bytes(self._connection.recv(4), "big")
+        self._code: int | None = None
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Send it a signal."""
         self._connection.sendall(bytes([number]))
 
-    def wait(self, seconds: float | None = None) -> int:
-        """Its exit code, or minus the signal that ended it. Raises TimeoutError if it takes longer, which kills it."""
-        self._connection.settimeout(seconds)
+    def poll(self) -> int | None:
+        """Its exit code, or minus the signal that ended it; None while it runs."""
         try:
+            return self.wait(0)
+        except BlockingIOError:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """What ``poll`` returns, once it has ended. Raises TimeoutError if it takes longer."""
+        if self._code is None:
+            self._connection.settimeout(timeout)
             status = self._connection.recv(4)
-        finally:
             self._connection.close()
-        return os.waitstatus_to_exitcode(int.from_bytes(status, "big"))
+            self._code = os.waitstatus_to_exitcode(int.from_bytes(status, "big"))
+        return self._code
 
 
 def serve(path: str) -> None:
@@ -85,13 +102,14 @@ def _handle(connection: socket.socket) -> NoReturn:
     request = b""
     while len(request) < int.from_bytes(size, "big"):
         request += connection.recv(2**16)
-    arguments, cwd, environment, affinity = json.loads(request)
+    script, arguments, cwd, environment, affinity = json.loads(request)
     os.sched_setaffinity(0, affinity)
     os.setsid()
     child = os.fork()
     if child == 0:
         connection.close()
-        _become(arguments, cwd, environment, descriptors)
+        _become(script, arguments, cwd, environment, descriptors)
+    connection.sendall(child.to_bytes(4, "big"))
     for descriptor in descriptors:
         os.close(descriptor)
     ended = os.pidfd_open(child)
@@ -109,9 +127,12 @@ def _handle(connection: socket.socket) -> NoReturn:
     os._exit(0)
 
 
-def _become(arguments: list[str], cwd: str, environment: dict[str, str], descriptors: list[int]) -> NoReturn:
+def _become(
+    script: str, arguments: list[str], cwd: str, environment: dict[str, str], descriptors: list[int]
+) -> NoReturn:
     """Run the program as if this process had just been started."""
     import atexit
+    import runpy
 
     for place, descriptor in enumerate(descriptors):
         os.dup2(descriptor, place)
@@ -119,12 +140,15 @@ def _become(arguments: list[str], cwd: str, environment: dict[str, str], descrip
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = [str(Path(sys.executable).with_name("hrtemvae")), *arguments]
+    sys.argv = [script or str(Path(sys.executable).with_name("hrtemvae")), *arguments]
     from hrtemvae_hpc.cli import main
 
     code = 1
     try:
-        main(arguments)
+        if script:
+            runpy.run_path(script, run_name="__main__")
+        else:
+            main(arguments)
     except SystemExit as ends:
         code = ends.code if isinstance(ends.code, int) else int(ends.code is not None)
     except BaseException:  # noqa: BLE001  as Python does at the end of a program
@@ -135,11 +159,11 @@ def _become(arguments: list[str], cwd: str, environment: dict[str, str], descrip
     os._exit(code)
 
 
-def _run(path: str, arguments: list[str]) -> NoReturn:
-    forked = Forked(path, arguments, os.getcwd(), dict(os.environ), [0, 1, 2])
+def _run(path: str, script: str, arguments: list[str]) -> NoReturn:
+    forked = Forked(path, script, arguments, os.getcwd(), dict(os.environ), [0, 1, 2])
 
     def forward(number: int, _: FrameType | None) -> None:
-        forked.signal(number)
+        forked.send_signal(number)
 
     for number in _FORWARDED:
         signal.signal(number, forward)
@@ -154,4 +178,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(sys.argv[2])
     else:
-        _run(sys.argv[2], sys.argv[3:])
+        _run(*sys.argv[2:4], sys.argv[4:])

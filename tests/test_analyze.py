@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import psutil
 import pytest
-from conftest import MAPS, assert_refused, assert_same_maps, command_line, drifting_pixels, environment, read_maps
+from commands import command_line, environment
+from conftest import MAPS, assert_refused, assert_same_maps, drifting_pixels, read_maps
 from damage import break_chunk
 from plain import plain_latents, plain_statistics
 

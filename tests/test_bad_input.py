@@ -9,7 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import Outcome, assert_refused, assert_same_maps, command_line, drifting_pixels, environment
+from commands import Outcome, command_line, environment
+from conftest import assert_refused, assert_same_maps, drifting_pixels
 from damage import break_chunk
 
 PIXELS = drifting_pixels(5, 40, 40)

@@ -12,7 +12,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, assert_refused, command_line, environment
+from commands import Outcome, command_line, environment
+from conftest import assert_refused
 
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.ranks import claim

@@ -5,7 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import command_line, environment, unavailable
+from commands import command_line, environment
+from conftest import unavailable
 
 from hrtemvae_hpc.movie import hdf5_check
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Outcome, assert_refused, random_model
+from commands import Program, Outcome
+from conftest import assert_refused, random_model
 
 from hrtemvae_hpc.evaluation.movements import overlap, respond, similarity
 from hrtemvae_hpc.evaluation.traversal import RANGE, traverse
@@ -115,7 +116,7 @@ def test_traversal_changes_one_latent() -> None:
     np.testing.assert_allclose(decoded[1, 3], torch.sigmoid(model.decoder(z))[0, 0].numpy(), rtol=1e-5)
 
 
-def test_commands(hrtemvae: Callable[..., Outcome], models: list[Path], tmp_path: Path) -> None:
+def test_commands(hrtemvae: Program, models: list[Path], tmp_path: Path) -> None:
     assert hrtemvae("segments", "--simulated", 60, "--window", 16, "-o", "a.h5").code == 0
     assert hrtemvae("segments", "--simulated", 60, "--window", 16, "--seed", 1, "-o", "b.h5").code == 0
     outcome = hrtemvae("model", "evaluate", models[0], "--segments", "a.h5")
@@ -139,7 +140,7 @@ def test_commands(hrtemvae: Callable[..., Outcome], models: list[Path], tmp_path
     assert "Against the number of latents" in (tmp_path / "sweep.html").read_text()
 
 
-def test_bad_input(hrtemvae: Callable[..., Outcome], models: list[Path], tmp_path: Path, tiny_model_path: Path) -> None:
+def test_bad_input(hrtemvae: Program, models: list[Path], tmp_path: Path, tiny_model_path: Path) -> None:
     assert hrtemvae("segments", "--simulated", 60, "-o", "wide.h5").code == 0
     assert_refused(hrtemvae("model", "evaluate", models[0], "--segments", "wide.h5"), "wide.h5", "64 x 64")
     assert_refused(hrtemvae("model", "evaluate", models[0], "--period", 1), "--period")
@@ -149,7 +150,7 @@ def test_bad_input(hrtemvae: Callable[..., Outcome], models: list[Path], tmp_pat
 
 
 def test_the_bundled_model_shows_what_happens_in_the_demonstration(
-    hrtemvae: Callable[..., Outcome], tmp_path: Path
+    hrtemvae: Program, tmp_path: Path
 ) -> None:
     assert hrtemvae("simulate", "-o", "movie.h5", "--frames", 16).code == 0
     words = ("--step", 16, "--clip-outliers", "--precision", "bf16", "-o", "maps.h5")
@@ -172,7 +173,7 @@ def test_area_under_the_roc_curve() -> None:
 
 
 @pytest.mark.timeout(300)
-def test_the_bundled_model_has_understood(hrtemvae: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_the_bundled_model_has_understood(hrtemvae: Program, tmp_path: Path) -> None:
     outcome = hrtemvae("model", "evaluate", "-o", "page.html", threads=2)
     assert outcome.code == 0, outcome.text
     numbers = json.loads((tmp_path / "page.json").read_text())

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Outcome, assert_refused, random_model
+from commands import Outcome
+from conftest import TINY, assert_refused, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import plain_encoder

@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import assert_refused, assert_same_maps, command_line, drifting_pixels, environment
+from commands import command_line, environment
+from conftest import assert_refused, assert_same_maps, drifting_pixels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import MAPS, TINY, Outcome, assert_refused, assert_same_maps, drifting_pixels, random_model, read_maps
+from commands import Program, Outcome
+from conftest import MAPS, TINY, assert_refused, assert_same_maps, drifting_pixels, random_model, read_maps
 
 from hrtemvae_hpc.analysis import scale
 from hrtemvae_hpc.analysis.scale import lattice_period
@@ -37,7 +38,7 @@ def fine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_resampled_frames_give_the_maps_of_a_movie_at_that_scale(
-    hrtemvae: Callable[..., Outcome], fine: Path, model_path: Path, tmp_path: Path
+    hrtemvae: Program, fine: Path, model_path: Path, tmp_path: Path
 ) -> None:
     outcome = hrtemvae("analyze", fine, "--model", model_path, "--resample", "model", "-o", "maps.h5")
     assert outcome.code == 0, outcome.text
@@ -57,7 +58,7 @@ def test_resampled_frames_give_the_maps_of_a_movie_at_that_scale(
 
 
 def test_resampling_does_not_depend_on_ranks_and_tiles(
-    hrtemvae: Callable[..., Outcome], fine: Path, model_path: Path, tmp_path: Path
+    hrtemvae: Program, fine: Path, model_path: Path, tmp_path: Path
 ) -> None:
     options = ("--model", model_path, "--resample", "1.7", "--step", 4)
     assert hrtemvae("analyze", fine, *options, "-o", "alone.h5").code == 0
@@ -67,7 +68,7 @@ def test_resampling_does_not_depend_on_ranks_and_tiles(
 
 
 def test_what_does_not_fit_is_warned_of(
-    hrtemvae: Callable[..., Outcome], fine: Path, model_path: Path, tmp_path: Path
+    hrtemvae: Program, fine: Path, model_path: Path, tmp_path: Path
 ) -> None:
     text = hrtemvae("plan", fine, "--model", model_path).text
     assert "the frames have 0.04 nm/pixel, the model was trained at 0.02" in text
@@ -79,19 +80,19 @@ def test_what_does_not_fit_is_warned_of(
     assert "lies outside those that the model reconstructs (14 to 27); --resample 2.8 would bring it inside" in text
 
 
-def test_bad_input(hrtemvae: Callable[..., Outcome], movie_path: Path, tiny_model_path: Path, model_path: Path) -> None:
+def test_bad_input(hrtemvae: Program, movie_path: Path, tiny_model_path: Path, model_path: Path) -> None:
     assert_refused(hrtemvae("plan", movie_path, "--model", model_path, "--resample", "model"), "no pixel size")
     assert_refused(hrtemvae("plan", movie_path, "--model", tiny_model_path, "--resample", "wide"), "--resample")
     assert_refused(hrtemvae("plan", movie_path, "--model", tiny_model_path, "--resample", "0.1"), "--resample")
 
 
-def test_known_scale_and_unknown_model(hrtemvae: Callable[..., Outcome], fine: Path, tiny_model_path: Path) -> None:
+def test_known_scale_and_unknown_model(hrtemvae: Program, fine: Path, tiny_model_path: Path) -> None:
     refused = hrtemvae("plan", fine, "--model", tiny_model_path, "--resample", "model")
     assert_refused(refused, "knows no pixel size")
 
 
 def test_frames_that_are_not_decoded_are_left_out_of_resampled_windows(
-    hrtemvae: Callable[..., Outcome], fine: Path, model_path: Path, tmp_path: Path
+    hrtemvae: Program, fine: Path, model_path: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.h5"
     broken.write_bytes(fine.read_bytes())

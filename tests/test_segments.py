@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from conftest import Outcome, assert_refused, command_line, environment, on_a_small_disk
+from commands import Program, Outcome, command_line, environment
+from conftest import assert_refused, on_a_small_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,7 +47,7 @@ def micrographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_segments_hold_fringes_and_know_where_they_come_from(
-    hrtemvae: Callable[..., Outcome], micrographs: Path, tmp_path: Path
+    hrtemvae: Program, micrographs: Path, tmp_path: Path
 ) -> None:
     outcome = hrtemvae("segments", micrographs, "-o", "s.h5", "--stride", 16, "--most", 30)
     assert outcome.code == 0, outcome.text
@@ -76,7 +77,7 @@ def test_segments_hold_fringes_and_know_where_they_come_from(
 
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_the_same_file_from_any_number_of_ranks(
-    hrtemvae: Callable[..., Outcome], micrographs: Path, tmp_path: Path, ranks: int
+    hrtemvae: Program, micrographs: Path, tmp_path: Path, ranks: int
 ) -> None:
     options = ("--stride", 16, "--most", 20, "--turns", 1, "--clip-outliers", "--low-pass", "--pixel-size", 0.016)
     assert hrtemvae("segments", micrographs, "-o", "alone.h5", *options).code == 0
@@ -89,7 +90,7 @@ def test_the_same_file_from_any_number_of_ranks(
     assert not (tmp_path / "ranks.h5.parts").exists()
 
 
-def test_stopped_and_run_again(micrographs: Path, tmp_path: Path, hrtemvae: Callable[..., Outcome]) -> None:
+def test_stopped_and_run_again(micrographs: Path, tmp_path: Path, hrtemvae: Program) -> None:
     words = ["segments", micrographs, "-o", "s.h5", "--stride", 4, "--turns", 1]
     run = subprocess.Popen(command_line(words), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE)
     until = time.monotonic() + 60
@@ -106,7 +107,7 @@ def test_stopped_and_run_again(micrographs: Path, tmp_path: Path, hrtemvae: Call
     assert open_segments(tmp_path / "s.h5").segments.shape[1:] == (64, 64)
 
 
-def test_one_micrograph_is_split_without_overlap(hrtemvae: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_one_micrograph_is_split_without_overlap(hrtemvae: Program, tmp_path: Path) -> None:
     write_micrograph(tmp_path / "m.tif", 0, size=400)
     outcome = hrtemvae("segments", "m.tif", "-o", "s.h5", "--stride", 8, "--validation", 0.3)
     assert outcome.code == 0, outcome.text
@@ -116,7 +117,7 @@ def test_one_micrograph_is_split_without_overlap(hrtemvae: Callable[..., Outcome
     assert rows[segments.validation].min() >= rows[~segments.validation].max() + 64
 
 
-def test_bad_input(hrtemvae: Callable[..., Outcome], micrographs: Path, tmp_path: Path) -> None:
+def test_bad_input(hrtemvae: Program, micrographs: Path, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).poisson(100, (200, 200)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "noise.tif", noise)
     assert_refused(hrtemvae("segments", "noise.tif", "-o", "s.h5"), "no segment with lattice fringes", "--threshold")

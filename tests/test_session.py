@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, assert_refused, assert_same_maps, command_line, environment
+from commands import Outcome, command_line, environment
+from conftest import assert_refused, assert_same_maps
 from hostile import refusal
 from hypothesis import given
 from hypothesis import strategies as st

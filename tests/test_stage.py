@@ -10,7 +10,8 @@ import hdf5plugin
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same_maps, command_line, drifting_pixels, environment
+from commands import command_line, environment
+from conftest import assert_same_maps, drifting_pixels
 from damage import break_chunk
 from hypothesis import given
 from hypothesis import strategies as st

@@ -12,7 +12,8 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import BIN, Outcome, assert_refused, command_line, environment, on_a_small_disk
+from commands import BIN, Outcome, command_line, environment
+from conftest import assert_refused, on_a_small_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import entr

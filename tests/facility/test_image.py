@@ -7,7 +7,8 @@ from pathlib import Path
 
 import h5py
 import pytest
-from conftest import Outcome, assert_refused
+from commands import Outcome
+from conftest import assert_refused
 
 from hrtemvae_hpc import __version__
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import h5py
 import psutil
 import pytest
-from conftest import Outcome, assert_refused, assert_same_maps
+from commands import Outcome
+from conftest import assert_refused, assert_same_maps
 
 from .conftest import ANALYZE, STEP, Queue, run
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, assert_refused
+from commands import Program, Outcome
+from conftest import assert_refused
 from hostile import refusal
 
 from hrtemvae_hpc.config import AnalysisConfig, load_config
@@ -107,7 +108,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, path: str) -> None:
     assert "is no regular file" in refusal(lambda: load_config(tmp_path / path, {}, AnalysisConfig))
 
 
-def test_on_the_command_line(hrtemvae: Callable[..., Outcome], tmp_path: Path, movie_path: Path) -> None:
+def test_on_the_command_line(hrtemvae: Program, tmp_path: Path, movie_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(NINE_LEVELS)
     assert_refused(hrtemvae("plan", movie_path, "--config", "c.yaml"), "c.yaml", "anchors and aliases")
     assert_refused(hrtemvae("plan", movie_path, "--max-memory", f"{DIGITS}GB"), "--max-memory")

@@ -15,7 +15,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import Outcome, assert_refused
+from commands import Program, Outcome
+from conftest import assert_refused
 from hostile import refusal
 
 from hrtemvae_hpc.model.architecture import Architecture
@@ -380,7 +381,7 @@ def test_decoders(tmp_path: Path) -> None:
     assert "`base`" in refusal(lambda: import_decoder(path, Architecture(window=8, latents=2)))
 
 
-def test_on_the_command_line(hrtemvae: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_on_the_command_line(hrtemvae: Program, tmp_path: Path) -> None:
     write(tmp_path / "e.keras", arrays=weights(ARRAYS["raw bytes of another file"]))
     assert_refused(hrtemvae("model", "import-keras", "e.keras", "-o", "m"), "e.keras: not a readable Keras 3 file")
     saved_model(tmp_path / "saved", INDEXES["a handle 3,000 times"])

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Outcome, assert_refused
+from commands import Program, Outcome
+from conftest import TINY, assert_refused
 from hostile import refusal
 
 from hrtemvae_hpc.errors import InputError
@@ -267,7 +268,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_found(checkpoint: Path, tmp_path: Path
 
 
 def test_on_the_command_line(
-    hrtemvae: Callable[..., Outcome], tmp_path: Path, movie_path: Path, tiny: tuple[dict[str, Any], bytes]
+    hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny: tuple[dict[str, Any], bytes]
 ) -> None:
     put_together(tmp_path / "m", tiny[0] | {"__metadata__": {"hrtemvae": DEEP}}, tiny[1])
     assert_refused(hrtemvae("plan", movie_path, "--model", "m"), "m: the model's tensors and its description")

@@ -17,7 +17,8 @@ from pathlib import Path
 import h5py
 import psutil
 import pytest
-from conftest import BIN, assert_same_maps, command_line, drifting_pixels, environment
+from commands import BIN, command_line, environment
+from conftest import assert_same_maps, drifting_pixels
 
 LIMIT_S = 10.0
 
