@@ -2,13 +2,12 @@
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from commands import Program, Outcome
+from commands import Program
 from conftest import assert_refused, random_model
 
 from hrtemvae_hpc.evaluation.movements import overlap, respond, similarity
@@ -149,9 +148,7 @@ def test_bad_input(hrtemvae: Program, models: list[Path], tmp_path: Path, tiny_m
     assert_refused(hrtemvae("model", "compare", models[0]), "two models")
 
 
-def test_the_bundled_model_shows_what_happens_in_the_demonstration(
-    hrtemvae: Program, tmp_path: Path
-) -> None:
+def test_the_bundled_model_shows_what_happens_in_the_demonstration(hrtemvae: Program, tmp_path: Path) -> None:
     assert hrtemvae("simulate", "-o", "movie.h5", "--frames", 16).code == 0
     words = ("--step", 16, "--clip-outliers", "--precision", "bf16", "-o", "maps.h5")
     outcome = hrtemvae("analyze", "movie.h5", *words, threads=2)

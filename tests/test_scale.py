@@ -1,14 +1,13 @@
 """Movies at another scale than the model's: warned of, and resampled where asked."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from commands import Program, Outcome
+from commands import Program
 from conftest import MAPS, TINY, assert_refused, assert_same_maps, drifting_pixels, random_model, read_maps
 
 from hrtemvae_hpc.analysis import scale
@@ -67,9 +66,7 @@ def test_resampling_does_not_depend_on_ranks_and_tiles(
     assert_same_maps(tmp_path / "alone.h5", tmp_path / "ranks.h5")
 
 
-def test_what_does_not_fit_is_warned_of(
-    hrtemvae: Program, fine: Path, model_path: Path, tmp_path: Path
-) -> None:
+def test_what_does_not_fit_is_warned_of(hrtemvae: Program, fine: Path, model_path: Path, tmp_path: Path) -> None:
     text = hrtemvae("plan", fine, "--model", model_path).text
     assert "the frames have 0.04 nm/pixel, the model was trained at 0.02" in text
     assert "4 times the windows" in text

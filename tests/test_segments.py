@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from commands import Program, Outcome, command_line, environment
+from commands import Program, command_line, environment
 from conftest import assert_refused, on_a_small_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,11 +1,10 @@
 """Configurations that claim too much or hide something: refused in one sentence, within the budget."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import Program, Outcome
+from commands import Program
 from conftest import assert_refused
 from hostile import refusal
 

@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from commands import Program, Outcome
+from commands import Program
 from conftest import assert_refused
 from hostile import refusal
 

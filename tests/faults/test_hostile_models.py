@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import Program, Outcome
+from commands import Program
 from conftest import TINY, assert_refused
 from hostile import refusal
 
