@@ -1,18 +1,17 @@
 """Training: the same for any number of ranks and after any end, and a model in use that only a better one replaces."""
 
+import contextlib
 import csv
-import os
 import signal
 import subprocess
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from commands import BIN, Outcome, command_line, environment
+from commands import Program, Running, command_line, environment
 from conftest import assert_refused, on_a_small_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,25 +31,17 @@ augmentation: {turn: true, flip: true, noise: 0.03, contrast: 0.1}
 """
 
 
-def run(folder: Path, *arguments: object, ranks: int | None = None, launcher: Sequence[str] = ()) -> Outcome:
-    command = [*launcher, *command_line(arguments, ranks)] if not launcher else [*launcher, *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180,
-        check=False,
-    )  # fmt: skip
-    return Outcome(done.returncode, done.stdout + done.stderr)
-
-
-def simulate(path: Path, count: int, window: int = 16, seed: int = 0) -> Path:
-    outcome = run(path.parent, "segments", "--simulated", count, "--window", window, "--seed", seed, "-o", path)
+def simulate(program: Program, path: Path, count: int, window: int = 16, seed: int = 0) -> Path:
+    outcome = program("segments", "--simulated", count, "--window", window, "--seed", seed, "-o", path)
     assert outcome.code == 0, outcome.text
     return path
 
 
 @pytest.fixture(scope="module")
-def segments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # 12 a batch leave a last batch of 1: less than one a rank.
-    return simulate(tmp_path_factory.mktemp("segments") / "segments.h5", 268)
+def segments(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[[Path], Program]) -> Path:
+    # Batches of 12 leave a last batch of 1: less than one per rank.
+    folder = tmp_path_factory.mktemp("segments")
+    return simulate(run_in(folder), folder / "segments.h5", 268)
 
 
 def configure(folder: Path, segments: Path, epochs: int = 4, extra: str = "") -> Path:
@@ -74,9 +65,9 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(segments: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(segments: Path, tmp_path_factory: pytest.TempPathFactory, run_in: Callable[[Path], Program]) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    outcome = run(folder, "train", configure(folder, segments))
+    outcome = run_in(folder)("train", configure(folder, segments))
     assert outcome.code == 0, outcome.text
     return folder
 
@@ -99,9 +90,9 @@ def test_a_training_leaves_a_model_losses_and_pictures(undisturbed: Path) -> Non
     assert left == {mark, "best.safetensors", "losses.csv", "losses.png", "reconstructions-0004.png"}
 
 
-def test_done_is_done(undisturbed: Path, segments: Path) -> None:
+def test_done_is_done(hrtemvae: Program, undisturbed: Path) -> None:
     before = (undisturbed / "train.safetensors").stat().st_mtime_ns
-    outcome = run(undisturbed, "train", undisturbed / "train.yaml")
+    outcome = hrtemvae("train", undisturbed / "train.yaml", cwd=undisturbed)
     assert outcome.code == 0
     assert "already is the model of this training" in outcome.text
     assert (undisturbed / "train.safetensors").stat().st_mtime_ns == before
@@ -109,71 +100,58 @@ def test_done_is_done(undisturbed: Path, segments: Path) -> None:
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_the_number_of_ranks_changes_only_rounding(
-    undisturbed: Path, segments: Path, tmp_path: Path, ranks: int
+    hrtemvae: Program, undisturbed: Path, segments: Path, tmp_path: Path, ranks: int
 ) -> None:
-    outcome = run(tmp_path, "train", configure(tmp_path, segments), ranks=ranks)
+    outcome = hrtemvae("train", configure(tmp_path, segments), ranks=ranks)
     assert outcome.code == 0, outcome.text
     assert_close(tmp_path, undisturbed)
 
 
 def test_torchrun(undisturbed: Path, segments: Path, tmp_path: Path) -> None:
-    launcher = [str(BIN / "torchrun"), "--nproc-per-node=2", "--no-python", "hrtemvae"]
-    outcome = run(tmp_path, "train", configure(tmp_path, segments), launcher=launcher)
-    assert outcome.code == 0, outcome.text
+    command = ["torchrun", "--nproc-per-node=2", "--no-python", *command_line(["train", configure(tmp_path, segments)])]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
     assert_close(tmp_path, undisturbed)
 
 
-class Training:
-    """A training under way."""
-
-    def __init__(self, folder: Path, ranks: int | None) -> None:
-        self.folder = folder
-        self.log = folder / "log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command_line(["train", "train.yaml"], ranks), cwd=folder, env=environment(), stdout=log, stderr=log
-            )
-
-    def wait_for(self, epochs: int) -> None:
-        until = time.monotonic() + 90
-        table = self.folder / "train.safetensors.training/losses.csv"
-        while not table.exists() or len(table.read_text().splitlines()) <= epochs:
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < until, self.log.read_text()
-            time.sleep(0.005)
-
-    def workers(self) -> list[psutil.Process]:
-        """The processes that train: the youngest generation."""
-        found = [
-            p for p in psutil.Process(self.process.pid).children(recursive=True) if "hrtemvae" in " ".join(p.cmdline())
-        ]
-        return [p for p in found if not p.children()] or [psutil.Process(self.process.pid)]
+def start(program: Program, ranks: int | None, epochs: int = 2) -> Running:
+    """Begin the training of train.yaml and wait until so many ``epochs`` are done."""
+    training = program.start("train", "train.yaml", ranks=ranks)
+    table = program.folder / "train.safetensors.training/losses.csv"
+    training.wait_until(lambda: table.exists() and len(table.read_text().splitlines()) > epochs)
+    return training
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[type[Training]]:
-    yield Training
-    for process in psutil.process_iter(["cwd"]):
-        if process.info["cwd"] == str(tmp_path) and process.pid != os.getpid():
-            process.kill()
+def a_rank(folder: Path) -> psutil.Process:
+    """A process that trains in ``folder``: of those that the fork server made, one without children."""
+
+    def trains(process: psutil.Process) -> bool:
+        return process.cwd() == str(folder) and "serve" in process.cmdline() and not process.children()
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found += [process] if trains(process) else []
+    return found[-1]
 
 
 @pytest.mark.parametrize("ranks", [None, 2])
-def test_killed_and_run_again_goes_on_to_the_bit(
-    start: type[Training], segments: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, ranks: int | None
+def test_killed_and_run_again_it_resumes_to_the_bit(
+    hrtemvae: Program, segments: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, ranks: int | None
 ) -> None:
     epochs = 10
     reference = tmp_path_factory.mktemp("reference")
-    outcome = run(reference, "train", configure(reference, segments, epochs), ranks=ranks)
+    outcome = hrtemvae("train", configure(reference, segments, epochs), cwd=reference, ranks=ranks)
     assert outcome.code == 0, outcome.text
     configure(tmp_path, segments, epochs, "run: {checkpoint_every: 0.01}\n")
-    training = start(tmp_path, ranks)
-    training.wait_for(2)
-    training.workers()[-1].kill()
-    assert training.process.wait(30) == 4, training.log.read_text()
-    assert "killed by SIGKILL while training, epoch" in training.log.read_text()
+    training = start(hrtemvae, ranks)
+    a_rank(tmp_path).kill()
+    assert training.wait(30) == 4, training.text
+    assert "killed by SIGKILL while training, epoch" in training.text
     assert not (tmp_path / "train.safetensors").exists()
-    outcome = run(tmp_path, "train", "train.yaml", ranks=ranks)
+    outcome = hrtemvae("train", "train.yaml", ranks=ranks)
     assert outcome.code == 0, outcome.text
     assert "resuming after" in outcome.text
     assert losses(tmp_path) == losses(reference)
@@ -183,33 +161,33 @@ def test_killed_and_run_again_goes_on_to_the_bit(
 
 @pytest.mark.parametrize("ranks", [None, 2])
 def test_a_signal_to_any_rank_stops_and_saves(
-    start: type[Training], segments: Path, tmp_path: Path, ranks: int | None
+    hrtemvae: Program, segments: Path, tmp_path: Path, ranks: int | None
 ) -> None:
     configure(tmp_path, segments, 2000)
-    training = start(tmp_path, ranks)
-    training.wait_for(2)
-    training.workers()[-1].send_signal(signal.SIGTERM)
-    assert training.process.wait(30) == 3, training.log.read_text()
-    text = training.log.read_text()
-    assert text.count("run the same command again to resume") == 1, text
+    training = start(hrtemvae, ranks)
+    a_rank(tmp_path).send_signal(signal.SIGTERM)
+    assert training.wait(30) == 3, training.text
+    assert training.text.count("run the same command again to resume") == 1, training.text
     assert (tmp_path / "train.safetensors.training/checkpoint.safetensors").exists()
 
 
-def test_losses_that_are_not_finite_name_the_epoch_and_keep_the_last_good(segments: Path, tmp_path: Path) -> None:
+def test_losses_that_are_not_finite_name_the_epoch_and_keep_the_last_good(
+    hrtemvae: Program, segments: Path, tmp_path: Path
+) -> None:
     path = configure(tmp_path, segments, 4)
     path.write_text(path.read_text().replace("learning_rate: 0.01", "learning_rate: 1.0e+9"))
-    outcome = run(tmp_path, "train", path)
+    outcome = hrtemvae("train", path)
     assert_refused(outcome, "not finite in epoch", "learning_rate")
 
 
 def test_a_retraining_that_learns_nothing_leaves_the_old_model(
-    undisturbed: Path, segments: Path, tmp_path: Path
+    hrtemvae: Program, undisturbed: Path, segments: Path, tmp_path: Path
 ) -> None:
     old = (undisturbed / "train.safetensors").read_bytes()
     (tmp_path / "train.safetensors").write_bytes(old)
     path = configure(tmp_path, segments, 3)
     path.write_text(path.read_text().replace("beta: 0.0001", "beta: 1000.0"))
-    assert_refused(run(tmp_path, "train", path), "learned nothing")
+    assert_refused(hrtemvae("train", path), "learned nothing")
     assert (tmp_path / "train.safetensors").read_bytes() == old
 
 
@@ -227,14 +205,16 @@ mount -o remount,size=20m {disk}
     assert losses(tmp_path) == losses(undisturbed)
 
 
-def test_init_early_stopping_and_tensorboard(undisturbed: Path, segments: Path, tmp_path: Path) -> None:
+def test_init_early_stopping_and_tensorboard(
+    hrtemvae: Program, undisturbed: Path, segments: Path, tmp_path: Path
+) -> None:
     path = configure(tmp_path, segments, 60, "run: {tensorboard: true}\nmodel: {name: fine, weights: fp16}\n")
     path.write_text(
         path.read_text()
         .replace("epochs: 60", "epochs: 60, early_stopping: 1")
         .replace("learning_rate: 0.01", "learning_rate: 0.003")
     )
-    outcome = run(tmp_path, "train", path, "--init", undisturbed / "train.safetensors")
+    outcome = hrtemvae("train", path, "--init", undisturbed / "train.safetensors")
     assert outcome.code == 0, outcome.text
     rows = losses(tmp_path)
     assert len(rows) < 60
@@ -246,28 +226,28 @@ def test_init_early_stopping_and_tensorboard(undisturbed: Path, segments: Path, 
     assert list((tmp_path / "train.safetensors.training/tensorboard").iterdir())
 
 
-def test_bad_input(undisturbed: Path, segments: Path, tmp_path: Path) -> None:
-    wide = simulate(tmp_path / "wide.h5", 40, window=24)
+def test_bad_input(hrtemvae: Program, undisturbed: Path, segments: Path, tmp_path: Path) -> None:
+    wide = simulate(hrtemvae, tmp_path / "wide.h5", 40, window=24)
     path = configure(tmp_path, segments)
-    assert_refused(run(tmp_path, "train", path, "--segments", wide), "wide.h5", "24 x 24")
-    assert_refused(run(tmp_path, "train", path, "--segments", tmp_path / "none.h5"), "none.h5", "no such")
+    assert_refused(hrtemvae("train", path, "--segments", wide), "wide.h5", "24 x 24")
+    assert_refused(hrtemvae("train", path, "--segments", tmp_path / "none.h5"), "none.h5", "no such")
     cut = tmp_path / "cut.h5"
     cut.write_bytes(segments.read_bytes()[:-3000])
-    assert_refused(run(tmp_path, "train", path, "--segments", cut), "cut.h5")
+    assert_refused(hrtemvae("train", path, "--segments", cut), "cut.h5")
     single = tmp_path / "train.safetensors.training"
     assert not single.exists()
     single.mkdir()
     (single / ".hrtemvae-training").touch()
     (single / "checkpoint.safetensors").write_bytes(b"no checkpoint")
-    assert_refused(run(tmp_path, "train", path), "checkpoint.safetensors", "--restart")
+    assert_refused(hrtemvae("train", path), "checkpoint.safetensors", "--restart")
     plain = tmp_path / "plain.yaml"
     plain.write_text("network: {latents: 3, decoder: null}\n")
-    assert_refused(run(tmp_path, "train", plain, "--segments", segments), "network", "needs a decoder")
+    assert_refused(hrtemvae("train", plain, "--segments", segments), "network", "needs a decoder")
     plain.write_text("network: {latents: 3}\n")  # with the decoder's defaults, so that only the window is wrong
-    assert_refused(run(tmp_path, "train", plain, "--segments", segments, "--latents", 5), "16 x 16")
-    assert_refused(run(tmp_path, "train", path, "-o", segments), "one of the files to be read")
+    assert_refused(hrtemvae("train", plain, "--segments", segments, "--latents", 5), "16 x 16")
+    assert_refused(hrtemvae("train", path, "-o", segments), "one of the files to be read")
     path.write_text(path.read_text() + "optimiser: {}\n")
-    assert_refused(run(tmp_path, "train", path), "optimiser", "configs/train.yaml")
+    assert_refused(hrtemvae("train", path), "optimiser", "configs/train.yaml")
 
 
 @given(st.integers(1, 300), st.integers(1, 64), st.integers(1, 9), st.integers(0, 50))
@@ -323,11 +303,13 @@ def test_schedules() -> None:
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_a_seed_decides_the_model(segments: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_on_a_gpu_a_seed_decides_the_model(
+    hrtemvae: Program, segments: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     trained = []
     for _ in range(2):
         folder = tmp_path_factory.mktemp("gpu")
-        outcome = run(folder, "train", configure(folder, segments))
+        outcome = hrtemvae("train", configure(folder, segments), cwd=folder)
         assert outcome.code == 0, outcome.text
         assert load_model(folder / "train.safetensors").provenance["device"].startswith("cuda")
         trained.append(losses(folder))
