@@ -6,8 +6,10 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from hrtemvae_hpc.errors import InputError, printable
 from hrtemvae_hpc.files import replacing
@@ -48,6 +50,13 @@ def png(figure: Figure) -> bytes:
     """A figure as a PNG file that says which program made it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": PICTURE_SOFTWARE})
+    return buffer.getvalue()
+
+
+def grey_png(image: np.ndarray) -> bytes:
+    """An image [y, x] in 0..1 (black to white) as a PNG file of as many pixels, which says which program made it."""
+    buffer = io.BytesIO()
+    imsave(buffer, image, cmap="gray", vmin=0, vmax=1, format="png", metadata={"Software": PICTURE_SOFTWARE})
     return buffer.getvalue()
 
 

@@ -45,8 +45,9 @@ def spectra(evaluation: Evaluation) -> bytes:
 def movement_maps(evaluation: Evaluation) -> bytes:
     """PNG: for each movement the first frame, the maps of variance of its leading latents, and one over time."""
     responses = evaluation.responses
-    figure = Figure(((_MAPS + 2) * 1.9, len(responses) * 1.95), DPI, layout="constrained")
+    figure = Figure(((_MAPS + 2) * 1.9, len(responses) * 1.95), DPI)
     grid = figure.subplots(len(responses), _MAPS + 2, squeeze=False)
+    figure.subplots_adjust(0.005, 0.03, 0.99, 0.96, wspace=0.1, hspace=0.12)
     for row, response in zip(grid, responses, strict=True):
         first = next(iter(frames(response.movement, evaluation.period)))
         row[0].imshow(first, cmap="gray")

@@ -7,7 +7,9 @@ from matplotlib.figure import Figure
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.pages import DPI, png
+from hrtemvae_hpc.training.pictures import mosaic
 
+_LABELS, _TITLES = 0.4, 0.3  # inches beside and above the images
 RANGE = np.linspace(-3, 3, 9)  # of the standard normal distribution that latents are drawn towards
 
 
@@ -32,14 +34,16 @@ def traverse(model: Model, window: np.ndarray, latents: list[int]) -> np.ndarray
 def draw_traversal(model: Model, window: np.ndarray, latents: list[int]) -> bytes:
     """PNG: a row for each of ``latents``; the first column is ``window`` itself."""
     decoded = traverse(model, window, latents)
-    figure = Figure(((len(RANGE) + 1) * 0.8, len(latents) * 0.82 + 0.25), DPI, layout="constrained")
-    grid = figure.subplots(len(latents), len(RANGE) + 1, squeeze=False)
-    for row, (latent, images) in enumerate(zip(latents, decoded, strict=True)):
-        for column, image in enumerate([window, *images]):
-            axes = grid[row, column]
-            axes.imshow(image, cmap="gray", vmin=0, vmax=1)
-            axes.set(xticks=[], yticks=[])
-            if row == 0:
-                axes.set_title("segment" if column == 0 else f"{RANGE[column - 1]:+g}", fontsize=7)
-        grid[row, 0].set_ylabel(f"z{latent}", fontsize=8, rotation=0, labelpad=12, va="center")
+    columns = len(RANGE) + 1
+    original = np.broadcast_to(window, (len(latents), 1, *window.shape))
+    image = mosaic(np.concatenate([original, decoded], 1))
+    cells = image.shape[1] / columns
+    figure = Figure((image.shape[1] / DPI + _LABELS, image.shape[0] / DPI + _TITLES), DPI)
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((_LABELS / width, 0, 1 - _LABELS / width, 1 - _TITLES / height), frameon=False)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, aspect="auto")
+    axes.tick_params(length=0, labelsize=8, top=True, labeltop=True, labelbottom=False)
+    titles = ["segment", *(f"{value:+g}" if value else "0" for value in RANGE)]
+    axes.set_xticks((np.arange(columns) + 0.5) * cells, titles)
+    axes.set_yticks((np.arange(len(latents)) + 0.5) * cells, [f"z{latent}" for latent in latents])
     return png(figure)

@@ -27,7 +27,7 @@ from hrtemvae_hpc.ranks.world import World
 from hrtemvae_hpc.training.batches import Segments, generator
 from hrtemvae_hpc.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from hrtemvae_hpc.training.objective import initialize
-from hrtemvae_hpc.training.pictures import TensorBoard, write_losses, write_reconstructions
+from hrtemvae_hpc.training.pictures import TensorBoard, draw_losses, write_losses, write_reconstructions
 from hrtemvae_hpc.training.promotion import ACTIVE, as_model, prove, store
 from hrtemvae_hpc.training.train_config import TrainConfig
 from hrtemvae_hpc.training.trainer import Trainer
@@ -40,6 +40,7 @@ _NAMES = [
     r"tensorboard/events\.out\.tfevents\.[\w.-]+",
 ]  # fmt: skip
 _SHOWN = 24  # validation segments whose reconstructions are drawn
+_DRAW_EVERY_S = 30.0  # the curve of losses, which takes longer to draw than a short epoch
 
 
 class Training:
@@ -202,7 +203,7 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
         progress = Progress(epochs * count, "segment", epochs, "epoch", done, position.epoch)
     floor = trainer.entropy_floor()
     board = TensorBoard(folder) if config.run.tensorboard and world.is_root else None
-    saved = time.monotonic()
+    saved, drawn = time.monotonic(), -math.inf
 
     def due() -> bool:
         return time.monotonic() - saved > config.run.checkpoint_every
@@ -218,7 +219,12 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
             claim.heartbeat((position.epoch * count + shown) / (epochs * count))
 
     def end_epoch(variance: np.ndarray) -> None:
-        write_losses(folder, position.history, floor)
+        nonlocal drawn
+        write_losses(folder / "losses.csv", position.history)
+        is_last = position.epoch == epochs or _settled(position, config)
+        if is_last or time.monotonic() - drawn > _DRAW_EVERY_S:
+            draw_losses(folder / "losses.png", position.history, floor)
+            drawn = time.monotonic()
         if board:
             board.write(position.history[-1])
         if position.epoch % config.run.reconstructions_every == 0 or position.epoch == epochs:

@@ -10,7 +10,10 @@ import torch
 from matplotlib.figure import Figure
 
 from hrtemvae_hpc.files import replacing
-from hrtemvae_hpc.pages import DPI, png
+from hrtemvae_hpc.pages import DPI, grey_png, png
+
+_IN_ROW = 12  # pairs
+_SMALLEST, _GAP = 64, 4  # pixels
 
 COLUMNS = (
     "epoch",
@@ -23,20 +26,21 @@ COLUMNS = (
 )
 
 
-def write_losses(folder: Path, history: list[dict[str, Any]], floor: float) -> None:
-    """losses.csv and losses.png in ``folder``; ``floor`` is the validation segments' entropy. Nats per segment."""
+def write_losses(path: Path, history: list[dict[str, Any]]) -> None:
+    """CSV: the losses of each epoch. Nats per segment."""
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS)
     writer.writeheader()
     writer.writerows(history)
-    _write(folder / "losses.csv", table.getvalue().encode())
-    _write(folder / "losses.png", _curves(history, floor))
+    _write(path, table.getvalue().encode())
 
 
-def _curves(history: list[dict[str, Any]], floor: float) -> bytes:
+def draw_losses(path: Path, history: list[dict[str, Any]], floor: float) -> None:
+    """PNG: the losses over the epochs; ``floor`` is the validation segments' entropy. Nats per segment."""
     epochs = [h["epoch"] for h in history]
-    figure = Figure((9, 3), DPI, layout="constrained")
+    figure = Figure((9, 3), DPI)
     left, right = figure.subplots(1, 2)
+    figure.subplots_adjust(0.07, 0.16, 0.99, 0.97, wspace=0.17)
     for name, label in (("reconstruction", "training"), ("validation_reconstruction", "validation, from the mean")):
         left.plot(epochs, [h[name] for h in history], ".-", label=label)
     left.axhline(floor, color="0.5", linestyle=":", label="entropy of the validation segments")
@@ -47,7 +51,7 @@ def _curves(history: list[dict[str, Any]], floor: float) -> bytes:
     right.plot(epochs, [h["active_latents"] for h in history], ".-", color="0.5", label="active latents (number)")
     right.set(xlabel="epoch", ylabel="nats per segment")
     right.legend(fontsize=8)
-    return png(figure)
+    _write(path, png(figure))
 
 
 def write_reconstructions(path: Path, segments: torch.Tensor, decoded: torch.Tensor) -> None:
@@ -56,18 +60,25 @@ def write_reconstructions(path: Path, segments: torch.Tensor, decoded: torch.Ten
 
 
 def pairs(above: np.ndarray, below: np.ndarray) -> bytes:
-    """PNG: images [n, size, size] in 0..1, each above its counterpart, twelve a row."""
-    in_row = 12
-    rows = -(-len(above) // in_row)
-    figure = Figure((in_row * 0.85, rows * 1.75), DPI, layout="constrained")
-    grid = figure.subplots(2 * rows, in_row, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for i, (top, bottom) in enumerate(zip(above, below, strict=True)):
-        row, column = 2 * (i // in_row), i % in_row
-        grid[row, column].imshow(top, cmap="gray", vmin=0, vmax=1)
-        grid[row + 1, column].imshow(bottom, cmap="gray", vmin=0, vmax=1)
-    return png(figure)
+    """PNG: images [n, size, size] in 0..1, each above its counterpart, twelve pairs per row."""
+    count, size = len(above), above.shape[1]
+    rows = -(-count // _IN_ROW)
+    images = np.ones((rows, 2, _IN_ROW, size, size), np.float32)
+    for i, pair in enumerate(zip(above, below, strict=True)):
+        images[i // _IN_ROW, :, i % _IN_ROW] = pair
+    return grey_png(mosaic(images.reshape(2 * rows, _IN_ROW, size, size)))
+
+
+def mosaic(images: np.ndarray) -> np.ndarray:
+    """Images [rows, columns, size, size] in 0..1 side by side [y, x], enlarged to at least 64 pixels each.
+
+    White lines lie between them.
+    """
+    rows, columns, size, _ = images.shape
+    times = -(-_SMALLEST // size)
+    cells = np.ones((rows, columns, size * times + _GAP, size * times + _GAP), np.float32)
+    cells[:, :, _GAP:, _GAP:] = images.repeat(times, 2).repeat(times, 3)
+    return cells.swapaxes(1, 2).reshape(rows * cells.shape[2], -1)
 
 
 class TensorBoard:
