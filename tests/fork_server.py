@@ -149,6 +149,7 @@ def _become(
             runpy.run_path(script, run_name="__main__")
         else:
             main(arguments)
+        code = 0
     except SystemExit as ends:
         code = ends.code if isinstance(ends.code, int) else int(ends.code is not None)
     except BaseException:  # noqa: BLE001  as Python does at the end of a program

@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from commands import Outcome, command_line, environment
+from commands import Program
 from conftest import assert_refused
 
 from hrtemvae_hpc.errors import InputError, RankFailed
@@ -261,23 +260,20 @@ def test_a_turn_that_others_take_again_and_again_is_waited_for(tmp_path: Path, m
     assert run_at_work(tmp_path) is None
 
 
-def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from pathlib import Path; from hrtemvae_hpc.ranks.claim import Claim\n"
-        "until = time.monotonic() + 60\n"
-        "while not Path(sys.argv[2]).exists() and time.monotonic() < until: time.sleep(0.001)\n"
-        "Claim(Path(sys.argv[1])).take(); print('won', flush=True); time.sleep(3)"
-    )
+def test_of_many_at_once_one_wins(run_in: Callable[[Path], Program], tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()
     put(folder, ticks=0)  # a lost claim, which all want to take over
-    command = [sys.executable, "-c", code, folder, tmp_path / "go"]
-    racers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(6)]
-    time.sleep(3)
+    program = run_in(tmp_path)
+    logs = [tmp_path / f"log{i}" for i in range(6)]
+    racers = [program.start(folder, tmp_path / "go", script="race_for_claim.py", log=log) for log in logs]
+    for racer in racers:
+        racer.wait_until(lambda racer=racer: "ready" in racer.text)
     (tmp_path / "go").touch()
-    told = [racer.communicate(timeout=30) for racer in racers]
-    assert sum(out == "won\n" for out, _ in told) == 1
-    assert all("another run is at work" in err for out, err in told if not out)
+    codes = [racer.wait(30) for racer in racers]
+    assert codes.count(0) == 1
+    for code, racer in zip(codes, racers, strict=True):
+        assert ("won" if code == 0 else "another run is at work") in racer.text
 
 
 def test_the_winner_is_named(tmp_path: Path) -> None:
@@ -287,13 +283,9 @@ def test_the_winner_is_named(tmp_path: Path) -> None:
             Claim(tmp_path).check()
 
 
-def test_two_analyses_of_one_movie(tmp_path: Path) -> None:
-    subprocess.run(command_line(["simulate", "-o", "movie.h5", "--frames", 30]), cwd=tmp_path, env=environment())
-    command = command_line(["analyze", "movie.h5", "--step", 8])
-    first = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: bool(list(tmp_path.glob("movie.maps.h5.parts/run.json"))))
-    second = subprocess.run(
-        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=False
-    )
-    assert_refused(Outcome(second.returncode, second.stdout + second.stderr), "another run is at work", "-o")
-    assert first.wait(120) == 0
+def test_two_analyses_of_one_movie(hrtemvae: Program, movie_path: Path, tiny_model_path: Path) -> None:
+    words = ("analyze", movie_path, "--model", tiny_model_path, "-o", "maps.h5")
+    first = hrtemvae.start(*words, script="paced.py", variables={"HRTEMVAE_TILES": "1x1", "HRTEMVAE_PACE": "0.3"})
+    first.wait_until(lambda: (hrtemvae.folder / "maps.h5.parts/run.json").exists())
+    assert_refused(hrtemvae(*words), "another run is at work", "-o")
+    assert first.wait() == 0, first.text

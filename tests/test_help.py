@@ -3,10 +3,10 @@
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import Program, command_line, environment
 
 from hrtemvae_hpc.cli.main import COMMANDS, parser
 
@@ -20,16 +20,13 @@ def test_help_shows_an_example(name: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_help_of_the_program_loads_no_command() -> None:
-    code = (
-        "import atexit, sys; from hrtemvae_hpc.cli import main; "
-        "atexit.register(lambda: print(*sys.modules, file=sys.stderr)); main(['--help'])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    command = command_line(["--help"], script="loaded_modules.py")
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=True)
     assert all(command.text.split()[0] in done.stdout for command in COMMANDS.values())
     assert not set(done.stderr.split()) & {"torch", "numpy", "h5py", "pydantic", "mpi4py"}
 
 
-def test_examples_run_one_after_the_other(hrtemvae, tmp_path: Path) -> None:
+def test_examples_run_one_after_the_other(hrtemvae: Program, tmp_path: Path) -> None:
     for name, command in COMMANDS.items():
         if name == "session":
             (tmp_path / "movies").mkdir()

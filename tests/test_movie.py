@@ -4,13 +4,13 @@ import itertools
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from commands import command_line, environment
 from conftest import drifting_pixels
 from damage import break_chunk
 from hypothesis import given, settings
@@ -248,9 +248,8 @@ def test_a_movie_that_another_process_holds_is_read(tmp_path: Path) -> None:
     path = tmp_path / "movie.h5"
     with h5py.File(path, "w") as file:
         file["m"] = PIXELS
-    holder = "import h5py, sys; f = h5py.File(sys.argv[1], 'r+', locking=True); print('held', flush=True); input()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", holder, path], **pipes) as process:
+    with subprocess.Popen(command_line([path], script="hold_file.py"), env=environment(), **pipes) as process:
         assert process.stdout.readline() == b"held\n"
         np.testing.assert_array_equal(read_all(path), PIXELS)
         process.communicate(b"\n")

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from commands import command_line, environment
+from commands import Program, command_line, environment
 from conftest import assert_refused, assert_same_maps, drifting_pixels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -106,22 +105,19 @@ OLDER = {"ATEN_CPU_CAPABILITY": "avx2" if torch.backends.cpu.get_cpu_capability(
 
 
 def test_parts_of_another_processor_are_not_mixed_in(
-    hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+    hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny_model_path: Path
 ) -> None:
     command = ["analyze", movie_path, "--model", tiny_model_path, "-o", "maps.h5"]
-    with monkeypatch.context() as older:
-        older.setenv(*next(iter(OLDER.items())))
-        assert hrtemvae(*command, "--keep-parts").code == 0
+    assert hrtemvae(*command, "--keep-parts", variables=OLDER).code == 0
     again = hrtemvae(*command)
     assert again.code == 0, again.text
     assert "already holds this analysis, computed with device CPU" in again.text
     (tmp_path / "maps.h5").unlink()
     assert hrtemvae(*command, "--keep-parts", "--restart").code == 0
     (tmp_path / "maps.h5").unlink()
-    with monkeypatch.context() as older:
-        older.setenv(*next(iter(OLDER.items())))
-        assert_refused(hrtemvae(*command), "maps.h5.parts", "computed with device CPU", "start over with --restart")
-        assert hrtemvae(*command, "--restart").code == 0
+    refused = hrtemvae(*command, variables=OLDER)
+    assert_refused(refused, "maps.h5.parts", "computed with device CPU", "start over with --restart")
+    assert hrtemvae(*command, "--restart", variables=OLDER).code == 0
 
 
 def test_ranks_of_different_processors_are_refused(tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:
@@ -161,24 +157,19 @@ def by_another(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [in_place, in_place_with_its_date, by_another])
 def test_a_movie_that_changes_while_it_is_read(
-    tmp_path: Path, tiny_model_path: Path, change: Callable[[Path], None]
+    hrtemvae: Program, tmp_path: Path, tiny_model_path: Path, change: Callable[[Path], None]
 ) -> None:
     movie = tmp_path / "movie.h5"
     with h5py.File(movie, "w") as file:
-        file.create_dataset("movie", data=drifting_pixels(60, 150, 150), chunks=(1, 150, 150))
-    command = command_line(["analyze", movie, "--model", tiny_model_path, "--step", 1, "-o", "maps.h5"])
-    with (tmp_path / "log").open("wb") as log:
-        run = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
-    until = time.monotonic() + 60
-    while len(list(tmp_path.glob("maps.h5.parts/*.safetensors"))) < 2:
-        assert run.poll() is None, (tmp_path / "log").read_text()
-        assert time.monotonic() < until
-        time.sleep(0.02)
+        file.create_dataset("movie", data=drifting_pixels(12, 70, 90), chunks=(1, 70, 90))
+    paced = {"HRTEMVAE_TILES": "1x1", "HRTEMVAE_PACE": "0.5"}
+    words = ("analyze", movie, "--model", tiny_model_path, "-o", "maps.h5")
+    run = hrtemvae.start(*words, script="paced.py", variables=paced)
+    run.wait_until(lambda: len(list(tmp_path.glob("maps.h5.parts/*.safetensors"))) >= 2)
     change(movie)
-    assert run.wait(60) == 2
-    text = (tmp_path / "log").read_text()
-    assert "movie.h5: changed while it was read" in text
-    assert "Traceback" not in text
+    assert run.wait(60) == 2, run.text
+    assert "movie.h5: changed while it was read" in run.text
+    assert "Traceback" not in run.text
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log", "movie.h5"]
 
 

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import h5py
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from commands import Program, command_line, environment
+from commands import Program
 from conftest import assert_refused, on_a_small_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -89,16 +87,12 @@ def test_the_same_file_from_any_number_of_ranks(
     assert not (tmp_path / "ranks.h5.parts").exists()
 
 
-def test_stopped_and_run_again(micrographs: Path, tmp_path: Path, hrtemvae: Program) -> None:
-    words = ["segments", micrographs, "-o", "s.h5", "--stride", 4, "--turns", 1]
-    run = subprocess.Popen(command_line(words), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE)
-    until = time.monotonic() + 60
-    while not list(tmp_path.glob("s.h5.parts/*.safetensors")):
-        assert time.monotonic() < until
-        time.sleep(0.01)
+def test_stopped_and_run_again(micrographs: Path, hrtemvae: Program, tmp_path: Path) -> None:
+    words = ["segments", micrographs, "-o", "s.h5", "--stride", 8, "--turns", 1]
+    run = hrtemvae.start(*words)
+    run.wait_until(lambda: list(tmp_path.glob("s.h5.parts/*.safetensors")))
     run.send_signal(signal.SIGTERM)
-    _, text = run.communicate(timeout=60)
-    assert run.returncode == 3, text
+    assert run.wait(30) == 3, run.text
     first = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("s.h5.parts/*.safetensors")}
     assert 1 <= len(first) < 6
     assert not (tmp_path / "s.h5").exists()

@@ -4,13 +4,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import time
 from pathlib import Path
 
+import h5py
 import pytest
-from commands import Outcome, command_line, environment
-from conftest import assert_refused, assert_same_maps
+from commands import BIN, Program
+from conftest import assert_refused, assert_same_maps, drifting_pixels
 from hostile import refusal
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,55 +155,45 @@ def test_names_stay_on_one_line() -> None:
     assert printable("ö 'b'\n\x1b[31m") == r"ö 'b'\n\x1b[31m"
 
 
-def run_session(folder: Path, *words: object) -> Outcome:
-    done = subprocess.run(
-        command_line(["session", *words]), cwd=folder, env=environment(), capture_output=True, text=True, check=False
-    )
-    return Outcome(done.returncode, done.stdout + done.stderr)
-
-
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_session_on_this_machine(ranks: int, night: Path, options: list[str], tmp_path: Path) -> None:
-    done = run_session(tmp_path, "run", "night", "--ranks", ranks, *options)
+def test_a_session_on_this_machine(
+    hrtemvae: Program, ranks: int, night: Path, options: list[str], tmp_path: Path
+) -> None:
+    command = ["session", "run", "night", "--ranks", ranks, *options]
+    done = hrtemvae(*command)
     assert done.code == 2, done.text
     assert "2 done, 1 failed" in done.text
     assert "cut.h5: is truncated" in done.text
-    odd = Path("night.maps/late/ö 'b' \"$x\"\n%&.h5.maps.h5")
-    analysed = command_line(["analyze", "night/a.h5", "-o", "alone.h5", *options])
-    subprocess.run(analysed, cwd=tmp_path, env=environment(), check=True, capture_output=True)
-    for result in ("night.maps/a.h5.maps.h5", odd):
+    assert hrtemvae("analyze", "night/a.h5", "-o", "alone.h5", *options).code == 0
+    for result in ("night.maps/a.h5.maps.h5", Path("night.maps/late/ö 'b' \"$x\"\n%&.h5.maps.h5")):
         assert_same_maps(tmp_path / result, tmp_path / "alone.h5")
     page = (tmp_path / "night.maps" / "session.html").read_text()
     assert page.count("data:image/png") == 2
     assert "is truncated" in page
     before = (tmp_path / "night.maps/a.h5.maps.h5").stat().st_mtime_ns
-    again = run_session(tmp_path, "run", "night", "--ranks", ranks, *options)
-    assert again.code == 2
+    assert hrtemvae(*command).code == 2
     assert (tmp_path / "night.maps/a.h5.maps.h5").stat().st_mtime_ns == before
     assert json.loads((tmp_path / "night.maps/records/1.json").read_text())["attempts"][0]["ranks"] == ranks
-    assert "2 done" in run_session(tmp_path, "status", "night").text
+    assert "2 done" in hrtemvae("session", "status", "night").text
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_session_that_is_stopped_goes_on(ranks: int, tmp_path: Path) -> None:
+def test_a_session_that_is_stopped_resumes(hrtemvae: Program, ranks: int, options: list[str], tmp_path: Path) -> None:
     (tmp_path / "night").mkdir()
-    simulate = command_line(["simulate", "-o", "night/long.h5", "--frames", 30])
-    subprocess.run(simulate, cwd=tmp_path, env=environment(), check=True)
-    command = command_line(["session", "run", "night", "--ranks", ranks, "--step", 10])
-    running = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    while not list(tmp_path.glob("night.maps/long.h5.maps.h5.parts/*.safetensors")):
-        time.sleep(0.1)
-    assert "running" in run_session(tmp_path, "status", "night").text
+    with h5py.File(tmp_path / "night/long.h5", "w") as file:
+        file["movie"] = drifting_pixels(30, 110, 110)
+    command = ["session", "run", "night", "--ranks", ranks, "--step", 1, *options]
+    running = hrtemvae.start(*command)
+    running.wait_until(lambda: list(tmp_path.glob("night.maps/long.h5.maps.h5.parts/*.safetensors")))
+    assert "running" in hrtemvae("session", "status", "night").text
     running.send_signal(signal.SIGINT)
-    told, _ = running.communicate()
-    assert running.returncode == 3, told
-    assert "Traceback" not in told
-    assert "tiles are saved" in (tmp_path / "night.maps/logs/long.h5.log").read_text()
-    done = run_session(tmp_path, "run", "night", "--ranks", ranks, "--step", 10)
+    assert running.wait(30) == 3, running.text
+    assert "Traceback" not in running.text
+    log = tmp_path / "night.maps/logs/long.h5.log"
+    assert "tiles are saved" in log.read_text()
+    done = hrtemvae(*command)
     assert done.code == 0, done.text
-    assert "resuming" in (tmp_path / "night.maps/logs/long.h5.log").read_text()
+    assert "resuming" in log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -219,11 +208,8 @@ def test_a_session_that_is_stopped_goes_on(ranks: int, tmp_path: Path) -> None:
         (("submit", "night"), "sbatch"),
     ],
 )
-def test_bad_input(words: tuple[str, ...], said: str, night: Path, tmp_path: Path) -> None:
+def test_bad_input(hrtemvae: Program, words: tuple[str, ...], said: str, night: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    bare = {**environment(), "PATH": str(Path(shutil.which("hrtemvae") or "").parent)}
-    done = subprocess.run(
-        command_line(["session", *words]), cwd=tmp_path, env=bare, capture_output=True, text=True, check=False
-    )
-    assert_refused(Outcome(done.returncode, done.stdout + done.stderr), said)
+    without_slurm = {"PATH": str(BIN)}
+    assert_refused(hrtemvae("session", *words, variables=without_slurm if words[0] == "submit" else None), said)
     assert not (tmp_path / "night.maps").exists()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -10,7 +11,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 import torch
-from commands import command_line, environment
+from commands import Program
 from conftest import assert_same_maps, drifting_pixels
 from damage import break_chunk
 from hypothesis import given
@@ -47,12 +48,11 @@ def write(path: Path, storage: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: Path) -> Path:
+def alone(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: Path, run_in: Callable[[Path], Program]) -> Path:
     """The maps by one rank, of a movie that isn't stored in chunks."""
     folder = tmp_path_factory.mktemp("alone")
     movie = write(folder / "m.h5", "contiguous")
-    command = command_line(["analyze", movie, "--model", tiny_model_path, "-o", folder / "maps.h5"])
-    subprocess.run(command, env=environment(), check=True, timeout=200)
+    assert run_in(folder)("analyze", movie, "--model", tiny_model_path, "-o", "maps.h5").code == 0
     return folder / "maps.h5"
 
 
