@@ -29,10 +29,10 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def fill(reader: TileReader, pixels: np.ndarray, threads: int) -> None:
-    tile = TilePixels.of(pixels, 0, 0, None)
-    whole = slice(0, pixels.shape[1]), slice(0, pixels.shape[2])
+    whole = reader.movie.area
+    tile = TilePixels.of(pixels, whole, None)
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda region: reader.fill(tile, region, False), reader.regions(*whole)))
+        list(pool.map(lambda region: reader.fill(tile, region, False), reader.regions(whole)))
 
 
 def measure(path: Path, noise: np.ndarray, threads: int) -> tuple[float, float, float]:
