@@ -29,18 +29,20 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def fill(reader: TileReader, pixels: np.ndarray, threads: int) -> None:
-    tile = TilePixels.of(pixels, 0, 0, None)
-    whole = slice(0, pixels.shape[1]), slice(0, pixels.shape[2])
+    whole = reader.movie.area
+    tile = TilePixels.of(pixels, whole, None)
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda region: reader.fill(tile, region, False), reader.regions(*whole)))
+        list(pool.map(lambda region: reader.fill(tile, region, False), reader.regions(whole)))
 
 
 def measure(path: Path, noise: np.ndarray, threads: int) -> tuple[float, float, float]:
     """Seconds of HDF5, and of ours on one thread and on ``threads``."""
     pixels = np.zeros_like(noise)
-    with h5py.File(path, "r", locking=False) as file, Movie(path) as movie:
-        dataset, reader = file["movie"], TileReader(movie, PreprocessSection(), False)
+    with h5py.File(path, "r", locking=False) as file:
+        dataset = file["movie"]
         plain = seconds(lambda: dataset.read_direct(pixels))
+    with Movie(path) as movie:
+        reader = TileReader(movie, PreprocessSection(), False)
         one, all_ = (seconds(lambda n=n: fill(reader, pixels, n)) for n in (1, threads))
     assert np.array_equal(pixels, noise)
     return plain, one, all_

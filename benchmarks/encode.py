@@ -25,7 +25,7 @@ import torch
 from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.windows.engine import Engine
-from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
+from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 from hrtemvae_hpc.windows.layers import has_bfloat16
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
@@ -58,13 +58,11 @@ def our_way(engine: Engine, movie: np.ndarray, pool: ThreadPoolExecutor) -> None
     readable = np.ones((len(movie), 1), bool)
     frame_range = np.stack([movie.min((1, 2)), movie.max((1, 2))], 1).astype(np.float64)
 
-    def encode(rows: slice, columns: slice) -> None:
-        engine.encode(movie[:, rows, columns], readable, frame_range if engine.scaling == "frame" else None)
+    def encode(block: Rectangle) -> None:
+        y, x = grid.area(block)
+        engine.encode(movie[:, y, x], readable, frame_range if engine.scaling == "frame" else None)
 
-    jobs = [
-        pool.submit(encode, grid.pixels(block.row0, block.row1), grid.pixels(block.column0, block.column1))
-        for block in tiling.blocks(tiling.tiles[0])
-    ]
+    jobs = [pool.submit(encode, block) for block in tiling.blocks(tiling.tiles[0])]
     for job in jobs:
         job.result()
 

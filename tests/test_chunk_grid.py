@@ -1,9 +1,12 @@
 """Which chunks a read touches, against sets of chunk numbers, without a file."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.movie.chunk_grid import ChunkGrid, line_together
 
 
@@ -18,10 +21,7 @@ def grids(draw: st.DrawFn) -> ChunkGrid:
     return ChunkGrid(
         full_shape=full,
         frames=frames,
-        top=starts[1],
-        left=starts[2],
-        height=stops[1] - starts[1],
-        width=stops[2] - starts[2],
+        area=Area(slice(starts[1], stops[1]), slice(starts[2], stops[2])),
         chunk=chunk,
         unit=chunk,
         itemsize=2,
@@ -30,11 +30,11 @@ def grids(draw: st.DrawFn) -> ChunkGrid:
 
 def places(grid: ChunkGrid, axis: int, span: slice) -> list[int]:
     """Where the frames, rows or columns of ``span`` lie in the file."""
-    everything = [grid.frames, grid.top + np.arange(grid.height), grid.left + np.arange(grid.width)][axis]
+    everything = [grid.frames, *(np.arange(span.start, span.stop) for span in grid.area)][axis]
     return everything[span].tolist()
 
 
-def touched(grid: ChunkGrid, spans: tuple[slice, slice, slice]) -> set[tuple[int, int, int]]:
+def touched(grid: ChunkGrid, spans: Sequence[slice]) -> set[tuple[int, int, int]]:
     numbers = [{p // grid.unit[axis] for p in places(grid, axis, span)} for axis, span in enumerate(spans)]
     return {(t, y, x) for t in numbers[0] for y in numbers[1] for x in numbers[2]}
 
@@ -50,32 +50,35 @@ def bytes_of(grid: ChunkGrid, chunks: set[tuple[int, int, int]]) -> int:
 @given(grids(), st.data())
 def test_decoded_bytes_are_those_of_the_chunks_that_are_touched(grid: ChunkGrid, data: st.DataObject) -> None:
     spans = []
-    for size in (len(grid.frames), grid.height, grid.width):
+    for size in (len(grid.frames), grid.area.height, grid.area.width):
         start = data.draw(st.integers(0, size - 1))
         spans.append(slice(start, data.draw(st.integers(start + 1, size))))
-    frames, rows, columns = spans
-    assert grid.decoded_bytes(rows, columns, frames) == bytes_of(grid, touched(grid, (frames, rows, columns)))
+    frames, *area = spans
+    assert grid.decoded_bytes(Area(*area), frames) == bytes_of(grid, touched(grid, spans))
 
 
 @given(grids(), st.integers(1, 4000), st.booleans())
 def test_regions_cover_everything_once_and_share_no_chunk(grid: ChunkGrid, most: int, whole: bool) -> None:
-    regions = grid.regions(slice(0, grid.height), slice(0, grid.width), most, whole)
-    covered = np.zeros((len(grid.frames), grid.height, grid.width), int)
+    height, width = grid.area.height, grid.area.width
+    covered = np.zeros((len(grid.frames), height, width), int)
     chunks: set[tuple[int, int, int]] = set()
-    for region in regions:
-        covered[region] += 1
-        own = touched(grid, region)
-        assert not chunks & own
-        chunks |= own
+    for frames, area in grid.regions(Area.whole(height, width), most, whole):
+        spans = (frames, *area)
+        covered[spans] += 1
+        found = touched(grid, spans)
+        assert not chunks & found
+        chunks |= found
     assert (covered == 1).all()
 
 
 @given(grids())
 def test_layers_and_pieces_end_where_chunks_do(grid: ChunkGrid) -> None:
+    frames, height, width = len(grid.frames), grid.area.height, grid.area.width
+    rows, columns = grid.pieces(Area.whole(height, width))
     for axis, size, parts in (
-        (0, len(grid.frames), grid.layers(slice(0, len(grid.frames)))),
-        (1, grid.height, grid.pieces(1, slice(0, grid.height))),
-        (2, grid.width, grid.pieces(2, slice(0, grid.width))),
+        (0, frames, grid.layers(slice(0, frames))),
+        (1, height, rows),
+        (2, width, columns),
     ):
         assert [i for part in parts for i in range(part.start, part.stop)] == list(range(size))
         for part in parts:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.config import MovieSection, PreprocessSection
 from hrtemvae_hpc.movie.chunks import decodes_outside, read_chunks
 from hrtemvae_hpc.movie.movie import Movie
@@ -133,7 +134,7 @@ def test_a_damaged_index_of_chunks_costs_the_frames_below_it(tmp_path: Path) -> 
     leaf = max(m.start() for m in re.finditer(rb"TREE\x01\x00", stored))  # the last node of the index
     path.write_bytes(stored[:leaf] + b"gone" + stored[leaf + 4 :])
     with Movie(path) as movie:
-        tile = TileReader(movie, PreprocessSection(), False).read(slice(0, 64), slice(0, 64), skip_bad_frames=True)
+        tile = TileReader(movie, PreprocessSection(), False).read(Area.whole(64, 64), skip_bad_frames=True)
     assert 0 < tile.damaged.sum() < 100
     np.testing.assert_array_equal(tile.pixels[~tile.damaged], pixels[~tile.damaged, :64, :64])
 
@@ -147,5 +148,5 @@ def test_every_order_of_axes(axes: str, tmp_path: Path) -> None:
         file.create_dataset("pixels", data=pixels.transpose(order), chunks=chunks, compression="gzip")
     with Movie(tmp_path / "movie.h5", MovieSection(axes=axes, frames=(1, 6, 2), roi=((3, 19), (2, 27)))) as movie:
         assert movie.decodes_in_parallel
-        found = movie.read(slice(1, 3), slice(2, 15), slice(1, 20))
+        found = movie.read(slice(1, 3), Area(slice(2, 15), slice(1, 20)))
     np.testing.assert_array_equal(found, pixels[1:6:2, 3:19, 2:27][1:3, 2:15, 1:20])

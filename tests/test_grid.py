@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid, cut
 
 sizes = st.integers(1, 200)
@@ -15,9 +16,11 @@ def test_grid_holds_every_window_that_fits_and_no_other(height: int, width: int,
     grid = WindowGrid(height, width, window, step)
     assert grid.rows == len(range(0, height - window + 1, step))
     assert grid.columns == len(range(0, width - window + 1, step))
-    last = grid.pixels(grid.rows - 1, grid.rows)
-    assert last.stop - last.start == window
-    assert last.stop <= height < last.stop + step
+    last = grid.area(Rectangle(grid.rows - 1, grid.rows, grid.columns - 1, grid.columns))
+    assert (last.height, last.width) == (window, window)
+    assert last.rows.stop <= height < last.rows.stop + step
+    assert last.columns.stop <= width < last.columns.stop + step
+    assert grid.covered == Area(slice(0, last.rows.stop), slice(0, last.columns.stop))
 
 
 def test_published_example() -> None:
@@ -58,6 +61,6 @@ def test_every_tiling_has_the_same_blocks(
 def test_centres_lie_in_the_middle_of_the_pixels(start: int, count: int, window: int, step: int) -> None:
     grid = WindowGrid(2000, 2000, window, step)
     centres = grid.centres(start + count)
-    pixels = grid.pixels(start, start + count)
-    assert centres[start] == (pixels.start + pixels.start + window - 1) / 2
-    assert centres[-1] == (pixels.stop - window + pixels.stop - 1) / 2
+    for pixels in grid.area(Rectangle(start, start + count, start, start + count)):
+        assert centres[start] == (pixels.start + pixels.start + window - 1) / 2
+        assert centres[-1] == (pixels.stop - window + pixels.stop - 1) / 2

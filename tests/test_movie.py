@@ -16,6 +16,7 @@ from damage import break_chunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.config import MovieSection, PreprocessSection
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.calibration import convert, spacing
@@ -28,7 +29,7 @@ PIXELS = drifting_pixels(6, 20, 30)
 
 def read_all(path: Path, **section) -> np.ndarray:
     with Movie(path, MovieSection(**section)) as movie:
-        return movie.read(slice(0, movie.shape[0]), slice(0, movie.shape[1]), slice(0, movie.shape[2]))
+        return movie.read(slice(0, movie.shape[0]), movie.area)
 
 
 # Layouts
@@ -279,7 +280,7 @@ def test_region_and_frames(tmp_path_factory, top, height, left, width, first, co
     np.testing.assert_array_equal(read_all(path, roi=roi, frames=frames), expected)
     with Movie(path, MovieSection(roi=roi, frames=frames)) as movie:
         slabs = movie.chunk_grid.slabs(1, 1)
-        joined = [movie.read(s, slice(0, bottom - top), slice(0, right - left)) for s in slabs]
+        joined = [movie.read(s, movie.area) for s in slabs]
         np.testing.assert_array_equal(np.concatenate(joined), expected)
 
 
@@ -297,12 +298,11 @@ def test_decoded_bytes_are_those_that_are_read_where_there_are_no_chunks(tmp_pat
     with Movie(tmp_path / "m.h5", MovieSection(axes=axes)) as movie:
         reader = TileReader(movie, PreprocessSection(), False)
         before = read_so_far()
-        decoded = reader.read(slice(100, 400), slice(50, 350), False).decoded_bytes
+        decoded = reader.read(Area(slice(100, 400), slice(50, 350)), False).decoded_bytes
         assert decoded == pytest.approx(read_so_far() - before, rel=0.25)
         before = read_so_far()
-        rows, columns = reader.frame
-        whole = TilePixels.of(np.empty(movie.shape, "u2"), 0, 0, None)
-        for region in movie.chunk_grid.regions(rows, columns, 2**20, False):
+        whole = TilePixels.of(np.empty(movie.shape, "u2"), movie.area, None)
+        for region in movie.chunk_grid.regions(movie.area, 2**20, False):
             reader.fill(whole, region, False)
         assert read_so_far() - before == pytest.approx(40 * 500 * 700 * 2, rel=0.25)
 
@@ -314,21 +314,21 @@ def test_decoded_bytes_are_those_of_the_chunks_touched(tmp_path: Path, storage: 
     with h5py.File(path, "w") as file:
         dataset = file.create_dataset("m", data=PIXELS, **STORAGE[storage])
         chunk = dataset.chunks or PIXELS.shape  # smaller than HDF5's buffer
-    rows, columns, chosen = slice(3, 9), slice(7, 25), range(6)[1:6:2] if frames else range(6)
+    area, chosen = Area(slice(3, 9), slice(7, 25)), range(6)[1:6:2] if frames else range(6)
     touched = {
         (t // chunk[0], y // chunk[1], x // chunk[2])
         for t in chosen
-        for y in range(rows.start, rows.stop)
-        for x in range(columns.start, columns.stop)
+        for y in range(area.rows.start, area.rows.stop)
+        for x in range(area.columns.start, area.columns.stop)
     }
     expected = 0
     for place in touched:
         extent = [min(c, n - i * c) for i, c, n in zip(place, chunk, PIXELS.shape, strict=True)]
         expected += int(np.prod(extent)) * 2
     with Movie(path, MovieSection(frames=frames)) as movie:
-        tile = TileReader(movie, PreprocessSection(), False).read(rows, columns, False)
+        tile = TileReader(movie, PreprocessSection(), False).read(area, False)
     assert tile.decoded_bytes == expected
-    np.testing.assert_array_equal(tile.pixels, PIXELS[chosen, rows, columns])
+    np.testing.assert_array_equal(tile.pixels, PIXELS[(chosen, *area)])
 
 
 @pytest.mark.parametrize("chunk", [(1, 20, 30), (6, 10, 10)])
@@ -341,7 +341,7 @@ def test_first_and_last_frame_that_can_be_decoded(tmp_path: Path, chunk: tuple, 
         break_chunk(path, "m", 0)
     with Movie(path) as movie:
         reader = TileReader(movie, PreprocessSection(), False)
-        staged = reader.read(slice(0, 20), slice(0, 30), skip_bad_frames=True)
+        staged = reader.read(movie.area, skip_bad_frames=True)
         seen = [first_and_last(movie, pixels) for pixels in (None, staged)]
     for images, binning, which in seen:
         assert binning == 1
@@ -356,7 +356,7 @@ def test_a_trial_counts_whole_chunks(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "movie.h5", "w") as file:
         file.create_dataset("m", data=PIXELS, chunks=(6, 10, 10), compression="gzip")
     with Movie(tmp_path / "movie.h5") as movie:
-        sample, decoded = TileReader(movie, PreprocessSection(), False).sample(slice(0, 12), slice(0, 8), 2)
+        sample, decoded = TileReader(movie, PreprocessSection(), False).sample(Area.whole(12, 8), 2)
     np.testing.assert_array_equal(sample, PIXELS[:2, :12, :8])
     assert decoded == 2 * 6 * 10 * 10 * PIXELS.itemsize
 
@@ -366,24 +366,23 @@ def test_frames_that_can_not_be_decoded(tmp_path: Path) -> None:
     with h5py.File(path, "w") as file:
         file.create_dataset("m", data=PIXELS, chunks=(2, 20, 15), compression="gzip")
     break_chunk(path, "m", 3)  # frames 2 and 3, right half
+    middle, left = Area(slice(0, 20), slice(10, 20)), Area.whole(20, 15)
     with Movie(path) as movie:
         reader = TileReader(movie, PreprocessSection(), False)
         with pytest.raises(InputError, match=r"at frame 2, 3; .*--on-bad-frame skip"):
-            reader.read(slice(0, 20), slice(10, 20), False)
-        tile = reader.read(slice(0, 20), slice(10, 20), True)
-        assert tile.bad_frames(slice(0, 20), slice(10, 20)) == [2, 3]
-        assert tile.bad_frames(slice(0, 20), slice(10, 15)) == []
+            reader.read(middle, False)
+        tile = reader.read(middle, True)
+        assert tile.bad_frames(middle) == [2, 3]
+        assert tile.bad_frames(Area(slice(0, 20), slice(10, 15))) == []
         for t in range(6):
             expected = PIXELS[t, :, 10:20].copy()
             if tile.damaged[t]:
-                assert tile.unreadable(t, slice(0, 20), slice(10, 20)).tolist() == [[False] * 5 + [True] * 5] * 20
+                assert tile.unreadable(t, middle).tolist() == [[False] * 5 + [True] * 5] * 20
                 expected[:, 5:] = 0
             np.testing.assert_array_equal(tile.pixels[t], expected)
-        assert not reader.read(slice(0, 20), slice(0, 15), True).damaged.any()
-        filtered = TileReader(movie, PreprocessSection(clip_outliers=True), False).read(
-            slice(0, 20), slice(0, 15), True
-        )
-        assert all(filtered.unreadable(t, slice(0, 20), slice(0, 15)).all() for t in (2, 3))
+        assert not reader.read(left, True).damaged.any()
+        filtered = TileReader(movie, PreprocessSection(clip_outliers=True), False).read(left, True)
+        assert all(filtered.unreadable(t, left).all() for t in (2, 3))
 
 
 def test_filters_keep_the_digits_of_32_bit_pixels(tmp_path: Path) -> None:
@@ -391,7 +390,7 @@ def test_filters_keep_the_digits_of_32_bit_pixels(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "m.h5", "w") as file:
         file["m"] = pixels
     with Movie(tmp_path / "m.h5") as movie:
-        tile = TileReader(movie, PreprocessSection(clip_outliers=True), False).read(slice(0, 20), slice(0, 30), False)
+        tile = TileReader(movie, PreprocessSection(clip_outliers=True), False).read(movie.area, False)
     np.testing.assert_array_equal(tile.pixels, pixels)
 
 
@@ -403,24 +402,23 @@ def test_a_damaged_chunk_is_tried_few_times(tmp_path: Path, monkeypatch: pytest.
     with Movie(path) as movie:
         read, decoded = movie.read, []
 
-        def counted(frames: slice, rows: slice, columns: slice) -> np.ndarray:
-            decoded.append(movie.chunk_grid.decoded_bytes(rows, columns, frames))
-            return read(frames, rows, columns)
+        def counted(frames: slice, area: Area) -> np.ndarray:
+            decoded.append(movie.chunk_grid.decoded_bytes(area, frames))
+            return read(frames, area)
 
         monkeypatch.setattr(movie, "read", counted)
-        whole = slice(0, 40), slice(0, 60)
-        tile = TileReader(movie, PreprocessSection(), False).read(*whole, True)
+        tile = TileReader(movie, PreprocessSection(), False).read(movie.area, True)
         # Beside the slab and its two layers, each chunk of the damaged layer once.
-        assert sum(decoded) == movie.chunk_grid.decoded_bytes(*whole, slice(20, 40))
+        assert sum(decoded) == movie.chunk_grid.decoded_bytes(movie.area, slice(20, 40))
         decoded.clear()
         _, _, which = first_and_last(movie, None)
         # Both at once, the first, and backwards a frame of each layer.
         assert which == (0, 19)
-        assert sum(decoded) <= 5 * movie.chunk_grid.decoded_bytes(*whole, slice(0, 20))
+        assert sum(decoded) <= 5 * movie.chunk_grid.decoded_bytes(movie.area, slice(0, 20))
     assert tile.damaged.tolist() == [False] * 20 + [True] * 20
     lost = np.zeros((40, 40, 60), bool)
     lost[20:, 20:, :30] = True
-    np.testing.assert_array_equal([tile.unreadable(t, *whole) for t in range(40)], lost)
+    np.testing.assert_array_equal([tile.unreadable(t, movie.area) for t in range(40)], lost)
     np.testing.assert_array_equal(tile.pixels, np.where(lost, 0, drifting_pixels(40, 40, 60)))
 
 
@@ -482,7 +480,7 @@ def test_damaged_structures_are_read_or_refused(tmp_path: Path, seed: int) -> No
     path.write_bytes(data[: path.stat().st_size])
     try:
         with Movie(path) as movie:
-            movie.read(slice(0, movie.shape[0]), slice(0, 1), slice(0, 1))
+            movie.read(slice(0, movie.shape[0]), Area.whole(1, 1))
     except (InputError, OSError):
         pass  # refused, or a frame that can't be decoded
 

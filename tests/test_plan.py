@@ -58,8 +58,7 @@ def test_planned_bytes_are_those_that_reading_decodes(parts, preprocess: Preproc
     tiling = Tiling(grid, 4, *blocks)
     read = 0
     for tile in tiling.tiles:
-        rows, columns = grid.pixels(tile.row0, tile.row1), grid.pixels(tile.column0, tile.column1)
-        read += reader.read(rows, columns, False).decoded_bytes
+        read += reader.read(grid.area(tile), False).decoded_bytes
     assert decoded_bytes(reader, tiling) == read == len(tiling.tiles) * 5 * 320 * 400 * 2
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.config import PreprocessSection
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.preprocess import clip_outliers, low_pass
@@ -72,7 +73,7 @@ def test_tiles_are_cut_from_corrected_whole_frames(
         expected = np.stack([filtered(f) for f in expected])
     with Movie(tmp_path / "m.h5") as movie:
         reader = TileReader(movie, PreprocessSection(clip_outliers=clip, low_pass=smooth), frame_scaling)
-        tile = reader.read(slice(5, 30), slice(10, 50), False)
+        tile = reader.read(Area(slice(5, 30), slice(10, 50)), False)
     np.testing.assert_allclose(tile.pixels, expected[:, 5:30, 10:50], rtol=1e-5)
     if frame_scaling:
         limits = np.stack([expected.min((1, 2)), expected.max((1, 2))], 1)

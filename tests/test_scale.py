@@ -121,8 +121,8 @@ def test_where_a_frame_costs_much_a_few_windows_tell_its_period(
     assert period == pytest.approx(7 * (factor or 1), rel=0.1)
     assert few == pytest.approx((period, share), rel=0.1)
     assert len(reads) == 32
-    assert len({rows.start for _, rows, _ in reads}) > 4
-    assert len({columns.start for _, _, columns in reads}) > 4
+    assert len({area.rows.start for _, area in reads}) > 4
+    assert len({area.columns.start for _, area in reads}) > 4
 
 
 def test_a_deep_chunk_of_whole_frames_is_decoded_once_for_its_period(

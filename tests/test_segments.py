@@ -14,6 +14,7 @@ from conftest import assert_refused, on_a_small_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.fourier.fringes import find_fringes
 from hrtemvae_hpc.fourier.threshold import FRINGE_THRESHOLD
 from hrtemvae_hpc.movie.resample import Resampler, scaled_shape
@@ -193,9 +194,9 @@ def test_resampling_is_that_of_pytorch_wherever_it_is_cut(
     for n in resampler.shape:
         start = data.draw(st.integers(0, n - 1))
         spans.append(slice(start, data.draw(st.integers(start + 1, n))))
-    rows, columns = spans
-    part = frame[resampler.source(0, rows), resampler.source(1, columns)]
-    torch.testing.assert_close(resampler.apply(part, rows, columns), resampler.whole(frame)[rows, columns])
+    area = Area(*spans)
+    part = frame[resampler.source(area)]
+    torch.testing.assert_close(resampler.apply(part, area), resampler.whole(frame)[area])
 
 
 def test_a_pixel_that_is_not_finite_stays_where_it_is() -> None:

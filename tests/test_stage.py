@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hrtemvae_hpc.analysis.compute import Means
 from hrtemvae_hpc.analysis.stage import _our_names, open_stage, scratch_bytes
 from hrtemvae_hpc.analysis.worker import Order, Task, Worker
+from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.config import MovieSection, PreprocessSection
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.maps.result import open_result
@@ -131,11 +132,10 @@ def test_regions_hold_every_pixel_and_share_no_chunk(
     bottom, right = min(ROWS, top + height), min(COLUMNS, left + width)
     section = MovieSection(roi=f"{top}:{bottom},{left}:{right}", frames=f"{first}::{step}")
     with Movie(path, section) as movie:
-        held = slice(0, bottom - top), slice(0, right - left)
-        regions = movie.chunk_grid.regions(*held, most, whole)
+        regions = movie.chunk_grid.regions(movie.area, most, whole)
         found = np.zeros(movie.shape, int)
         chunks: list[set[tuple[int, ...]]] = []
-        for frames, rows, columns in regions:
+        for frames, (rows, columns) in regions:
             found[frames, rows, columns] += 1
             sizes = movie.storage.chunk or (1, 1, 1)
             axes = [movie.frame_indices[frames], range(top, bottom)[rows], range(left, right)[columns]]
@@ -143,8 +143,8 @@ def test_regions_hold_every_pixel_and_share_no_chunk(
             chunks.append({(t, y, x) for t in places[0] for y in places[1] for x in places[2]})
         assert (found == 1).all()
         assert len(set().union(*chunks)) == sum(map(len, chunks))
-        decoded = sum(movie.chunk_grid.decoded_bytes(rows, columns, frames) for frames, rows, columns in regions)
-        assert decoded == movie.chunk_grid.decoded_bytes(*held)
+        decoded = sum(movie.chunk_grid.decoded_bytes(area, frames) for frames, area in regions)
+        assert decoded == movie.chunk_grid.decoded_bytes(movie.area)
 
 
 @pytest.mark.parametrize("preprocess", [PreprocessSection(), PreprocessSection(clip_outliers=True)])
@@ -154,16 +154,16 @@ def test_staged_pixels_are_those_of_tiles(tmp_path: Path, storage: str, preproce
         reader = TileReader(movie, preprocess, preprocess.clip_outliers)
         stage = open_stage(World(), reader, tmp_path).pixels
         assert list(tmp_path.iterdir()) == [tmp_path / "m.h5"]
-        for region in reader.regions(slice(0, ROWS), slice(0, COLUMNS)):
+        for region in reader.regions(movie.area):
             reader.fill(stage, region, False)
-        rows, columns = slice(8, 70), slice(30, 101)
-        tile = reader.read(rows, columns, False)
-        np.testing.assert_array_equal(stage.patch(rows, columns), tile.patch(rows, columns))
+        area = Area(slice(8, 70), slice(30, 101))
+        tile = reader.read(area, False)
+        np.testing.assert_array_equal(stage.patch(area), tile.patch(area))
         if preprocess.clip_outliers:
             np.testing.assert_array_equal(stage.frame_range, tile.frame_range)
         else:
             assert stage.frame_range is None
-        assert stage.bad_frames(rows, columns) == []
+        assert stage.bad_frames(area) == []
 
 
 def test_a_thread_begins_on_the_next_tile_before_the_last_one_is_done(
@@ -206,16 +206,17 @@ def test_staged_frames_that_can_not_be_decoded(tmp_path: Path) -> None:
     with Movie(tmp_path / "m.h5") as movie:
         reader = TileReader(movie, PreprocessSection(), False)
         stage = open_stage(World(), reader, tmp_path).pixels
-        (region,) = reader.regions(slice(0, ROWS), slice(0, COLUMNS))
+        (region,) = reader.regions(movie.area)
         with pytest.raises(InputError, match=r"can't be decoded at frame 0, 1, 2"):
             reader.fill(stage, region, False)
         reader.fill(stage, region, True)
-        assert stage.bad_frames(slice(0, 64), slice(0, 64)) == list(range(FRAMES))
-        assert stage.bad_frames(slice(32, 96), slice(0, 64)) == []
+        corner = Area.whole(64, 64)
+        assert stage.bad_frames(corner) == list(range(FRAMES))
+        assert stage.bad_frames(Area(slice(32, 96), slice(0, 64))) == []
         expected = drifting_pixels(FRAMES, ROWS, COLUMNS)
-        unreadable = stage.unreadable(3, slice(0, 64), slice(0, 64))
+        unreadable = stage.unreadable(3, corner)
         assert unreadable.sum() == 16 * 16
         assert unreadable[16:32, 16:32].all()
-        got = stage.patch(slice(0, ROWS), slice(0, COLUMNS))
-        lost = stage.unreadable(3, slice(0, ROWS), slice(0, COLUMNS))
+        got = stage.patch(movie.area)
+        lost = stage.unreadable(3, movie.area)
         np.testing.assert_array_equal(got[3], np.where(lost, 0, expected[3]))

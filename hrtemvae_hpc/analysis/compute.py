@@ -9,7 +9,8 @@ import torch
 
 from hrtemvae_hpc.analysis.parts import TileMaps
 from hrtemvae_hpc.analysis.stage import Stage
-from hrtemvae_hpc.movie.tiles import Region, TilePixels, TileReader
+from hrtemvae_hpc.movie.chunk_grid import Region
+from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
 from hrtemvae_hpc.statistics.over_time import MAPS, series_statistics
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
@@ -32,8 +33,8 @@ class Means:
 
         Raises InputError where a frame can't be decoded, or the movie changed meanwhile.
         """
-        rows, columns = self._spans(tile)
-        pixels = self.stage.pixels if self.stage else self.reader.read(rows, columns, self.skip_bad_frames, each)
+        area = self.grid.area(tile)
+        pixels = self.stage.pixels if self.stage else self.reader.read(area, self.skip_bad_frames, each)
         self.reader.movie.check_unchanged()
         return pixels
 
@@ -42,7 +43,7 @@ class Means:
         return TileMaps(
             np.empty((len(MAPS), self.engine.latents, *tile.shape), np.float32),
             np.empty(tile.shape, np.int32),
-            self.reader.movie.frame_indices[pixels.bad_frames(*self._spans(tile))],
+            self.reader.movie.frame_indices[pixels.bad_frames(self.grid.area(tile))],
         )
 
     def fill_block(
@@ -55,7 +56,7 @@ class Means:
         began = monotonic()
         rows = slice(block.row0 - tile.row0, block.row1 - tile.row0)
         columns = slice(block.column0 - tile.column0, block.column1 - tile.column0)
-        patch = pixels.patch(*self._spans(block))
+        patch = pixels.patch(self.grid.area(block))
         z, valid = self.engine.encode(patch, self._readable(pixels, block), pixels.frame_range, check)
         encoded = monotonic()
         with torch.inference_mode():
@@ -66,16 +67,13 @@ class Means:
         maps.valid_frames[rows, columns] = statistics.valid_frames.view(block.shape).cpu().numpy()
         return encoded - began, monotonic() - encoded
 
-    def _spans(self, windows: Rectangle) -> tuple[slice, slice]:
-        return self.grid.pixels(windows.row0, windows.row1), self.grid.pixels(windows.column0, windows.column1)
-
     def _readable(self, pixels: TilePixels, block: Rectangle) -> np.ndarray:
         """Which windows of a block [frames, windows] hold no pixel that could not be decoded."""
         readable = np.ones((len(pixels.pixels), block.windows), bool)
         size, step = self.grid.window, self.grid.step
-        spans = self._spans(block)
-        for t in pixels.bad_frames(*spans):
-            unreadable = pixels.unreadable(t, *spans)
+        area = self.grid.area(block)
+        for t in pixels.bad_frames(area):
+            unreadable = pixels.unreadable(t, area)
             windows = np.lib.stride_tricks.sliding_window_view(unreadable, (size, size))[::step, ::step]
             readable[t] = ~windows.any((2, 3)).ravel()
         return readable

@@ -85,9 +85,9 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
     windows = min(engine.block, grid.rows) * min(engine.block, grid.columns)
     lines = []  # rows of pixels that a batch of a low block or a whole one reads
     for height in (1, min(engine.block, grid.rows)):
-        rows = reader.held(grid.pixels(0, height), slice(0, 1))[0]
+        source = reader.source(grid.area(Rectangle(0, height, 0, 1)))
         at_once = engine.frames_at_once(height * min(engine.block, grid.columns))
-        lines.append(min(frames, at_once) * rows.stop)
+        lines.append(min(frames, at_once) * source.height)
     batch = max(lines) * reader.movie.shape[2]
     # Of staged pixels, in whole rows of frames: smaller than a page.
     block = batch * reader.dtype.itemsize + patch_bytes(reader, grid, engine.block)
@@ -103,10 +103,9 @@ def patch_bytes(reader: TileReader, grid: WindowGrid, block: int) -> int:
     """Bytes that resampling the pixels of one block of windows takes, in and out; 0 where frames are not."""
     if reader.resampler is None:
         return 0
-    rows, columns = grid.pixels(0, min(block, grid.rows)), grid.pixels(0, min(block, grid.columns))
-    sizes = [[s.stop - s.start for s in spans] for spans in ((rows, columns), reader.held(rows, columns))]
-    pixels: int = sizes[0][0] * sizes[0][1] + 3 * (sizes[1][0] + 4) * (sizes[1][1] + 4)
-    return 8 * reader.movie.shape[0] * pixels
+    area = grid.area(Rectangle(0, min(block, grid.rows), 0, min(block, grid.columns)))
+    source = reader.source(area)
+    return 8 * reader.movie.shape[0] * (area.pixels + 3 * (source.height + 4) * (source.width + 4))
 
 
 def tile_bytes(
@@ -117,10 +116,9 @@ def tile_bytes(
     maps = (AT_ONCE + 3) * map_bytes(tile.windows, engine.latents)
     if source != "movie":
         return int(_MARGIN * maps)
-    rows, columns = grid.pixels(tile.row0, tile.row1), grid.pixels(tile.column0, tile.column1)
-    held_rows, held_columns = reader.held(rows, columns)
-    pixels = (held_rows.stop - held_rows.start) * (held_columns.stop - held_columns.start) * reader.movie.shape[0]
-    return int(_MARGIN * (pixels * reader.dtype.itemsize + maps + reader.working_bytes(rows, columns, threads)))
+    area = grid.area(tile)
+    pixels = reader.source(area).pixels * reader.movie.shape[0]
+    return int(_MARGIN * (pixels * reader.dtype.itemsize + maps + reader.working_bytes(area, threads)))
 
 
 def map_bytes(windows: int, latents: int) -> int:
@@ -137,9 +135,9 @@ def stage_bytes(reader: TileReader) -> int:
 def decoded_bytes(reader: TileReader, tiling: Tiling) -> int:
     """Bytes that reading every tile from the movie decodes: a product, because tiles and chunks both form grids."""
     grid, movie = tiling.grid, reader.movie
-    everything = slice(0, 1)  # of the other axis, which doesn't count
-    rows = [reader.spans(grid.pixels(*span), everything)[0] for span in tiling.row_spans]
-    columns = [reader.spans(everything, grid.pixels(*span))[1] for span in tiling.column_spans]
+    # Along the other axis any window will do.
+    rows = [reader.read_area(grid.area(Rectangle(*span, 0, 1))).rows for span in tiling.row_spans]
+    columns = [reader.read_area(grid.area(Rectangle(0, 1, *span))).columns for span in tiling.column_spans]
     decoded_rows = sum(movie.chunk_grid.decoded_extent(1, span) for span in rows)
     decoded_columns = sum(movie.chunk_grid.decoded_extent(2, span) for span in columns)
     return movie.chunk_grid.decoded_extent(0, slice(None)) * decoded_rows * decoded_columns * int(movie.dtype.itemsize)
@@ -149,8 +147,7 @@ def check_smallest_read(reader: TileReader, grid: WindowGrid, memory: int) -> No
     """Raise InputError where even one chunk, and the frames of one block in it, take more than ``memory`` bytes."""
     movie = reader.movie
     depth, rows, columns = movie.storage.chunk or movie.chunk_grid.unit
-    read_rows, read_columns = reader.spans(grid.pixels(0, 1), grid.pixels(0, 1))
-    pixels = (read_rows.stop - read_rows.start) * (read_columns.stop - read_columns.start)
+    pixels = reader.read_area(grid.area(Rectangle(0, 1, 0, 1))).pixels
     need = (3 * depth * rows * columns + depth * pixels) * movie.dtype.itemsize
     if need > memory:
         raise InputError(
@@ -221,7 +218,7 @@ def make_plan(
         key=lambda way: _cost(engine, reader, way[0], way[1], ranks, decoded(*way)),
     )
     movie = reader.movie
-    rows, columns = reader.held(grid.pixels(0, grid.rows), grid.pixels(0, grid.columns))
+    needed = reader.source(grid.covered)
     return Plan(
         tiling=best,
         source=source,
@@ -230,7 +227,7 @@ def make_plan(
         tile_bytes=tile_bytes(engine, reader, grid, best.largest, source, threads),
         working_bytes=max(working.values()) if source == "movie" else max(filling, *working.values()),
         decoded_bytes=decoded(source, best),
-        needed_bytes=movie.shape[0] * rows.stop * columns.stop * movie.dtype.itemsize,
+        needed_bytes=movie.shape[0] * needed.pixels * movie.dtype.itemsize,
         memory=limits,
     )
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 
+from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.fourier.fringes import find_fringes
@@ -12,7 +13,7 @@ from hrtemvae_hpc.fourier.threshold import FRINGE_THRESHOLD
 from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.model.periods import reconstructed_periods
 from hrtemvae_hpc.movie.movie import Movie
-from hrtemvae_hpc.movie.resample import Resampler, held, scaled_shape
+from hrtemvae_hpc.movie.resample import Resampler, scaled_shape, source_area
 from hrtemvae_hpc.movie.tiles import TilePixels
 
 _ALIKE = 0.02  # relative difference of scales that is not worth resampling
@@ -65,21 +66,24 @@ def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tu
     """
     rows, columns = resampler.shape if resampler else movie.shape[1:]
     places = [
-        (slice(y, y + window), slice(x, x + window))
+        Area(slice(y, y + window), slice(x, x + window))
         for y in range(0, rows - window + 1, window)
         for x in range(0, columns - window + 1, window)
     ]
-    frame = slice(0, movie.shape[1]), slice(0, movie.shape[2])
-    some = [places[i] for i in np.random.default_rng(0).permutation(len(places))[:_LOOKED_AT]]
-    few = some[:_LOOKED_AT_THERE]
-    whole = movie.chunk_grid.decoded_bytes(*frame, slice(0, 1))
-    apart = sum(movie.chunk_grid.decoded_bytes(*held(resampler, *place), slice(0, 1)) for place in few)
+    chosen = [places[i] for i in np.random.default_rng(0).permutation(len(places))[:_LOOKED_AT]]
+    few = chosen[:_LOOKED_AT_THERE]
+    sources = [source_area(resampler, place) for place in few]
+    frame_bytes = movie.chunk_grid.decoded_bytes(movie.area, slice(0, 1))
+    few_bytes = sum(movie.chunk_grid.decoded_bytes(source, slice(0, 1)) for source in sources)
     try:
-        if whole > max(_MUCH[0] * movie.chunk_grid.decoded_bytes(*frame), _MUCH[1], apart):
-            patches = [_cut(movie, *held(resampler, *place), resampler).patch(*place)[0] for place in few]
+        if frame_bytes > max(_MUCH[0] * movie.chunk_grid.decoded_bytes(movie.area), _MUCH[1], few_bytes):
+            patches = [
+                _first_frame(movie, source, resampler).patch(place)[0]
+                for source, place in zip(sources, few, strict=True)
+            ]
         else:
-            tile = _cut(movie, *frame, resampler)
-            patches = [tile.patch(*place)[0] for place in some]
+            tile = _first_frame(movie, movie.area, resampler)
+            patches = [tile.patch(place)[0] for place in chosen]
     except OSError:
         return np.nan, 0.0
     finite = [torch.from_numpy(p.astype(np.float32)) for p in patches if np.isfinite(p).all()]
@@ -91,9 +95,9 @@ def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tu
     return float(period[shown].median()) if shown.any() else np.nan, float(shown.float().mean())
 
 
-def _cut(movie: Movie, rows: slice, columns: slice, resampler: Resampler | None) -> TilePixels:
-    """Pixels of the first frame."""
-    return TilePixels.of(movie.read(slice(0, 1), rows, columns), rows.start, columns.start, resampler)
+def _first_frame(movie: Movie, area: Area, resampler: Resampler | None) -> TilePixels:
+    """Pixels ``area`` of the first frame."""
+    return TilePixels.of(movie.read(slice(0, 1), area), area, resampler)
 
 
 def describe_scale(movie: Movie, model: Model, resampler: Resampler | None) -> tuple[str, list[str]]:

@@ -54,8 +54,8 @@ class Stage:
     """The pixels of the whole movie, zero until they are filled in, shared by the ranks of this node."""
 
     def __init__(self, file: BinaryIO, reader: TileReader) -> None:
-        frames, frame = reader.movie.shape[0], reader.frame
-        pieces = reader.movie.chunk_grid.pieces(1, frame[0]), reader.movie.chunk_grid.pieces(2, frame[1])
+        frames, area = reader.movie.shape[0], reader.movie.area
+        pieces = reader.movie.chunk_grid.pieces(area)
         shapes: list[tuple[tuple[int, ...], np.dtype]] = [
             (reader.movie.shape, reader.dtype),
             ((frames, 2), np.dtype(float)),
@@ -70,7 +70,7 @@ class Stage:
             for (shape, dtype), start in zip(shapes, starts, strict=False)
         )
         seen = frame_range if reader.frame_scaling else None
-        self.pixels = TilePixels(pixels, 0, 0, reader.resampler, seen, pieces, lost)
+        self.pixels = TilePixels(pixels, area, reader.resampler, seen, pieces, lost)
 
     def let_go(self) -> None:
         """No longer count what was touched as this rank's memory; its content stays."""

@@ -17,12 +17,11 @@ def try_out(engine: Engine, reader: TileReader, grid: WindowGrid, threads: int) 
     A CPU encodes short batches for it. Frames that can't be decoded are left to the analysis.
     """
     first = Rectangle(0, min(engine.block, grid.rows), 0, min(engine.block, grid.columns))
-    rows, columns = grid.pixels(0, first.row1), grid.pixels(0, first.column1)
     frames = engine.frames_at_once(first.windows)
     if engine.device.type == "cpu":
         frames = max(1, frames // 4)
     began = time.monotonic()
-    pixels, decoded = reader.sample(rows, columns, frames)
+    pixels, decoded = reader.sample(grid.area(first), frames)
     decode_rate = decoded / max(time.monotonic() - began, 1e-6)
     if reader.movie.decodes_in_parallel:
         decode_rate *= threads

@@ -12,7 +12,7 @@ from enum import IntEnum
 from hrtemvae_hpc.analysis.compute import Means
 from hrtemvae_hpc.analysis.parts import TileMaps
 from hrtemvae_hpc.analysis.threads import on_threads
-from hrtemvae_hpc.movie.tiles import Region
+from hrtemvae_hpc.movie.chunk_grid import Region
 from hrtemvae_hpc.ranks.guard import doing
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling
 
@@ -56,11 +56,10 @@ class Worker:
     """One rank's orders, carried out on threads of their own."""
 
     def __init__(self, means: Means, threads: int) -> None:
-        reader, grid = means.reader, means.grid
+        reader, covered = means.reader, means.grid.covered
         self.means = means
-        covered = grid.pixels(0, grid.rows), grid.pixels(0, grid.columns)
-        self.regions = reader.regions(*covered)
-        self.stages_frames = reader.held(*covered) == reader.frame and not reader.filters  # whole ones, as they are
+        self.regions = reader.regions(covered)
+        self.stages_frames = reader.source(covered) == reader.movie.area and not reader.filters  # whole, unfiltered
         self.windows = 0  # encoded so far, by all threads, windows x frames
         self.activity = 0  # grows with every step, of reading too
         self._readers = ThreadPoolExecutor(threads, "read")

@@ -70,8 +70,8 @@ def respond(model: Model, movement: Movement, period: float, step: int) -> Respo
     z = np.empty((len(movie), *inside.shape, engine.latents), np.float32)
     variance = np.empty((engine.latents, *inside.shape), np.float32)
     for block in tiling.blocks(tiling.tiles[0]):
-        pixels = movie[:, grid.pixels(block.row0, block.row1), grid.pixels(block.column0, block.column1)]
-        encoded, valid = engine.encode(pixels, np.ones((len(movie), 1), bool), frame_range)
+        y, x = grid.area(block)
+        encoded, valid = engine.encode(movie[:, y, x], np.ones((len(movie), 1), bool), frame_range)
         rows, columns = slice(block.row0, block.row1), slice(block.column0, block.column1)
         z[:, rows, columns] = encoded.view(len(movie), *block.shape, -1)
         variance[:, rows, columns] = series_statistics(encoded, valid).variance.T.view(-1, *block.shape)

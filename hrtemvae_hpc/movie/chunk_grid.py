@@ -1,27 +1,35 @@
 """Which chunks a read touches: how the analysed part of a movie lies in the grid of its chunks, or of lines without."""
 
+import math
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product, starmap
+from typing import NamedTuple
 
 import numpy as np
+
+from hrtemvae_hpc.area import Area
 
 _SIEVE = 2**16  # bytes of the buffer through which HDF5 reads what is not stored in chunks
 _PIECE = 64  # pixels on the side of what is read of a damaged frame that is not stored in chunks
 
 
+class Region(NamedTuple):
+    """An area of some frames of a movie."""
+
+    frames: slice
+    area: Area
+
+
 @dataclass(frozen=True)
 class ChunkGrid:
-    """The analysed frames and region of a movie in the grid of its chunks. Nothing here reads the file.
+    """The analysed part of a movie in the grid of its chunks. Nothing here reads the file.
 
-    Spans of frames, rows and columns count from the start of the analysed part, as those of ``Movie``.
+    Frames, rows and columns count from the start of the analysed part, as those of ``Movie``.
     """
 
     full_shape: tuple[int, int, int]  # frames, rows and columns of the file
     frames: np.ndarray  # [frames] int, in the file
-    top: int
-    left: int
-    height: int
-    width: int
+    area: Area  # in the file
     chunk: tuple[int, int, int] | None  # frames, rows and columns; None without chunks
     unit: tuple[int, int, int]  # frames, rows and columns that are read together: a chunk, or lines
     itemsize: int  # bytes of a pixel
@@ -43,31 +51,32 @@ class ChunkGrid:
         borders = np.flatnonzero(np.diff(self.frames[slab] // depth)) + 1 + slab.start
         return [slice(int(a), int(b)) for a, b in pairwise([slab.start, *borders, slab.stop])]
 
-    def pieces(self, axis: int, span: slice) -> list[slice]:
-        """The rows (axis 1) or columns (2) of the chunks that ``span`` touches, cut to the region of interest."""
-        return self._cut(axis, span, self.chunk[axis] if self.chunk else _PIECE)
+    def pieces(self, area: Area) -> tuple[list[slice], list[slice]]:
+        """The rows and the columns of the chunks that ``area`` touches, cut to the region of interest."""
+        _, height, width = self.chunk or (1, _PIECE, _PIECE)
+        return self._cut(1, area.rows, height), self._cut(2, area.columns, width)
 
     def _cut(self, axis: int, span: slice, depth: int) -> list[slice]:
         """Each ``depth`` rows (axis 1) or columns (2) of the file that ``span`` touches, cut to the region."""
-        start = (self.top, self.left)[axis - 1]
+        start, stop = self.area[axis - 1].start, self.area[axis - 1].stop
         first, last = (start + span.start) // depth, (start + span.stop - 1) // depth
         borders = [(i * depth - start, (i + 1) * depth - start) for i in range(first, last + 1)]
-        return [slice(max(0, a), min((self.height, self.width)[axis - 1], b)) for a, b in borders]
+        return [slice(max(0, a), min(stop - start, b)) for a, b in borders]
 
-    def regions(self, rows: slice, columns: slice, most: int, whole: bool) -> list[tuple[slice, slice, slice]]:
-        """All frames of a region in pieces of about ``most`` bytes, no two of which share a chunk or line.
+    def regions(self, area: Area, most: int, whole: bool) -> list[Region]:
+        """All frames of ``area`` in regions of about ``most`` bytes, no two of which share a chunk or line.
 
-        Frames, rows and columns of each; all rows and columns in each if ``whole``.
+        Each holds all of ``area`` if ``whole``.
         """
-        ys, xs = [rows], [columns]
+        areas = [area]
         if not whole:
             depth, height, width = self.unit
-            xs = self._pieces_together(2, columns, most // (depth * height * self.itemsize))
-            widest = max(width, *(x.stop - x.start for x in xs))
-            ys = self._pieces_together(1, rows, most // (depth * widest * self.itemsize))
-        pixels = max(y.stop - y.start for y in ys) * max(x.stop - x.start for x in xs)
-        slabs = self.slabs(pixels * self.itemsize, most)
-        return [(slab, y, x) for slab in slabs for y in ys for x in xs]
+            columns = self._pieces_together(2, area.columns, most // (depth * height * self.itemsize))
+            widest = max(width, *(span.stop - span.start for span in columns))
+            rows = self._pieces_together(1, area.rows, most // (depth * widest * self.itemsize))
+            areas = list(starmap(Area, product(rows, columns)))
+        slabs = self.slabs(max(piece.pixels for piece in areas) * self.itemsize, most)
+        return list(starmap(Region, product(slabs, areas)))
 
     def _pieces_together(self, axis: int, span: slice, most: int) -> list[slice]:
         """``span`` cut between chunks or lines into pieces of at most ``most`` rows (axis 1) or columns (2)."""
@@ -77,10 +86,9 @@ class ChunkGrid:
                 starts.append(piece.start)
         return [slice(a, b) for a, b in zip(starts, [*starts[1:], span.stop], strict=True)]
 
-    def decoded_bytes(self, rows: slice, columns: slice, frames: slice = slice(None)) -> int:
-        """Bytes that reading ``frames`` of a region decodes: whole chunks or lines, each once."""
-        t, y, x = self.decoded_extent(0, frames), self.decoded_extent(1, rows), self.decoded_extent(2, columns)
-        return t * y * x * self.itemsize
+    def decoded_bytes(self, area: Area, frames: slice = slice(None)) -> int:
+        """Bytes that reading ``area`` of ``frames`` decodes: whole chunks or lines, each once."""
+        return math.prod(self.decoded_extent(axis, span) for axis, span in enumerate((frames, *area))) * self.itemsize
 
     def decoded_extent(self, axis: int, span: slice) -> int:
         """Frames (axis 0), rows (1) or columns (2) of the chunks or lines that reading ``span`` touches."""
@@ -88,7 +96,7 @@ class ChunkGrid:
         if axis == 0:
             chunks = np.unique(self.frames[span] // depth)
         else:
-            start = (self.top, self.left)[axis - 1]
+            start = self.area[axis - 1].start
             chunks = np.arange((start + span.start) // depth, (start + span.stop - 1) // depth + 1)
         return int(np.minimum(depth, size - chunks * depth).sum())
 

@@ -9,6 +9,7 @@ from types import TracebackType
 import h5py
 import numpy as np
 
+from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.config import MovieSection
 from hrtemvae_hpc.errors import InputError, printable
 from hrtemvae_hpc.hdf5 import CHUNK_CACHE, DAMAGED, filters_of, open_hdf5
@@ -78,10 +79,7 @@ class Movie:
         self.chunk_grid = ChunkGrid(
             full_shape=self.full_shape,
             frames=self.frame_indices,
-            top=self.top,
-            left=self.left,
-            height=self.shape[1],
-            width=self.shape[2],
+            area=Area(slice(self.top, bottom), slice(self.left, right)),
             chunk=self.storage.chunk,
             unit=self.storage.chunk or line_together(self.full_shape, self.axes, self.dtype.itemsize),
             itemsize=self.dtype.itemsize,
@@ -140,23 +138,23 @@ class Movie:
         """File and dataset, for messages."""
         return f"{self.path}, dataset {printable(self.located.dataset)}"
 
-    def read(self, frames: slice, rows: slice, columns: slice) -> np.ndarray:
+    @property
+    def area(self) -> Area:
+        """All pixels of a frame."""
+        return Area.whole(*self.shape[1:])
+
+    def read(self, frames: slice, area: Area) -> np.ndarray:
         """Pixels [frames, rows, columns] in the machine's byte order; OSError when they can't be decoded.
 
         ``frames`` may have a step.
         """
         count = len(range(frames.start, frames.stop, frames.step or 1))
-        pixels = np.empty((count, rows.stop - rows.start, columns.stop - columns.start), self.dtype)
-        self.read_into(pixels, frames, rows, columns)
+        pixels = np.empty((count, area.height, area.width), self.dtype)
+        self.read_into(pixels, frames, area)
         return pixels
 
     def read_into(
-        self,
-        pixels: np.ndarray,
-        frames: slice,
-        rows: slice,
-        columns: slice,
-        place: tuple[slice, slice, slice] | None = None,
+        self, pixels: np.ndarray, frames: slice, area: Area, place: tuple[slice, slice, slice] | None = None
     ) -> None:
         """Like ``read``, into a contiguous array of the movie's dtype, or a ``place`` in it.
 
@@ -165,8 +163,8 @@ class Movie:
         first, step = int(self.frame_indices[0]), self._frames.step
         selection = {
             "t": slice(first + frames.start * step, first + (frames.stop - 1) * step + 1, step * (frames.step or 1)),
-            "y": slice(self.top + rows.start, self.top + rows.stop),
-            "x": slice(self.left + columns.start, self.left + columns.stop),
+            "y": slice(self.top + area.rows.start, self.top + area.rows.stop),
+            "x": slice(self.left + area.columns.start, self.left + area.columns.stop),
         }
         source = tuple(selection[a] for a in self.axes)
         if self.decodes_in_parallel:

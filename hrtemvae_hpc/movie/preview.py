@@ -37,9 +37,9 @@ def first_and_last(movie: Movie, staged: TilePixels | None) -> Preview:
 
 def _both_at_once(movie: Movie) -> dict[int, np.ndarray]:
     """The first and the last frame: those of one chunk then cost it once. None of them where they can't be decoded."""
-    frames, height, width = movie.shape
+    frames = movie.shape[0]
     try:
-        first, last = movie.read(slice(0, frames, frames - 1), slice(0, height), slice(0, width))
+        first, last = movie.read(slice(0, frames, frames - 1), movie.area)
     except OSError:
         return {}
     return {0: first, frames - 1: last}
@@ -52,7 +52,7 @@ def _frame(movie: Movie, staged: TilePixels | None, t: int) -> np.ndarray | None
         frame = staged.pixels[t]
         return None if staged.damaged[t] else frame
     try:
-        (frame,) = movie.read(slice(t, t + 1), slice(0, movie.shape[1]), slice(0, movie.shape[2]))
+        (frame,) = movie.read(slice(t, t + 1), movie.area)
     except OSError:
         return None
     return frame

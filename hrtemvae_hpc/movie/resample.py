@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hrtemvae_hpc.area import Area
+
 FACTORS = (0.05, 20.0)  # that frames may be scaled by
 
 
@@ -25,18 +27,17 @@ class Resampler:
         self.shape = shape
         self._axes = tuple(_taps(old, new) for old, new in zip((height, width), self.shape, strict=True))
 
-    def source(self, axis: int, span: slice) -> slice:
-        """The pixels of the frame that ``span`` of resampled pixels along ``axis`` (0 or 1) is made of."""
-        first, weights = self._axes[axis]
-        return slice(int(first[span.start]), int(first[span.stop - 1]) + weights.shape[1])
+    def source(self, area: Area) -> Area:
+        """The area of the frame that ``area`` of the resampled frame is made of."""
+        return Area(self._source(0, area.rows), self._source(1, area.columns))
 
-    def apply(self, pixels: Tensor, rows: slice, columns: slice) -> Tensor:
-        """Resampled pixels ``rows`` x ``columns`` of frames, from the ``pixels`` [..., rows, columns] of their source.
+    def apply(self, pixels: Tensor, area: Area) -> Tensor:
+        """Resampled pixels ``area`` of frames, from the ``pixels`` [..., rows, columns] of its source.
 
         Returns the dtype of ``pixels``, floating. A resampled pixel that touches a non-finite one is NaN.
         """
-        by_row = self._matrix(0, rows, pixels.dtype)
-        by_column = self._matrix(1, columns, pixels.dtype)
+        by_row = self._matrix(0, area.rows, pixels.dtype)
+        by_column = self._matrix(1, area.columns, pixels.dtype)
         finite = torch.isfinite(pixels)
         if finite.all():
             return by_row @ pixels @ by_column.T
@@ -46,22 +47,23 @@ class Resampler:
 
     def whole(self, frame: Tensor) -> Tensor:
         """All of ``frame`` [height, width] at the new scale."""
-        rows, columns = (slice(0, n) for n in self.shape)
-        return self.apply(frame, rows, columns)
+        return self.apply(frame, Area.whole(*self.shape))
+
+    def _source(self, axis: int, span: slice) -> slice:
+        first, weights = self._axes[axis]
+        return slice(int(first[span.start]), int(first[span.stop - 1]) + weights.shape[1])
 
     def _matrix(self, axis: int, span: slice, dtype: torch.dtype) -> Tensor:
         first, weights = self._axes[axis]
-        source = self.source(axis, span)
+        source = self._source(axis, span)
         matrix = torch.zeros(span.stop - span.start, source.stop - source.start, dtype=dtype)
         columns = torch.from_numpy(first[span] - source.start)[:, None] + torch.arange(weights.shape[1])
         return matrix.scatter_(1, columns, torch.from_numpy(weights[span]).to(dtype))
 
 
-def held(resampler: Resampler | None, rows: slice, columns: slice) -> tuple[slice, slice]:
-    """The movie's rows and columns that those of its frames as they are analysed are made of."""
-    if resampler is None:
-        return rows, columns
-    return resampler.source(0, rows), resampler.source(1, columns)
+def source_area(resampler: Resampler | None, area: Area) -> Area:
+    """The area of the movie's frame that ``area`` of its analysed, perhaps resampled, frame is made of."""
+    return area if resampler is None else resampler.source(area)
 
 
 def _taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:

@@ -91,11 +91,10 @@ def _is_ours(path: Path) -> bool:
 
 def _read_movie(path: Path, frames: slice) -> Iterator[Micrograph]:
     with Movie(path, MovieSection(frames=(frames.start, frames.stop, frames.step))) as movie:
-        _, height, width = movie.shape
         pixel_size = _square(*movie.pixel_size_nm) if movie.pixel_size_nm else None
-        for slab in movie.chunk_grid.slabs(height * width * movie.dtype.itemsize, _SLAB_BYTES):
+        for slab in movie.chunk_grid.slabs(movie.area.pixels * movie.dtype.itemsize, _SLAB_BYTES):
             try:
-                pixels = movie.read(slab, slice(0, height), slice(0, width))
+                pixels = movie.read(slab, movie.area)
             except OSError as error:
                 raise InputError(f"{path}: frames {slab.start} to {slab.stop - 1} can't be decoded.") from error
             for image, frame in zip(pixels, movie.frame_indices[slab], strict=True):

@@ -11,6 +11,8 @@ from functools import cached_property
 
 import numpy as np
 
+from hrtemvae_hpc.area import Area
+
 
 @dataclass(frozen=True)
 class WindowGrid:
@@ -31,7 +33,16 @@ class WindowGrid:
         """Window positions along x."""
         return (self.width - self.window) // self.step + 1
 
-    def pixels(self, start: int, stop: int) -> slice:
+    @property
+    def covered(self) -> Area:
+        """The area that all windows cover."""
+        return self.area(Rectangle(0, self.rows, 0, self.columns))
+
+    def area(self, windows: "Rectangle") -> Area:
+        """The area that ``windows`` cover."""
+        return Area(self._pixels(windows.row0, windows.row1), self._pixels(windows.column0, windows.column1))
+
+    def _pixels(self, start: int, stop: int) -> slice:
         """The pixels that windows ``start:stop`` of one axis cover."""
         return slice(start * self.step, (stop - 1) * self.step + self.window)
 

@@ -12,6 +12,7 @@ import pytest
 from conftest import assert_refused, assert_same_maps, drifting_pixels
 from hostile import refusal, within_budget
 
+from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.config import MovieSection
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.movie import Movie
@@ -25,7 +26,7 @@ def look_at(path: Path, **section: object) -> None:
     """What every command does with a movie before it computes anything, and the reading of its pixels."""
     with Movie(path, MovieSection(**section)) as movie:
         try:
-            movie.read(slice(0, movie.shape[0]), slice(0, movie.shape[1]), slice(0, movie.shape[2]))
+            movie.read(slice(0, movie.shape[0]), movie.area)
         except OSError as error:  # a frame that can't be decoded
             raise InputError(str(error)) from error
 
@@ -199,7 +200,7 @@ def test_missing_pixels_are_not_zeros(tmp_path: Path, what: str) -> None:
 def test_what_is_there_of_a_recording_that_ended_early_can_be_read(tmp_path: Path) -> None:
     for path in (ended_early(tmp_path), source_ended_early(tmp_path), source_cut_off(tmp_path)):
         with Movie(path, MovieSection(frames=(None, 5, None))) as movie:
-            np.testing.assert_array_equal(movie.read(slice(0, 5), slice(0, 40), slice(0, 40)), PIXELS)
+            np.testing.assert_array_equal(movie.read(slice(0, 5), Area.whole(40, 40)), PIXELS)
 
 
 def test_numbered_and_nested_sources_and_raw_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +216,7 @@ def test_numbered_and_nested_sources_and_raw_files_are_read(tmp_path: Path, monk
     monkeypatch.chdir("/")  # raw files are looked for beside the movie
     for path, count in paths.items():
         with Movie(path) as movie:
-            np.testing.assert_array_equal(movie.read(slice(0, 5), slice(0, 40), slice(0, 40)), PIXELS)
+            np.testing.assert_array_equal(movie.read(slice(0, 5), Area.whole(40, 40)), PIXELS)
             files, fingerprint = movie.files, movie.fingerprint
         assert len(files) == count
         content, status = files[-1].read_bytes(), files[-1].stat()
@@ -270,7 +271,7 @@ def interleaved(folder: Path) -> Path:
 @pytest.mark.parametrize("make", [growing, numbered_folders, linked_from_afar, interleaved])
 def test_virtual_movies_of_all_kinds_are_read(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     with Movie(make(tmp_path)) as movie:
-        np.testing.assert_array_equal(movie.read(slice(0, 5), slice(0, 40), slice(0, 40)), PIXELS)
+        np.testing.assert_array_equal(movie.read(slice(0, 5), Area.whole(40, 40)), PIXELS)
 
 
 def test_a_movie_of_a_thousand_mappings_opens_soon(tmp_path: Path) -> None:
