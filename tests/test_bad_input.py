@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from commands import Outcome, command_line, environment
+from commands import Outcome, Program, command_line, environment
 from conftest import assert_refused, assert_same_maps, drifting_pixels
 from damage import break_chunk
 
@@ -65,7 +65,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("what", FILES)
-def test_movies_that_can_not_be_analysed(hrtemvae, tmp_path: Path, tiny_model_path: Path, what: str) -> None:
+def test_movies_that_can_not_be_analysed(hrtemvae: Program, tmp_path: Path, tiny_model_path: Path, what: str) -> None:
     write, words = FILES[what]
     folder = tmp_path / "in put"
     folder.mkdir()
@@ -104,7 +104,7 @@ def test_movies_that_can_not_be_analysed(hrtemvae, tmp_path: Path, tiny_model_pa
     ],
 )
 def test_options_that_do_not_fit(
-    hrtemvae, tmp_path: Path, tiny_model_path: Path, options: list[str], words: str
+    hrtemvae: Program, tmp_path: Path, tiny_model_path: Path, options: list[str], words: str
 ) -> None:
     hdf5(m=PIXELS)(tmp_path / "movie.h5")
     (tmp_path / "link.h5").symlink_to("movie.h5")
@@ -116,7 +116,7 @@ def test_options_that_do_not_fit(
 
 
 @pytest.mark.parametrize("ranks", [2])
-def test_one_sentence_from_many_ranks(hrtemvae, tmp_path: Path, tiny_model_path: Path, ranks: int) -> None:
+def test_one_sentence_from_many_ranks(hrtemvae: Program, tmp_path: Path, tiny_model_path: Path, ranks: int) -> None:
     work = tmp_path / "work"
     work.mkdir()
     bad_chunk(tmp_path / "movie.h5")
@@ -143,7 +143,7 @@ def test_a_movie_that_only_one_rank_can_not_see(tmp_path: Path, movie_path: Path
 
 
 def test_parts_of_another_analysis_are_not_mixed(
-    hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path
+    hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny_model_path: Path
 ) -> None:
     command = ["analyze", movie_path, "--model", tiny_model_path, "-o", "maps.h5"]
     assert hrtemvae(*command, "--keep-parts").code == 0
@@ -155,7 +155,9 @@ def test_parts_of_another_analysis_are_not_mixed(
     assert "tiles are done" in outcome.text
 
 
-def test_an_output_nobody_may_write_to(hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:
+def test_an_output_nobody_may_write_to(
+    hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny_model_path: Path
+) -> None:
     if os.geteuid() == 0:
         folder = Path("/proc")  # where even root can't write
     else:
@@ -165,7 +167,9 @@ def test_an_output_nobody_may_write_to(hrtemvae, tmp_path: Path, movie_path: Pat
     assert_refused(outcome, str(folder), "can't be written")
 
 
-def test_damaged_part_is_computed_again(hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:
+def test_damaged_part_is_computed_again(
+    hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny_model_path: Path
+) -> None:
     command = ["analyze", movie_path, "--model", tiny_model_path, "-o", "maps.h5"]
     assert hrtemvae(*command, "--keep-parts").code == 0
     part = next((tmp_path / "maps.h5.parts").glob("*.safetensors"))
@@ -177,7 +181,7 @@ def test_damaged_part_is_computed_again(hrtemvae, tmp_path: Path, movie_path: Pa
 
 
 @pytest.mark.parametrize("what", ["none.h5", "text.h5", "movie.h5", "."])
-def test_reports_of_other_files(hrtemvae, tmp_path: Path, what: str) -> None:
+def test_reports_of_other_files(hrtemvae: Program, tmp_path: Path, what: str) -> None:
     (tmp_path / "text.h5").write_text("maps")
     hdf5(m=PIXELS)(tmp_path / "movie.h5")
     outcome = hrtemvae("report", what)
@@ -185,7 +189,7 @@ def test_reports_of_other_files(hrtemvae, tmp_path: Path, what: str) -> None:
     assert not list(tmp_path.glob("*.report"))
 
 
-def test_unknown_options_are_told(hrtemvae, movie_path: Path) -> None:
+def test_unknown_options_are_told(hrtemvae: Program, movie_path: Path) -> None:
     outcome = hrtemvae("analyze", movie_path, "--fast")
     assert outcome.code == 2
     assert "unrecognized arguments: --fast" in outcome.text

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+from commands import Program
 from conftest import assert_refused
 from keras import layers
 
@@ -92,7 +93,7 @@ def test_published_saved_models_give_what_tensorflow_gave(shared: Path) -> None:
     np.testing.assert_allclose(decoded.numpy()[:, 0], expected["conv2d_transpose_39"][..., 0], rtol=0, atol=1e-5)
 
 
-def test_saved_models_on_the_command_line(hrtemvae, shared: Path, tmp_path: Path) -> None:
+def test_saved_models_on_the_command_line(hrtemvae: Program, shared: Path, tmp_path: Path) -> None:
     outcome = hrtemvae("model", "import-keras", shared / "published/cdse_encoder", "-o", "cdse.safetensors")
     assert outcome.code == 0, outcome.text
     assert load_model(tmp_path / "cdse.safetensors").architecture.window == 32
@@ -103,7 +104,7 @@ def test_saved_models_on_the_command_line(hrtemvae, shared: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("file", ["variables.index", "variables.data-00000-of-00001", "keras_metadata.pb"])
-def test_damaged_saved_models_are_refused(hrtemvae, shared: Path, tmp_path: Path, file: str) -> None:
+def test_damaged_saved_models_are_refused(hrtemvae: Program, shared: Path, tmp_path: Path, file: str) -> None:
     shutil.copytree(shared / "published/cdse_encoder", tmp_path / "m", copy_function=shutil.copyfile)
     for folder in (tmp_path / "m", tmp_path / "m/variables"):
         folder.chmod(0o755)

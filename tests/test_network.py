@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import Outcome
+from commands import Outcome, Program
 from conftest import TINY, assert_refused, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -177,7 +177,7 @@ def test_import_reproduces_the_keras_encoder(shared: Path) -> None:
         ),
     ],
 )
-def test_import_refuses_other_files(hrtemvae, shared: Path, tmp_path: Path, break_it, words: str) -> None:
+def test_import_refuses_other_files(hrtemvae: Program, shared: Path, tmp_path: Path, break_it, words: str) -> None:
     path = tmp_path / "encoder.keras"
     path.write_bytes((shared / "oracle" / "encoder.keras").read_bytes())
     break_it(path)

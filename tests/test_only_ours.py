@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from commands import Program
 from conftest import assert_refused, drifting_pixels
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,7 +128,9 @@ def test_only_named_files_are_deleted(names: set[str]) -> None:
         assert own.path.exists() == bool(kept)
 
 
-def test_an_analysis_refuses_folders_of_others(hrtemvae, tmp_path: Path, movie: Path, tiny_model_path: Path) -> None:
+def test_an_analysis_refuses_folders_of_others(
+    hrtemvae: Program, tmp_path: Path, movie: Path, tiny_model_path: Path
+) -> None:
     for number, make in enumerate((foreign_folder, linked_folder)):
         make(tmp_path / f"{number}.h5.parts")
         with untouched(tmp_path):
@@ -138,7 +141,7 @@ def test_an_analysis_refuses_folders_of_others(hrtemvae, tmp_path: Path, movie: 
 
 @pytest.mark.parametrize("command", ["segments", "train", "session"])
 def test_other_commands_refuse_folders_of_others(
-    hrtemvae, tmp_path: Path, movie: Path, tiny_model_path: Path, command: str
+    hrtemvae: Program, tmp_path: Path, movie: Path, tiny_model_path: Path, command: str
 ) -> None:
     suffix = {"segments": ".parts", "train": ".training", "session": ""}[command]
     foreign_folder(tmp_path / f"out{suffix}")
@@ -158,7 +161,7 @@ def test_other_commands_refuse_folders_of_others(
         assert_refused(hrtemvae(*words), f"out{suffix}", "choose another")
 
 
-def test_refused_segments_leave_nothing(hrtemvae, tmp_path: Path) -> None:
+def test_refused_segments_leave_nothing(hrtemvae: Program, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with h5py.File(tmp_path / "in" / "noise.h5", "w") as file:
         file["m"] = np.random.default_rng(0).integers(0, 100, (3, 80, 80), np.uint16)
@@ -166,7 +169,9 @@ def test_refused_segments_leave_nothing(hrtemvae, tmp_path: Path) -> None:
         assert_refused(hrtemvae("segments", tmp_path / "in", "-o", "s.h5"), "no segment with lattice fringes")
 
 
-def test_a_report_does_not_delete_its_own_result(hrtemvae, tmp_path: Path, movie: Path, tiny_model_path: Path) -> None:
+def test_a_report_does_not_delete_its_own_result(
+    hrtemvae: Program, tmp_path: Path, movie: Path, tiny_model_path: Path
+) -> None:
     done = hrtemvae("analyze", movie, "--model", tiny_model_path, "-o", "maps.h5")
     assert done.code == 0, done.text
     done = hrtemvae("report", "maps.h5", "-o", "r")
@@ -216,7 +221,7 @@ def linked_dataset(movie: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("make", [virtual, raw, hard_link, soft_link, linked_output, linked_dataset])
 def test_no_file_of_the_movie_is_replaced(
-    hrtemvae, tmp_path: Path, movie: Path, tiny_model_path: Path, make: Callable[[Path], tuple[Path, Path]]
+    hrtemvae: Program, tmp_path: Path, movie: Path, tiny_model_path: Path, make: Callable[[Path], tuple[Path, Path]]
 ) -> None:
     given, output = make(movie)
     with untouched(tmp_path):
@@ -225,7 +230,7 @@ def test_no_file_of_the_movie_is_replaced(
 
 
 def test_neither_model_nor_configuration_is_replaced(
-    hrtemvae, tmp_path: Path, movie: Path, tiny_model_path: Path
+    hrtemvae: Program, tmp_path: Path, movie: Path, tiny_model_path: Path
 ) -> None:
     model = Path(shutil.copy(tiny_model_path, tmp_path / "model.html"))
     (tmp_path / "config.h5").write_text(f"encoding: {{model: {model}}}\n")
@@ -235,7 +240,9 @@ def test_neither_model_nor_configuration_is_replaced(
             assert_refused(outcome, "one of the files to be read itself")
 
 
-def test_files_of_others_are_not_replaced(hrtemvae, tmp_path: Path, movie: Path, tiny_model_path: Path) -> None:
+def test_files_of_others_are_not_replaced(
+    hrtemvae: Program, tmp_path: Path, movie: Path, tiny_model_path: Path
+) -> None:
     for name in ("notes.html", "session.json", "other.h5", "picture.png", "weights.safetensors", "s.html"):
         (tmp_path / name).write_bytes(FOREIGN)
     with h5py.File(tmp_path / "data.h5", "w") as file:
@@ -292,7 +299,9 @@ def test_outputs_that_can_not_be(tmp_path: Path, movie: Path) -> None:
 
 
 @pytest.mark.parametrize("output", [".", "", "/"])
-def test_an_output_without_a_name(hrtemvae, tmp_path: Path, movie: Path, tiny_model_path: Path, output: str) -> None:
+def test_an_output_without_a_name(
+    hrtemvae: Program, tmp_path: Path, movie: Path, tiny_model_path: Path, output: str
+) -> None:
     for words in (
         ["analyze", movie, "--model", tiny_model_path, "-o", output],
         ["model", "evaluate", tiny_model_path, "-o", output],

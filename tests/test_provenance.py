@@ -86,7 +86,9 @@ def test_any_flipped_bit_in_the_plan_of_parts_is_found(parts: Parts, bit: int) -
         parts.known_tiling(grid)
 
 
-def test_damaged_parts_are_computed_again(hrtemvae, tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:
+def test_damaged_parts_are_computed_again(
+    hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny_model_path: Path
+) -> None:
     command = ["analyze", movie_path, "--model", tiny_model_path, "--step", 2, "--max-memory", "600MB"]
     assert hrtemvae(*command, "-o", "maps.h5", "--keep-parts").code == 0
     shutil.copy(tmp_path / "maps.h5", tmp_path / "first.h5")
@@ -176,7 +178,7 @@ def test_a_movie_that_changes_while_it_is_read(
 # Where there is nothing to map
 
 
-def test_a_movie_without_a_single_map_is_refused(hrtemvae, tmp_path: Path, tiny_model_path: Path) -> None:
+def test_a_movie_without_a_single_map_is_refused(hrtemvae: Program, tmp_path: Path, tiny_model_path: Path) -> None:
     for name, pixels in (("flat", np.ones((5, 40, 40), np.uint8)), ("nan", np.full((5, 40, 40), np.nan, np.float32))):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file["m"] = pixels
@@ -236,7 +238,7 @@ def test_segments_stored_in_another_way_are_the_same(segments: Path, dtype: str,
     assert one.max() > 0.9
 
 
-def test_a_training_refuses_damaged_segments(hrtemvae, segments: Path, tmp_path: Path) -> None:
+def test_a_training_refuses_damaged_segments(hrtemvae: Program, segments: Path, tmp_path: Path) -> None:
     with h5py.File(segments, "r+") as file:
         offset = file["segments"].id.get_offset()
     flip(segments, 8 * (offset + 1000))

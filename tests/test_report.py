@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+from commands import Program
 from conftest import MAPS, read_maps
 from PIL import Image
 from results import made_up_info, tiles_of
@@ -18,7 +19,7 @@ from hrtemvae_hpc.maps.result import open_result, write_result
 
 
 @pytest.fixture
-def result(hrtemvae, tmp_path: Path, tiny_model_path: Path) -> Path:
+def result(hrtemvae: Program, tmp_path: Path, tiny_model_path: Path) -> Path:
     assert hrtemvae("simulate", "-o", "m.h5", "--frames", 5, "--size", 192, 240).code == 0
     outcome = hrtemvae("analyze", "m.h5", "--model", tiny_model_path, "--step", 16, "-o", "maps.h5")
     assert outcome.code == 0, outcome.text
@@ -50,7 +51,7 @@ def test_ranking_is_by_what_shows_most(result: Path) -> None:
         assert s.x == pytest.approx((7.5 + 16 * column) * 0.0145)
 
 
-def test_report_writes_every_map(hrtemvae, result: Path) -> None:
+def test_report_writes_every_map(hrtemvae: Program, result: Path) -> None:
     outcome = hrtemvae("report", "maps.h5", "--tiff")
     assert outcome.code == 0, outcome.text
     folder = result.with_suffix(".report")
@@ -80,7 +81,7 @@ def test_a_result_without_any_finite_map_is_reported(tmp_path: Path) -> None:
     assert "Nothing to show" in page.read_text()
 
 
-def test_a_movie_that_stands_still_is_reported(hrtemvae, tmp_path: Path, tiny_model_path: Path) -> None:
+def test_a_movie_that_stands_still_is_reported(hrtemvae: Program, tmp_path: Path, tiny_model_path: Path) -> None:
     with h5py.File(tmp_path / "still.h5", "w") as file:
         file["m"] = np.tile(np.random.default_rng(0).integers(0, 255, (40, 40), "u1"), (4, 1, 1))
     outcome = hrtemvae("analyze", "still.h5", "--model", tiny_model_path)

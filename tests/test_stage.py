@@ -68,7 +68,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: Path, run_i
     ],
 )
 def test_ranks_decode_every_chunk_once(
-    hrtemvae, tmp_path: Path, tiny_model_path: Path, alone: Path, storage: str, ranks: int | None
+    hrtemvae: Program, tmp_path: Path, tiny_model_path: Path, alone: Path, storage: str, ranks: int | None
 ) -> None:
     write(tmp_path / "m.h5", storage)
     before = set(os.listdir("/dev/shm"))
@@ -105,7 +105,7 @@ def test_what_a_kill_left_of_a_stage_is_removed_by_the_next(tmp_path: Path, tiny
 
 
 def test_previews_are_those_of_the_movie_also_where_nothing_is_left_to_stage(
-    hrtemvae, tmp_path: Path, tiny_model_path: Path
+    hrtemvae: Program, tmp_path: Path, tiny_model_path: Path
 ) -> None:
     pixels = drifting_pixels(FRAMES, ROWS, ROWS)
     with h5py.File(tmp_path / "m.h5", "w") as file:

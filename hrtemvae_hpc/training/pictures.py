@@ -78,7 +78,8 @@ def mosaic(images: np.ndarray) -> np.ndarray:
     times = -(-_SMALLEST // size)
     cells = np.ones((rows, columns, size * times + _GAP, size * times + _GAP), np.float32)
     cells[:, :, _GAP:, _GAP:] = images.repeat(times, 2).repeat(times, 3)
-    return cells.swapaxes(1, 2).reshape(rows * cells.shape[2], -1)
+    joined: np.ndarray = cells.swapaxes(1, 2).reshape(rows * cells.shape[2], -1)
+    return joined
 
 
 class TensorBoard:

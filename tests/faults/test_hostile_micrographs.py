@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from commands import Program
 from conftest import assert_refused
 from hostile import refusal
 
@@ -70,7 +71,7 @@ def test_claims_are_bounded(tmp_path: Path, name: str) -> None:
     assert str(path) in refusal(lambda: list(read_micrographs(path)))
 
 
-def test_a_folder_of_them_is_refused_file_by_file(hrtemvae, tmp_path: Path) -> None:
+def test_a_folder_of_them_is_refused_file_by_file(hrtemvae: Program, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for name, make in HOSTILE.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from commands import Program
 from conftest import assert_refused, assert_same_maps, drifting_pixels
 from hostile import refusal, within_budget
 
@@ -472,7 +473,7 @@ def test_pixels_of_other_types(tmp_path: Path, dtype: object) -> None:
     refusal(lambda: look_at(path))
 
 
-def test_through_the_command_line(hrtemvae, tmp_path: Path, tiny_model_path: Path) -> None:
+def test_through_the_command_line(hrtemvae: Program, tmp_path: Path, tiny_model_path: Path) -> None:
     """What a terminal would act on in names is shown escaped, and nothing is left behind."""
     work = tmp_path / "work"
     work.mkdir()
@@ -488,7 +489,7 @@ def test_through_the_command_line(hrtemvae, tmp_path: Path, tiny_model_path: Pat
 
 
 def test_a_virtual_movie_over_raw_files_is_analysed_from_anywhere(
-    hrtemvae, tmp_path: Path, tiny_model_path: Path
+    hrtemvae: Program, tmp_path: Path, tiny_model_path: Path
 ) -> None:
     (tmp_path / "movie.raw").write_bytes(PIXELS.tobytes())
     outer = virtual(tmp_path / "outer.h5", raw(tmp_path, "movie.raw"))
