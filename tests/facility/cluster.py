@@ -112,10 +112,10 @@ SelectTypeParameters=CR_Core
 ReturnToService=2
 MpiDefault=none
 KillWait=5
-SlurmdTimeout=15
+SlurmdTimeout=10
 OverTimeLimit=0
 MinJobAge=3600
-SchedulerParameters=bf_interval=5,sched_interval=5
+SchedulerParameters=bf_interval=2,sched_interval=2
 StateSaveLocation={folder}/state
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmctldLogFile={folder}/slurmctld.log

@@ -49,12 +49,12 @@ def image(cluster: Cluster) -> Path:
 
 @pytest.fixture(scope="session")
 def movie(cluster: Cluster) -> Path:
-    """Half a minute of work for two nodes, in a folder whose name is awkward."""
+    """Some ten seconds of work for two nodes, in a folder whose name is awkward."""
     folder = PLACE / "movies, with 'odd' names"
     folder.mkdir(exist_ok=True)
     path = folder / "a movie.h5"
     path.unlink(missing_ok=True)
-    run("hrtemvae", "simulate", "-o", path, "--frames", 90)
+    run("hrtemvae", "simulate", "-o", path, "--frames", 36)
     return path
 
 
