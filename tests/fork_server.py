@@ -28,6 +28,8 @@ _LOADED = (
     "hrtemvae_hpc.segments.job",
     "hrtemvae_hpc.simulation.movies",
     "hrtemvae_hpc.training.job",
+    "torch._dynamo",  # by PyTorch's optimizers, when they are made
+    "rsciio.tiff",
 )
 
 

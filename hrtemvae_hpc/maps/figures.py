@@ -71,7 +71,8 @@ class _Panels:
             for column in range(columns)
         ]
         for axes in self.axes:
-            axes.set(xticks=[], yticks=[])
+            axes.xaxis.set_visible(False)
+            axes.yaxis.set_visible(False)
         if not self.has_bar:
             unit, stretch = _SYMBOL[result.units], (self.width / across) / (self.height / down)
             caption = f"{_short(across)} {unit} wide, {_short(down)} {unit} high"
@@ -105,7 +106,7 @@ class _Panels:
         left, right, bottom, top = self.result.preview_extent
         # As large as the frame, so that places can be compared.
         axes.set(xlim=(left, right), ylim=(bottom, top))
-        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_title(title, fontsize=9, loc="left", y=1)
         if self.has_bar:
             axes.add_artist(_scale_bar(axes, right - left, self.result.units))
 
