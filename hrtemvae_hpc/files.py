@@ -15,18 +15,30 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from hrtemvae_hpc.errors import InputError, printable
+from hrtemvae_hpc.errors import HrtemvaeError, InputError, printable
 
 CREATOR = "hrtemvae_hpc"
 _PREFIX = ".hrtemvae-"
 _TEMPORARY = re.compile(re.escape(_PREFIX) + "[0-9a-f]{16}")
 _OF_NFS = re.compile(r"\.nfs[0-9a-f]+")  # what NFS leaves of a file that is deleted while it is open
+FOLDER_ADVICE = "make room or change its permissions, or choose another output with -o."
 _MARK_TEXT = "This folder belongs to hrtemvae, which replaces and removes the files in it.\n"
 
 
 def temporary_name() -> str:
     """A name for a temporary file that no file has."""
     return _PREFIX + secrets.token_hex(8)
+
+
+@contextmanager
+def writing(
+    path: Path, advice: str = "choose another place with -o.", kind: type[HrtemvaeError] = InputError
+) -> Iterator[None]:
+    """The block writes ``path``; an OSError in it is raised as ``kind``, with ``advice`` on what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{path}: can't be written ({error.strerror or error}); {advice}") from error
 
 
 @contextmanager
@@ -111,15 +123,10 @@ class OwnFolder:
     def take(self) -> None:
         """Make the folder and mark it as ours. Raises InputError where something else is there, or it can't be made."""
         self.check()
-        try:
+        with writing(self.path, FOLDER_ADVICE):
             self.path.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError), (self.path / self._mark).open("x") as mark:
                 mark.write(_MARK_TEXT)
-        except OSError as error:
-            raise InputError(
-                f"{self.path}: can't be written ({error.strerror}); make room or change its permissions, or choose "
-                "another output with -o."
-            ) from error
 
     def clear(self, keep: Sequence[str] = ()) -> None:
         """Delete all files of ours but the mark and those of the patterns ``keep``; nothing in a folder of others."""

@@ -3,12 +3,13 @@
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from hrtemvae_hpc.errors import InputError, printable
-from hrtemvae_hpc.files import exists, has_mark, is_file, is_folder, is_written_as
+from hrtemvae_hpc.files import exists, has_mark, is_file, is_folder, is_written_as, writing
 
 
 @dataclass(frozen=True)
@@ -62,19 +63,14 @@ def beside(output: Path, suffix: str) -> Path:
 
 def _look_at(path: Path) -> os.stat_result | None:
     """What is at ``path``, None where nothing is; InputError where no file can have that name."""
-    try:
-        str(path.absolute()).encode()
+    name = str(path.absolute())
+    if "\0" in name or name.encode(errors="ignore").decode() != name:
+        raise InputError(
+            f"{printable(str(path))}: names that are not UTF-8, or hold a zero byte, can't be written; choose another."
+        )
+    with writing(path), suppress(FileNotFoundError):
         return path.lstat()
-    except FileNotFoundError:
-        return None
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{printable(str(path))}: names that are not UTF-8 can't be written; choose another."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: can't be written ({getattr(error, 'strerror', error)}); choose another with -o."
-        ) from error
+    return None
 
 
 PAGE_MARK = '<meta name="generator" content="hrtemvae">'

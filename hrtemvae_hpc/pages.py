@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
 from hrtemvae_hpc.errors import InputError, printable
-from hrtemvae_hpc.files import replacing
+from hrtemvae_hpc.files import replacing, writing
 from hrtemvae_hpc.outputs import PAGE_MARK, PICTURE_SOFTWARE, is_page
 
 DPI = 110
@@ -38,11 +38,8 @@ def write_page(template: Path, page: Path, folder: Path | None = None, **values:
     )
     html = environment.get_template(template.name).render(mark=PAGE_MARK, **values)
     html = _UNPRINTABLE.sub(lambda found: printable(found[0]), html)
-    try:
-        with replacing(page, folder) as aside:
-            aside.write_text(html, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{page}: can't be written ({error.strerror}); choose another place with -o.") from error
+    with writing(page), replacing(page, folder) as aside:
+        aside.write_text(html, encoding="utf-8")
     return page
 
 

@@ -5,7 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from hrtemvae_hpc.analysis.stage import MEMORY, open_stage, scratch
 from hrtemvae_hpc.analysis.worker import Worker
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed
-from hrtemvae_hpc.files import exists
+from hrtemvae_hpc.files import exists, writing
 from hrtemvae_hpc.maps.result import ResultInfo, result_identity, try_result, write_result
 from hrtemvae_hpc.movie.preview import Preview, first_and_last
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_result
@@ -192,15 +192,9 @@ def _compute(
         raise
 
 
-@contextmanager
-def _result_disk(output: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RankFailed(
-            f"{output}: can't be written ({error.strerror or error}); tiles that are finished are kept in "
-            f"{output.name}.parts, make room and run the same command again."
-        ) from error
+def _result_disk(output: Path) -> AbstractContextManager[None]:
+    kept = f"tiles that are finished are kept in {output.name}.parts, make room and run the same command again."
+    return writing(output, kept, RankFailed)
 
 
 def _accept_existing(output: Path, job: Job, parts: Parts) -> None:

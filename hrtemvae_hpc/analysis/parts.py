@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from hrtemvae_hpc.errors import InputError, RankFailed, printable
-from hrtemvae_hpc.files import OwnFolder, replacing
+from hrtemvae_hpc.files import OwnFolder, replacing, writing
 from hrtemvae_hpc.ranks.claim import CLAIM_NAMES
 from hrtemvae_hpc.schemas import Described
 from hrtemvae_hpc.sealed import pack, unpack
@@ -129,12 +129,8 @@ class Parts:
             rows=tiling.block_rows,
             columns=tiling.block_columns,
         )
-        try:
+        with writing(self.folder):
             self._write(_PLAN, pack({}, {"plan": note.model_dump_json()}))
-        except OSError as error:
-            raise InputError(
-                f"{self.folder}: can't be written ({error.strerror}); choose another place with -o."
-            ) from error
 
     def save(self, tile: Rectangle, done: TileMaps) -> None:
         """Write a finished tile: aside, then by rename. Raises RankFailed when the disk is full or fails."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hrtemvae_hpc.cli.options import subcommands
 from hrtemvae_hpc.errors import InputError, show
+from hrtemvae_hpc.files import replacing, writing
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_model, is_numbers, is_page, is_picture
 
 
@@ -53,7 +54,8 @@ def _import_keras(options: argparse.Namespace) -> int:
 
     check_outputs([Output(options.output, "the model", is_model)], _given(options.encoder, options.decoder))
     model = import_keras(options.encoder, options.decoder)
-    save_model(model, options.output)
+    with writing(options.output):
+        save_model(model, options.output)
     show(f"{options.output}: {model.architecture.latents} latents, window {model.architecture.window}")
     return 0
 
@@ -88,7 +90,6 @@ def _traverse(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.evaluation.movements import lattice_period
     from hrtemvae_hpc.evaluation.page import lattice_window
     from hrtemvae_hpc.evaluation.traversal import draw_traversal
-    from hrtemvae_hpc.files import replacing
     from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, load_model
     from hrtemvae_hpc.training.batches import Segments
 
@@ -108,11 +109,8 @@ def _traverse(options: argparse.Namespace) -> int:
     output = options.output or Path(f"{path.stem}.traversal.png")
     check_outputs([Output(output, "the picture", is_picture)], _given(path, options.segments))
     picture = draw_traversal(model, window, latents)
-    try:
-        with replacing(output) as aside:
-            aside.write_bytes(picture)
-    except OSError as error:
-        raise InputError(f"{output}: can't be written ({error.strerror}); choose another place with -o.") from error
+    with writing(output), replacing(output) as aside:
+        aside.write_bytes(picture)
     show(str(output))
     return 0
 

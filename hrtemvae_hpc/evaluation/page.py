@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.evaluation.compare import Basis
 from hrtemvae_hpc.evaluation.evaluate import Evaluation
 from hrtemvae_hpc.evaluation.figures import against_size, movement_maps, spectra, variance_curves
 from hrtemvae_hpc.evaluation.traversal import draw_traversal
-from hrtemvae_hpc.files import replacing
+from hrtemvae_hpc.files import replacing, writing
 from hrtemvae_hpc.model.periods import reconstructed_periods
 from hrtemvae_hpc.outputs import NUMBERS
 from hrtemvae_hpc.pages import inline, write_page
@@ -91,8 +90,5 @@ def write_comparison(evaluations: list[Evaluation], names: list[str], basis: Bas
 
 
 def _write_json(path: Path, numbers: dict[str, Any]) -> None:
-    try:
-        with replacing(path) as aside:
-            aside.write_text(json.dumps(NUMBERS | numbers, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror}); choose another place with -o.") from error
+    with writing(path), replacing(path) as aside:
+        aside.write_text(json.dumps(NUMBERS | numbers, indent=1), encoding="utf-8")

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.dataclasses import dataclass as validated
 
 from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.files import OwnFolder, exists, is_folder, read_end, read_small, replacing
+from hrtemvae_hpc.files import OwnFolder, exists, is_folder, read_end, read_small, replacing, writing
 from hrtemvae_hpc.outputs import Output, check_outputs, is_page
 from hrtemvae_hpc.ranks.claim import Run, run_at_work
 
@@ -176,11 +176,8 @@ class Session:
 
     def _write_record(self, index: int, record: Record) -> None:
         path = self.folder / "records" / f"{index}.json"
-        try:
-            with replacing(path) as aside:
-                aside.write_text(json.dumps(dataclasses.asdict(record), indent=1))
-        except OSError as error:
-            raise RankFailed(f"{path}: can't be written ({error.strerror}); make room and submit again.") from error
+        with writing(path, "make room and submit again.", RankFailed), replacing(path) as aside:
+            aside.write_text(json.dumps(dataclasses.asdict(record), indent=1))
 
 
 class _Manifest(BaseModel):
@@ -269,15 +266,13 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
     if not session.names:
         raise InputError(f"{movies}: holds no movies ({', '.join(SUFFIXES)}); name another folder.")
     own.take()
-    try:
+    with writing(folder):
         for name in ("records", "logs"):
             (folder / name).mkdir(exist_ok=True)
         if session.names != known:
             with replacing(folder / "session.json") as aside:
                 stored = {"movies_folder": str(movies), "options": session.options, "movies": session.names}
                 aside.write_text(json.dumps(stored, indent=1))
-    except OSError as error:
-        raise InputError(f"{folder}: can't be written ({error.strerror}); choose another folder with -o.") from error
     return session
 
 

@@ -10,7 +10,7 @@ from types import FrameType
 from hrtemvae_hpc.errors import InputError, RankFailed, Stopped, printable
 from hrtemvae_hpc.facility.session import Session, State
 from hrtemvae_hpc.facility.session_status import remark
-from hrtemvae_hpc.files import append_to_log
+from hrtemvae_hpc.files import append_to_log, writing
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -30,11 +30,8 @@ def run_session(session: Session, todo: Sequence[int], ranks: int, say: Callable
             continue
         say(f"{count} of {len(todo)}: {printable(session.names[index])}")
         command = [*launcher, sys.executable, "-m", "hrtemvae_hpc", *session.arguments(movie)]
-        try:
-            with append_to_log(movie.log) as log:
-                code, stopped = _run(command, log.fileno())
-        except OSError as error:
-            raise RankFailed(f"{movie.log}: can't be written ({error.strerror}); remove it, or make room.") from error
+        with writing(movie.log, "remove it, or make room.", RankFailed), append_to_log(movie.log) as log:
+            code, stopped = _run(command, log.fileno())
         movie = session.end(index, code, again=stopped)
         if stopped:
             raise Stopped("stopped; run the same command again to resume.")

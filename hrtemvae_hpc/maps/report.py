@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, printable
-from hrtemvae_hpc.files import OwnFolder, replacing
+from hrtemvae_hpc.files import OwnFolder, replacing, writing
 from hrtemvae_hpc.maps.figures import leading_maps, single_map, variance_curve
 from hrtemvae_hpc.maps.result import TITLES, Result, open_result
 from hrtemvae_hpc.maps.verdict import find_verdicts
@@ -92,7 +92,7 @@ def write_report(path: Path, folder: Path, tiff: bool) -> Path:
         own = OwnFolder(folder, "report", _NAMES)
         own.take()
         own.clear()
-        try:
+        with writing(folder):
             for name in MAPS:
                 (folder / name).mkdir(exist_ok=True)
                 for latent in result.latent:
@@ -101,10 +101,6 @@ def write_report(path: Path, folder: Path, tiff: bool) -> Path:
                 if tiff:
                     with replacing(folder / f"{name}.tif") as aside:
                         _write_tiff(result, name, aside)
-        except OSError as error:
-            raise InputError(
-                f"{folder}: can't be written ({error.strerror or error}); choose another with -o."
-            ) from error
         return _write_page(result, folder / _PAGE)
 
 

@@ -56,7 +56,7 @@ class Model:
 
 
 def save_model(model: Model, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write ``model`` to ``path``, atomically; its tensors as ``dtype``."""
+    """Write ``model`` to ``path``, atomically; its tensors as ``dtype``. Raises OSError where that can't be."""
     tensors = _put_below("encoder.", model.encoder.state_dict())
     if model.decoder is not None:
         tensors |= _put_below("decoder.", model.decoder.state_dict())
@@ -70,11 +70,8 @@ def save_model(model: Model, path: Path, dtype: torch.dtype = torch.float32) -> 
         "trained_on": asdict(model.trained_on),
         "provenance": dict(model.provenance),
     }
-    try:
-        with replacing(path) as aside:
-            aside.write_bytes(save(tensors, {MODEL_KEY: json.dumps(described)}))
-    except OSError as error:
-        raise InputError(f"{path}: the model can't be written ({error}); choose another place.") from error
+    with replacing(path) as aside:
+        aside.write_bytes(save(tensors, {MODEL_KEY: json.dumps(described)}))
 
 
 class _Source(Described):

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.files import hdf5_disk_errors, replacing
+from hrtemvae_hpc.files import hdf5_disk_errors, replacing, writing
 from hrtemvae_hpc.hdf5 import DAMAGED, open_hdf5, read_array, sign
 
 
@@ -24,28 +24,25 @@ def write_movie(
 
     The file appears by rename. Raises InputError where it can't be written.
     """
-    try:
-        with replacing(path) as aside, hdf5_disk_errors(), h5py.File(aside, "w") as file:
-            sign(file, "movie")
-            file.attrs["default"] = "entry"
-            entry = file.create_group("entry")
-            entry.attrs.update(NX_class="NXentry", default="data")
-            data = entry.create_group("data")
-            data.attrs.update(NX_class="NXdata", signal="data", axes=["time", "y", "x"])
-            for name, count, step, units in (
-                ("time", shape[0], frame_time_s, "s"),
-                ("y", shape[1], pixel_size_nm, "nm"),
-                ("x", shape[2], pixel_size_nm, "nm"),
-            ):
-                data[name] = np.arange(count) * step
-                data[name].attrs["units"] = units
-            pixels = data.create_dataset("data", shape, dtype, chunks=(1, *shape[1:]), compression="gzip", shuffle=True)
-            for t, frame in enumerate(frames):
-                pixels[t] = frame
-            for name, values in truth.items():
-                entry.require_group("truth")[name] = values
-    except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror or error}); choose another place.") from error
+    with writing(path), replacing(path) as aside, hdf5_disk_errors(), h5py.File(aside, "w") as file:
+        sign(file, "movie")
+        file.attrs["default"] = "entry"
+        entry = file.create_group("entry")
+        entry.attrs.update(NX_class="NXentry", default="data")
+        data = entry.create_group("data")
+        data.attrs.update(NX_class="NXdata", signal="data", axes=["time", "y", "x"])
+        for name, count, step, units in (
+            ("time", shape[0], frame_time_s, "s"),
+            ("y", shape[1], pixel_size_nm, "nm"),
+            ("x", shape[2], pixel_size_nm, "nm"),
+        ):
+            data[name] = np.arange(count) * step
+            data[name].attrs["units"] = units
+        pixels = data.create_dataset("data", shape, dtype, chunks=(1, *shape[1:]), compression="gzip", shuffle=True)
+        for t, frame in enumerate(frames):
+            pixels[t] = frame
+        for name, values in truth.items():
+            entry.require_group("truth")[name] = values
 
 
 def read_truth(path: Path, frame: tuple[int, int]) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from hrtemvae_hpc.errors import InputError, RankFailed, printable
-from hrtemvae_hpc.files import replacing, temporary_name
+from hrtemvae_hpc.files import FOLDER_ADVICE, replacing, temporary_name, writing
 from hrtemvae_hpc.ranks.process import boot_id, process_namespace, start_ticks
 
 _NAME = "run.json"
@@ -171,15 +171,9 @@ class Claim:
     def take(self) -> None:
         """Claim the folder, which exists. Raises InputError where another run was faster, or it can't be written."""
         self.check()
-        try:
-            with self._turn():
-                self.check()
-                self._write()
-        except OSError as error:
-            raise InputError(
-                f"{self._folder}: can't be written ({error.strerror}); make room or change its permissions, or choose "
-                "another output with -o."
-            ) from error
+        with writing(self._folder, FOLDER_ADVICE), self._turn():
+            self.check()
+            self._write()
         self._heart = threading.Thread(target=self._beat, name="claim", daemon=True)
         self._heart.start()
 

@@ -15,7 +15,7 @@ import torch
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.errors import InputError, RankFailed, Stopped
-from hrtemvae_hpc.files import OwnFolder, file_sha256, replacing
+from hrtemvae_hpc.files import OwnFolder, file_sha256, replacing, writing
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_segments
 from hrtemvae_hpc.ranks.claim import CLAIM_NAMES, Claim
 from hrtemvae_hpc.ranks.guard import StopRequest, doing
@@ -165,11 +165,8 @@ def _do_file(path: Path, options: CutOptions, folder: Path, check: Callable[[], 
         return Outcome(path, folder, reason=f"{path}: {type(error).__name__} ({' '.join(str(error).split())[:100]})")
     values = asdict(cut)
     scalars = {name: np.array(values.pop(name)) for name in _SCALARS}
-    try:
-        with replacing(part) as aside:
-            aside.write_bytes(pack(values | scalars, {_FACTS: json.dumps(facts)}))
-    except OSError as error:
-        raise RankFailed(f"{part}: can't be written ({error.strerror}); make room and run it again.") from error
+    with writing(part, "make room and run it again.", RankFailed), replacing(part) as aside:
+        aside.write_bytes(pack(values | scalars, {_FACTS: json.dumps(facts)}))
     return Outcome(path, part, **facts)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.errors import InputError, RankFailed, printable
-from hrtemvae_hpc.files import hdf5_disk_errors, is_file, replacing, reserve
+from hrtemvae_hpc.files import hdf5_disk_errors, is_file, replacing, reserve, writing
 from hrtemvae_hpc.hdf5 import DAMAGED, check_array, open_hdf5, read_array, sign
 
 _FORMAT = 2
@@ -73,15 +73,10 @@ def write_segments(
 
     Raises RankFailed where the disk is full or fails.
     """
-    try:
-        with replacing(path) as aside:
-            reserve(aside, 2 * count * window**2 + 2**20)
-            with hdf5_disk_errors(), h5py.File(aside, "w") as file:
-                _write(file, window, sources, count, about)
-    except OSError as error:
-        raise RankFailed(
-            f"{path}: can't be written ({error.strerror or error}); make room and run it again."
-        ) from error
+    with writing(path, "make room and run it again.", RankFailed), replacing(path) as aside:
+        reserve(aside, 2 * count * window**2 + 2**20)
+        with hdf5_disk_errors(), h5py.File(aside, "w") as file:
+            _write(file, window, sources, count, about)
 
 
 def _write(file: h5py.File, window: int, sources: Iterable[SourceSegments], count: int, about: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from safetensors import SafetensorError
 
 from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.files import replacing
+from hrtemvae_hpc.files import replacing, writing
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.model.tensor_file import open_tensors, read_tensors
 from hrtemvae_hpc.schemas import Described, mistake
@@ -71,14 +71,9 @@ def save_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam,
         tensors |= {f"adam.{name}.{k}": v for k, v in optimizer.state.get(parameter, {}).items()}
     described = {_KEY: json.dumps({"key": key, "position": asdict(position)})}
     packed = pack({name: t.detach().contiguous().cpu().numpy() for name, t in tensors.items()}, described)
-    try:
-        with replacing(path) as aside:
-            aside.write_bytes(packed)
-    except OSError as error:
-        raise RankFailed(
-            f"{path}: the checkpoint can't be written ({error}); make room and run the same command again, the one "
-            "before it is kept."
-        ) from error
+    advice = "make room and run the same command again, the checkpoint before it is kept."
+    with writing(path, advice, RankFailed), replacing(path) as aside:
+        aside.write_bytes(packed)
 
 
 def load_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam) -> Position:

@@ -10,6 +10,7 @@ import torch
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.errors import InputError, RankFailed, printable
+from hrtemvae_hpc.files import writing
 from hrtemvae_hpc.model.checkpoint import Model, TrainedOn, load_model, save_model
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.ranks.resources import image_in_use
@@ -51,10 +52,8 @@ def as_model(vae: VAE, variance: np.ndarray, config: TrainConfig, segments: Segm
 
 def store(model: Model, path: Path, weights: str) -> None:
     """Write ``model`` to ``path`` with its ``weights`` as fp32 or fp16. Raises RankFailed where the disk is full."""
-    try:
+    with writing(path, "make room and run the same command again.", RankFailed):
         save_model(model, path, torch.float16 if weights == "fp16" else torch.float32)
-    except InputError as error:
-        raise RankFailed(str(error)) from error
 
 
 @torch.inference_mode()
