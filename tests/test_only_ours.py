@@ -337,12 +337,12 @@ def test_a_file_is_on_the_disk_before_anything_it_replaces_goes(
     record("replace", lambda _, target: Path(target).name)
     record("unlink", lambda path, **_: Path(path).name if "hrtemvae-" not in str(path) else "temporary")
     parts = Parts(tmp_path / "o.h5", {}, {}, False)
-    parts._own.take()
+    OwnFolder(parts.folder, "parts").take()
     tile = Rectangle(0, 1, 0, 1)
     parts.save(tile, TileMaps(np.zeros((4, 2, 1, 1), np.float32), np.ones((1, 1), np.int32), np.zeros(0, np.int64)))
     with replacing(tmp_path / "o.h5", parts.folder) as aside:
         aside.write_bytes(b"maps")
-    parts.discard()
+    parts.claimed.discard()
     part = next(call.split()[1] for call in calls if call.endswith(".safetensors"))
     expected = ["fsync file", f"replace {part}", "fsync folder", "fsync file", "replace o.h5", "fsync folder"]
     assert [call for call in calls if call != "unlink temporary"] == [*expected, f"unlink {part}"]

@@ -36,7 +36,7 @@ def flip(path: Path, bit: int) -> None:
 @pytest.fixture
 def parts(tmp_path: Path) -> Parts:
     made = Parts(tmp_path / "o.h5", {"movie": 1}, {"device": "this"}, False)
-    made._own.take()
+    made.folder.mkdir()
     return made
 
 

@@ -5,7 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from hrtemvae_hpc.files import exists, writing
 from hrtemvae_hpc.maps.result import ResultInfo, result_identity, try_result, write_result
 from hrtemvae_hpc.movie.preview import Preview, first_and_last
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_result
-from hrtemvae_hpc.ranks.claim import Claim
 from hrtemvae_hpc.ranks.guard import StopRequest, rank_age
 from hrtemvae_hpc.ranks.progress import format_seconds, say
 from hrtemvae_hpc.ranks.resources import (
@@ -73,13 +72,12 @@ def analyze(
         ranks = check_same(world, job)
         skip_bad_frames = config.movie.on_bad_frame == "skip"
         parts = Parts(output, job.identity, job.arithmetic, allow_bad_frames=skip_bad_frames)
-        claim = Claim(parts.folder)
-        plan = world.on_root(lambda: _prepare(job, ranks, parts, claim, output, restart))
+        plan = world.on_root(lambda: _prepare(job, ranks, parts, output, restart))
         if plan is None:
             if world.is_root and not exists(page):
                 say(_draw_page(output, page, page.parent))
             return
-        with claim if world.is_root else nullcontext():
+        with parts.claimed:
             if world.is_root:
                 say(describe_plan(job.reader, job.model, config, plan, ranks))
             stage = None
@@ -98,15 +96,14 @@ def analyze(
                 parts,
                 ranks,
                 silent_after=config.run.silent_after,
-                heartbeat=claim.heartbeat,
+                heartbeat=parts.claimed.heartbeat,
             )
             bad = _compute(job, plan, coordinator, parts, output, began, stop)
             try:
                 drawn = _draw_page(output, page, parts.folder)
             finally:
-                claim.end_signs()
                 if not config.run.keep_parts:
-                    parts.discard()
+                    parts.claimed.discard()
         seconds = time.monotonic() - began
         ends = {
             "start": started,
@@ -132,39 +129,34 @@ def _draw_page(output: Path, page: Path, folder: Path) -> str:
         return f"the result {output} is complete, but its page was not drawn: {error}"
 
 
-def _prepare(
-    job: Job, ranks: list[RankResources], parts: Parts, claim: Claim, output: Path, restart: bool
-) -> Plan | None:
+def _prepare(job: Job, ranks: list[RankResources], parts: Parts, output: Path, restart: bool) -> Plan | None:
     """What is to be done, None where it is done already; from then on the folder of parts is this run's.
 
     A result without maps is written first, so that nothing about it can fail after the last tile.
     """
-    parts.check()
-    claim.check()
+    parts.claimed.check()
     if not restart and exists(output) and not parts.replaces_result():
         _accept_existing(output, job, parts)
         if not job.config.run.keep_parts:
-            parts.discard()
+            parts.claimed.discard()
         return None
     known = None if restart else parts.known_tiling(job.grid)
     plan = plan_job(job, ranks, known)
-    parts.take()
-    claim.take()
+    parts.claimed.take()
     no_preview = np.zeros((2, 1, 1), np.float32), 1, (0, 0)
     info = _result_info(job, plan, parts, Account([RankRecord(r) for r in ranks]), no_preview)
     try:
         if restart:
-            parts.clear()
+            parts.claimed.clear()
         elif parts.known_tiling(job.grid) != known:
             raise InputError(f"{output}: another run began at the same time; run the same command again.")
         parts.start(plan.tiling, replaces=exists(output))
         with _result_disk(output):
             try_result(parts.folder, info)
     except HrtemvaeError:
-        with claim:
-            claim.end_signs()
+        with parts.claimed:
             if known is None:
-                parts.discard()
+                parts.claimed.discard()
         raise
     return plan
 
@@ -188,7 +180,7 @@ def _compute(
     except InputError:
         # Tiles that may be of use with other options are kept.
         if coordinator.finished in (0, plan.tiling.count) or job.movie.has_changed(thorough=True):
-            parts.discard()
+            parts.claimed.discard()
         raise
 
 

@@ -15,15 +15,15 @@ import numpy as np
 from pydantic import Field
 
 from hrtemvae_hpc.errors import InputError, RankFailed, printable
-from hrtemvae_hpc.files import OwnFolder, replacing, writing
-from hrtemvae_hpc.ranks.claim import CLAIM_NAMES
+from hrtemvae_hpc.files import replacing, writing
+from hrtemvae_hpc.ranks.claim import ClaimedFolder
 from hrtemvae_hpc.schemas import Described
 from hrtemvae_hpc.sealed import pack, unpack
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 
 _PLAN = "plan.sealed"
 _Count = Annotated[int, Field(ge=1, le=2**31)]
-_NAMES = [*CLAIM_NAMES, re.escape(_PLAN), r"[0-9a-f]{32}\.safetensors"]
+_NAMES = [re.escape(_PLAN), r"[0-9a-f]{32}\.safetensors"]
 
 
 @dataclass
@@ -59,13 +59,9 @@ class Parts:
     ) -> None:
         self.allow_bad_frames = allow_bad_frames
         self.folder = output.with_name(output.name + ".parts")
+        self.claimed = ClaimedFolder(self.folder, "parts", _NAMES)
         self.key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self._arithmetic = dict(arithmetic)
-        self._own = OwnFolder(self.folder, "parts", _NAMES)
-
-    def check(self) -> None:
-        """Raise InputError where the folder holds anything that isn't ours; nothing is changed."""
-        self._own.check()
 
     def known_tiling(self, grid: WindowGrid) -> Tiling | None:
         """The tiling of ``grid`` of the run that left parts here, None where there are none.
@@ -105,14 +101,6 @@ class Parts:
                 "choose another output, or start over with --restart."
             )
         return note
-
-    def take(self) -> None:
-        """Make the folder. Raises InputError where that can't be, or something that isn't ours lies there."""
-        self._own.take()
-
-    def clear(self) -> None:
-        """Forget an earlier run, but not the claim of this one."""
-        self._own.clear(keep=CLAIM_NAMES)
 
     def start(self, tiling: Tiling, replaces: bool) -> None:
         """Note the tiling, and whether the result ``replaces`` an earlier one, in the folder; it may be there already.
@@ -156,10 +144,6 @@ class Parts:
         usable = about == {"tile": str(tile), "key": self.key}
         usable = usable and done.valid_frames.shape == done.maps.shape[2:] == tile.shape
         return done if usable and (self.allow_bad_frames or not len(done.bad_frames)) else None
-
-    def discard(self) -> None:
-        """Remove all files of ours, and the folder if nothing else lies in it."""
-        self._own.remove()
 
     def _name(self, tile: Rectangle) -> str:
         return hashlib.sha256(f"{self.key} {tile}".encode()).hexdigest()[:32] + ".safetensors"

@@ -11,7 +11,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from hrtemvae_hpc.errors import InputError, RankFailed, printable
-from hrtemvae_hpc.files import FOLDER_ADVICE, replacing, temporary_name, writing
+from hrtemvae_hpc.files import FOLDER_ADVICE, OwnFolder, replacing, temporary_name, writing
 from hrtemvae_hpc.ranks.process import boot_id, process_namespace, start_ticks
 
 _NAME = "run.json"
@@ -252,12 +252,53 @@ class Claim:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the folder free, unless another run took it."""
+        """Give the folder free if this run took it, and no other has since."""
+        if self._heart is None:
+            return
         self.end_signs()
         known = _read(self._path)
         if known is not None and known[0].is_same(this_run()):
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
+
+
+class ClaimedFolder:
+    """A folder of this program that one run at a time works in; as a context, the claim on it ends with the block."""
+
+    def __init__(self, path: Path, kind: str, names: Sequence[str]) -> None:
+        """``kind`` and ``names`` as those of OwnFolder."""
+        self.path = path
+        self._folder = OwnFolder(path, kind, [*CLAIM_NAMES, *names])
+        self._claim = Claim(path)
+
+    def check(self) -> None:
+        """Raise InputError where the folder holds what isn't ours, or another run is at work; nothing is changed."""
+        self._folder.check()
+        self._claim.check()
+
+    def take(self) -> None:
+        """Make the folder and claim it. Raises InputError as ``check`` does, or where it can't be written."""
+        self._folder.take()
+        self._claim.take()
+
+    def heartbeat(self, share: float) -> None:
+        """Note the ``share`` of the work that is done; raises RankFailed where another run took the folder."""
+        self._claim.heartbeat(share)
+
+    def clear(self) -> None:
+        """Delete all that an earlier run left."""
+        self._folder.clear(keep=CLAIM_NAMES)
+
+    def discard(self) -> None:
+        """Delete all files of ours, the claim too, and the folder if nothing else lies in it."""
+        self._claim.end_signs()
+        self._folder.remove()
+
+    def __enter__(self) -> "ClaimedFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._claim.__exit__()
 
 
 def _stamp_of(path: Path) -> _Stamp | None:

@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ import torch
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.errors import InputError, RankFailed, Stopped
-from hrtemvae_hpc.files import OwnFolder, file_sha256, replacing, writing
+from hrtemvae_hpc.files import file_sha256, replacing, writing
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_segments
-from hrtemvae_hpc.ranks.claim import CLAIM_NAMES, Claim
+from hrtemvae_hpc.ranks.claim import ClaimedFolder
 from hrtemvae_hpc.ranks.guard import StopRequest, doing
 from hrtemvae_hpc.ranks.progress import Progress, format_seconds, say
 from hrtemvae_hpc.ranks.world import RankEnds, World
@@ -80,11 +80,7 @@ def build_segments(
     began = time.monotonic()
     torch.set_num_threads(1)  # so that sums are added up in one order
     page = world.on_root(lambda: beside(output, ".html"))
-    parts = OwnFolder(
-        output.with_name(output.name + ".parts"), "segments", [*CLAIM_NAMES, r"[0-9a-f]{24}\.safetensors"]
-    )
-    folder = parts.path
-    claim = Claim(folder)
+    parts = ClaimedFolder(output.with_name(output.name + ".parts"), "segments", [r"[0-9a-f]{24}\.safetensors"])
 
     def prepare() -> list[Path]:
         outputs = [
@@ -94,45 +90,37 @@ def build_segments(
         check_outputs(outputs)
         files = find_micrographs(paths)
         check_outputs(outputs, files)
-        parts.check()
-        claim.check()
         parts.take()
-        claim.take()
         if restart:
-            parts.clear(keep=CLAIM_NAMES)
+            parts.clear()
         # The largest first, so that the ranks end together.
         return sorted(files, key=lambda p: (-p.stat().st_size, p))
 
     files = world.on_root(prepare)
-    with claim if world.is_root else nullcontext():
-        outcomes = _cut_own(world, files[world.rank :: world.size], options, folder, stop, claim)
+    with parts:
+        outcomes = _cut_own(world, files[world.rank :: world.size], options, parts, stop)
         gathered = [outcome for rank in world.allgather(outcomes, patience=math.inf) for outcome in rank]
 
         def assemble() -> None:
             try:
                 _assemble(gathered, options, validation, output, began)
             except InputError:
-                _remove(parts, claim)  # of no use with other options
+                parts.discard()  # of no use with other options
                 raise
-            _remove(parts, claim)
+            parts.discard()
 
         world.on_root(assemble, patience=math.inf)
 
 
-def _remove(parts: OwnFolder, claim: Claim) -> None:
-    claim.end_signs()
-    parts.remove()
-
-
 def _cut_own(
-    world: World, own: list[Path], options: CutOptions, folder: Path, stop: StopRequest, claim: Claim
+    world: World, own: list[Path], options: CutOptions, parts: ClaimedFolder, stop: StopRequest
 ) -> list[Outcome]:
     """This rank's share of the files."""
     outcomes: list[Outcome] = []
 
     def check() -> None:
         if world.is_root:
-            claim.heartbeat(len(outcomes) / len(own))
+            parts.heartbeat(len(outcomes) / len(own))
         if stop and not world.is_root:
             raise RankEnds(Stopped.exit_code)
         if stop:
@@ -142,7 +130,7 @@ def _cut_own(
     for path in own:
         doing(f"cutting {path}")
         check()
-        outcomes.append(_do_file(path, options, folder, check))
+        outcomes.append(_do_file(path, options, parts.path, check))
         if progress:
             progress.update(len(outcomes))
     if progress:

@@ -5,7 +5,6 @@ import json
 import math
 import time
 import traceback
-from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ import torch
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.files import OwnFolder
 from hrtemvae_hpc.model.checkpoint import Model, load_model
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.outputs import Output, check_outputs, is_model
-from hrtemvae_hpc.ranks.claim import CLAIM_NAMES, Claim
+from hrtemvae_hpc.ranks.claim import ClaimedFolder
 from hrtemvae_hpc.ranks.guard import StopRequest
 from hrtemvae_hpc.ranks.progress import Progress, format_seconds, say
 from hrtemvae_hpc.ranks.resources import bind_device, compute_threads, device_name, keep_freed_memory
@@ -36,7 +34,7 @@ CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
 _CANDIDATE = "candidate.safetensors"
 _NAMES = [
-    *CLAIM_NAMES, CHECKPOINT, BEST, _CANDIDATE, r"losses\.(csv|png)", r"reconstructions-\d{4,}\.png",
+    CHECKPOINT, BEST, _CANDIDATE, r"losses\.(csv|png)", r"reconstructions-\d{4,}\.png",
     r"tensorboard/events\.out\.tfevents\.[\w.-]+",
 ]  # fmt: skip
 _SHOWN = 24  # validation segments whose reconstructions are drawn
@@ -51,7 +49,7 @@ class Training:
         self.config = config
         self.output = output
         self.folder = output.with_name(output.name + ".training")
-        self.own = OwnFolder(self.folder, "training", _NAMES)
+        self.claimed = ClaimedFolder(self.folder, "training", _NAMES)
         self.segments = Segments([Path(p) for p in config.data.segments], config.network.window)
         if init is not None and self.folder.absolute() in init.absolute().parents:
             raise InputError(f"{init}: lies in the folder of this training, which clears it; copy it elsewhere first.")
@@ -121,29 +119,24 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
     """
     began = time.monotonic()
 
-    def check() -> None:
-        inputs = [Path(p) for p in config.data.segments]
-        check_outputs([Output(output, "the model", is_model)], inputs if init is None else [*inputs, init])
-        Training(world, config, output, init).own.check()
-
-    world.on_root(check)
-    training = Training(world, config, output, init)
+    inputs = [Path(p) for p in config.data.segments] + ([] if init is None else [init])
+    world.on_root(lambda: check_outputs([Output(output, "the model", is_model)], inputs))
+    training = world.on_all(lambda: Training(world, config, output, init))
     training.check_same_everywhere()
     if not restart and world.on_root(training.is_done):
         if world.is_root:
             say(f"{output} already is the model of this training; --restart would train it again.")
         return
-    claim = Claim(training.folder)
-    world.on_root(lambda: _take_folder(training, claim, restart))
+    world.on_root(lambda: _take_folder(training, restart))
     try:
         device = bind_device(world)
         torch.set_num_threads(compute_threads(world))
         keep_freed_memory()
         trainer = Trainer(world, config, training.segments, training.network(), device)
-        with claim if world.is_root else nullcontext():
+        with training.claimed:
             position = _begin(training, trainer)
             _announce(training, device, position)
-            _run_epochs(training, trainer, position, stop, claim)
+            _run_epochs(training, trainer, position, stop)
             _finish(training, trainer, position, began)
     except (RuntimeError, OSError) as error:  # of a device, of the ranks' connections, of the disk
         if isinstance(error, RuntimeError):
@@ -155,14 +148,11 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
         ) from error
 
 
-def _take_folder(training: Training, claim: Claim, restart: bool) -> None:
-    """Make the folder of a training this run's, without what an earlier one left there, but for its checkpoint."""
-    training.own.check()
-    claim.check()
-    training.own.take()
-    claim.take()
+def _take_folder(training: Training, restart: bool) -> None:
+    """Make the folder of a training this run's, without what an earlier one left there, unless that is resumed."""
+    training.claimed.take()
     if restart or not (training.folder / CHECKPOINT).exists():
-        training.own.clear(keep=CLAIM_NAMES)
+        training.claimed.clear()
 
 
 def _begin(training: Training, trainer: Trainer) -> Position:
@@ -193,7 +183,7 @@ def _announce(training: Training, device: torch.device, position: Position) -> N
         say(f"resuming after {position.epoch} epochs and {position.step} steps.")
 
 
-def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: StopRequest, claim: Claim) -> None:
+def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: StopRequest) -> None:
     """All epochs that are left."""
     world, config, folder = training.world, training.config, training.folder
     count, epochs = len(training.segments.training), config.optimizer.epochs
@@ -216,7 +206,7 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
     def progressed(shown: int) -> None:
         if progress:
             progress.update(position.epoch * count + shown, position.epoch, _note(position.history))
-            claim.heartbeat((position.epoch * count + shown) / (epochs * count))
+            training.claimed.heartbeat((position.epoch * count + shown) / (epochs * count))
 
     def end_epoch(variance: np.ndarray) -> None:
         nonlocal drawn
