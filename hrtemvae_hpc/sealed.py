@@ -1,13 +1,14 @@
 """Safetensors files with a checksum over all that they hold, by which a damaged one is known."""
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
+from hrtemvae_hpc.identity import digest_of
 
 _SEAL = "sha256"
 
@@ -43,8 +44,9 @@ def check_seal(tensors: Mapping[str, np.ndarray], about: Mapping[str, str]) -> N
 
 
 def _digest(tensors: Mapping[str, np.ndarray], about: Mapping[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(json.dumps([name, tensor.dtype.str, tensor.shape]).encode())
-        digest.update(np.ascontiguousarray(tensor).data)
-    return digest.hexdigest()
+    def content() -> Iterator[bytes | memoryview]:
+        for name, tensor in sorted(tensors.items()):
+            yield json.dumps([name, tensor.dtype.str, tensor.shape]).encode()
+            yield np.ascontiguousarray(tensor).data
+
+    return digest_of(dict(about), content())

@@ -4,7 +4,6 @@ The folder of a run also holds its tiling: a run that resumes, with any number o
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pydantic import Field
 
 from hrtemvae_hpc.errors import InputError, RankFailed, printable
 from hrtemvae_hpc.files import replacing, writing
+from hrtemvae_hpc.identity import digest_of
 from hrtemvae_hpc.ranks.claim import ClaimedFolder
 from hrtemvae_hpc.schemas import Described
 from hrtemvae_hpc.sealed import pack, unpack
@@ -60,7 +60,7 @@ class Parts:
         self.allow_bad_frames = allow_bad_frames
         self.folder = output.with_name(output.name + ".parts")
         self.claimed = ClaimedFolder(self.folder, "parts", _NAMES)
-        self.key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.key = digest_of(identity)
         self._arithmetic = dict(arithmetic)
 
     def known_tiling(self, grid: WindowGrid) -> Tiling | None:

@@ -5,10 +5,9 @@ frame, place (row, column), turned (degrees), source (row of /sources) and valid
 file hold the pixel size in nm (NaN where unknown or mixed), the options and the program.
 """
 
-import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from hrtemvae_hpc import __version__
 from hrtemvae_hpc.errors import InputError, RankFailed, printable
 from hrtemvae_hpc.files import hdf5_disk_errors, is_file, replacing, reserve, writing
 from hrtemvae_hpc.hdf5 import DAMAGED, check_array, open_hdf5, read_array, sign
+from hrtemvae_hpc.identity import digest_of
 
 _FORMAT = 2
 _PIXELS = np.dtype("<u2")
@@ -111,12 +111,14 @@ def _digest(
     pixels: h5py.Dataset | np.ndarray, columns: Mapping[str, np.ndarray], size: float | None, about: list[Any]
 ) -> str:
     """SHA-256 of all that a file holds: pixels, what is known of each segment, their pixel size, what is ``about``."""
-    digest = hashlib.sha256(json.dumps([pixels.shape, size, *about], sort_keys=True).encode())
-    for start in range(0, len(pixels), _AT_ONCE):
-        digest.update(np.ascontiguousarray(pixels[start : start + _AT_ONCE], _PIXELS).data)
-    for name, kind in sorted(_COLUMNS.items()):
-        digest.update(np.ascontiguousarray(columns[name], kind).data)
-    return digest.hexdigest()
+
+    def content() -> Iterator[memoryview]:
+        for start in range(0, len(pixels), _AT_ONCE):
+            yield np.ascontiguousarray(pixels[start : start + _AT_ONCE], _PIXELS).data
+        for name, kind in sorted(_COLUMNS.items()):
+            yield np.ascontiguousarray(columns[name], kind).data
+
+    return digest_of([pixels.shape, size, *about], content())
 
 
 def open_segments(path: Path) -> SegmentFile:

@@ -1,7 +1,5 @@
 """A training from configuration to model file, on one rank or many, resuming where a stopped one ended."""
 
-import hashlib
-import json
 import math
 import time
 import traceback
@@ -14,6 +12,7 @@ import torch
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.identity import digest_of
 from hrtemvae_hpc.model.checkpoint import Model, load_model
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.outputs import Output, check_outputs, is_model
@@ -68,13 +67,14 @@ class Training:
 
     def _key(self) -> str:
         """Known by all that decides the numbers of the model."""
-        identity = {
-            "configuration": self.config.model_dump(mode="json", exclude={"run", "data"}),
-            "segments": self.segments.sha256,
-            "init": self.initial.sha256 if self.initial else None,
-            "version": __version__,
-        }
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return digest_of(
+            {
+                "configuration": self.config.model_dump(mode="json", exclude={"run", "data"}),
+                "segments": self.segments.sha256,
+                "init": self.initial.sha256 if self.initial else None,
+                "version": __version__,
+            }
+        )
 
     def check_same_everywhere(self) -> None:
         """Raise InputError on rank 0 where another rank sees other segments or another model under the same names."""
