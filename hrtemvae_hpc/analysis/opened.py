@@ -162,22 +162,18 @@ def plan_job(job: Job, ranks: list[RankResources], known: Tiling | None) -> Plan
 
 def check_same(world: World, job: Job) -> list[RankResources]:
     """What all ranks have to work with; raises InputError where they would not compute the same numbers."""
-    ranks = world.allgather(job.resources)
-    known = world.allgather((job.identity, job.arithmetic))
-
-    def check() -> None:
-        for rank, (identity, own) in zip(ranks, known, strict=True):
-            if own != job.arithmetic:
-                raise InputError(
-                    f"rank {rank.rank} on {rank.host} computes with {describe_difference(own, job.arithmetic)} as rank "
-                    "0: the last digits of their numbers would differ; give all ranks the same kind of processor, or "
-                    "of GPU that PyTorch sees (or none, with CUDA_VISIBLE_DEVICES=), and the same software."
-                )
-            if identity != job.identity:
-                raise InputError(
-                    f"the movie or model is another one on {rank.host} than on {ranks[0].host}, under the same name; "
-                    f"make rank {rank.rank} see the same files."
-                )
-
-    world.on_root(check)
-    return ranks
+    world.check_same(
+        job.arithmetic,
+        lambda rank, theirs: (
+            f"{rank} computes with {describe_difference(theirs, job.arithmetic)} as rank 0: the last digits of their "
+            "numbers would differ; give all ranks the same kind of processor, or of GPU that PyTorch sees (or none, "
+            "with CUDA_VISIBLE_DEVICES=), and the same software."
+        ),
+    )
+    world.check_same(
+        job.identity,
+        lambda rank, _: (
+            f"{rank} sees another movie or model than rank 0, under the same name; make it see the same files."
+        ),
+    )
+    return world.allgather(job.resources)

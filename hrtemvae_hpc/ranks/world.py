@@ -137,6 +137,20 @@ class World:
             self.raise_once(error or failed[0])
         return value  # type: ignore[return-value]
 
+    def check_same(self, value: T, describe: Callable[[str, T], str]) -> None:
+        """Raise InputError on rank 0 and RankEnds on the others where any ``value`` differs from that of rank 0.
+
+        ``describe`` puts it into words, given the first such rank with its host, and its value.
+        """
+        values = self.allgather(value)
+
+        def check() -> None:
+            for rank, other in enumerate(values):
+                if other != value:
+                    raise InputError(describe(f"rank {rank} on {self._hosts[rank]}", other))
+
+        self.on_root(check)
+
     def raise_once(self, error: HrtemvaeError) -> NoReturn:
         """Raise ``error``, which all ranks meet at the same time, on rank 0, and RankEnds on the others."""
         raise error if self.is_root else RankEnds(error.exit_code)

@@ -77,18 +77,14 @@ class Training:
         )
 
     def check_same_everywhere(self) -> None:
-        """Raise InputError on rank 0 where another rank sees other segments or another model under the same names."""
-        keys = self.world.allgather((self.key, self.world.host))
-
-        def check() -> None:
-            for rank, (key, host) in enumerate(keys):
-                if key != self.key:
-                    raise InputError(
-                        f"the segments or the initial model are others on rank {rank} ({host}) than on rank 0, under "
-                        "the same names; make all nodes see the same files."
-                    )
-
-        self.world.on_root(check)
+        """Raise InputError where a rank sees other segments or another model under the same names."""
+        self.world.check_same(
+            self.key,
+            lambda rank, _: (
+                f"{rank} sees other segments or another initial model than rank 0, under the same names; make it see "
+                "the same files."
+            ),
+        )
 
     def is_done(self) -> bool:
         """Whether the output holds the model of this very training."""

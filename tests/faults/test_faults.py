@@ -166,7 +166,7 @@ def test_ranks_that_see_another_movie_are_refused_before_anything_changes(
     folder.mkdir()
     (folder / "of an earlier run").write_text("")
     outcome = hrtemvae(*words, "--restart", ranks=2, script="other_movie.py")
-    assert_refused(outcome, "make rank 1 see the same files")
+    assert_refused(outcome, "rank 1 on", "make it see the same files")
     assert [path.name for path in folder.iterdir()] == ["of an earlier run"]
 
 
