@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model
+from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid

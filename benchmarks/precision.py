@@ -18,7 +18,7 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, load_model
+from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, load_model
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.movie.movie import Movie
 

@@ -24,7 +24,7 @@ import torch
 from hrtemvae_hpc.analysis.estimate import Estimate, estimate
 from hrtemvae_hpc.analysis.plan import make_plan
 from hrtemvae_hpc.config import PreprocessSection
-from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, load_model
+from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, load_model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.ranks.resources import RankResources

@@ -16,7 +16,7 @@ import torch
 from commands import FORK_SERVER, Outcome, Program, environment
 
 from hrtemvae_hpc.model.architecture import Architecture
-from hrtemvae_hpc.model.checkpoint import Model, load_model, save_model
+from hrtemvae_hpc.model.model_file import Model, load_model, save_model
 from hrtemvae_hpc.model.network import Encoder
 
 SHARED = Path(os.environ.get("HRTEMVAE_SHARED", Path(__file__).parents[2] / "shared"))

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import signal, stats
 
 from hrtemvae_hpc.model.architecture import same_padding
-from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.statistics.over_time import MAPS
 

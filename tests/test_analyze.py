@@ -18,7 +18,7 @@ from conftest import MAPS, assert_refused, assert_same_maps, drifting_pixels, re
 from damage import break_chunk
 from plain import plain_latents, plain_statistics
 
-from hrtemvae_hpc.model.checkpoint import Model, load_model
+from hrtemvae_hpc.model.model_file import Model, load_model
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from plain import plain_encoder, plain_latents
 
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.architecture import Architecture
-from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.runs import find_runs

@@ -15,8 +15,8 @@ from conftest import assert_refused
 from keras import layers
 
 from hrtemvae_hpc.model.architecture import Architecture
-from hrtemvae_hpc.model.checkpoint import load_model
 from hrtemvae_hpc.model.keras_import import import_decoder, import_keras
+from hrtemvae_hpc.model.model_file import load_model
 
 
 def keras_encoder(window: int, channels: tuple[int, ...], kernel: int, norm: str, hidden: int, latents: int):

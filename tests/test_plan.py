@@ -15,7 +15,7 @@ from hrtemvae_hpc.analysis.plan import Plan, decoded_bytes, make_plan
 from hrtemvae_hpc.analysis.plan_text import describe_plan
 from hrtemvae_hpc.config import AnalysisConfig, PreprocessSection
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.ranks.resources import RankResources

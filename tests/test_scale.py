@@ -12,7 +12,7 @@ from conftest import MAPS, TINY, assert_refused, assert_same_maps, drifting_pixe
 
 from hrtemvae_hpc.analysis import scale
 from hrtemvae_hpc.analysis.scale import lattice_period
-from hrtemvae_hpc.model.checkpoint import TrainedOn, save_model
+from hrtemvae_hpc.model.model_file import TrainedOn, save_model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.resample import Resampler, scaled_shape
 from hrtemvae_hpc.movie.write import write_movie

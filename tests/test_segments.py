@@ -20,7 +20,7 @@ from hrtemvae_hpc.fourier.threshold import FRINGE_THRESHOLD
 from hrtemvae_hpc.movie.resample import Resampler, scaled_shape
 from hrtemvae_hpc.segments.micrographs import find_micrographs, read_micrographs
 from hrtemvae_hpc.segments.segment_file import open_segments
-from hrtemvae_hpc.simulation.segments import Simulation, random_segments
+from hrtemvae_hpc.simulation.lattice_windows import Simulation, random_windows
 
 
 def write_micrograph(path: Path, seed: int, period: float = 7.0, size: int = 200, pixel_size: float = 0.02) -> Path:
@@ -164,7 +164,7 @@ def test_noise_has_no_fringes_and_lattices_have_theirs() -> None:
 
 
 def test_simulated_segments_show_the_periods_asked_for() -> None:
-    segments = random_segments(600, 64, Simulation(), torch.Generator().manual_seed(0))
+    segments = random_windows(600, 64, Simulation(), torch.Generator().manual_seed(0))
     assert float(segments.amin()) == 0
     assert float(segments.amax()) == 1
     strength, period = find_fringes(segments)

@@ -24,7 +24,7 @@ from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.config import MovieSection, PreprocessSection
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.maps.result import open_result
-from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.ranks.process import start_ticks

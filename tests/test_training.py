@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import entr
 
-from hrtemvae_hpc.model.checkpoint import load_model
+from hrtemvae_hpc.model.model_file import load_model
 from hrtemvae_hpc.training.batches import augment, epoch_order, generator, share
 from hrtemvae_hpc.training.objective import beta_at, divergence, entropy_floor, learning_rate_at
 from hrtemvae_hpc.training.train_config import AugmentationSection, LossSection

@@ -14,7 +14,7 @@ from hrtemvae_hpc.analysis.stage import MEMORY, free_bytes, scratch_bytes
 from hrtemvae_hpc.analysis.trial import try_out
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, Model, load_model
+from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.resample import Resampler
 from hrtemvae_hpc.movie.tiles import TileReader

@@ -9,7 +9,7 @@ from hrtemvae_hpc.analysis.plan import Plan, format_bytes
 from hrtemvae_hpc.analysis.scale import describe_scale
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import printable
-from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.ranks.progress import format_seconds

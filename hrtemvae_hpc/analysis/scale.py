@@ -10,7 +10,7 @@ from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.fourier.fringes import find_fringes
 from hrtemvae_hpc.fourier.threshold import FRINGE_THRESHOLD
-from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.model.periods import reconstructed_periods
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.resample import Resampler, scaled_shape, source_area

@@ -49,8 +49,8 @@ def _check_page(page: Path, inputs: list[Path]) -> None:
 
 
 def _import_keras(options: argparse.Namespace) -> int:
-    from hrtemvae_hpc.model.checkpoint import save_model
     from hrtemvae_hpc.model.keras_import import import_keras
+    from hrtemvae_hpc.model.model_file import save_model
 
     check_outputs([Output(options.output, "the model", is_model)], _given(options.encoder, options.decoder))
     model = import_keras(options.encoder, options.decoder)
@@ -63,7 +63,7 @@ def _import_keras(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.evaluation.evaluate import evaluate
     from hrtemvae_hpc.evaluation.page import write_evaluation
-    from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, load_model
+    from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, load_model
 
     path = options.model or DEFAULT_MODEL
     page = options.output or Path(f"{path.stem}.html")
@@ -90,7 +90,7 @@ def _traverse(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.evaluation.movements import lattice_period
     from hrtemvae_hpc.evaluation.page import lattice_window
     from hrtemvae_hpc.evaluation.traversal import draw_traversal
-    from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, load_model
+    from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, load_model
     from hrtemvae_hpc.training.batches import Segments
 
     path = options.model or DEFAULT_MODEL
@@ -119,7 +119,7 @@ def _compare(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.evaluation.compare import Basis, compare_models, compare_segments
     from hrtemvae_hpc.evaluation.evaluate import evaluate, reconstruct
     from hrtemvae_hpc.evaluation.page import write_comparison
-    from hrtemvae_hpc.model.checkpoint import load_model
+    from hrtemvae_hpc.model.model_file import load_model
     from hrtemvae_hpc.training.batches import Segments
 
     _check_page(options.output, [*options.models, *options.segments])

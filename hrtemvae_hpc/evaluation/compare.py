@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.evaluation.movements import similarity
-from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.training.batches import Segments
 from hrtemvae_hpc.training.promotion import ACTIVE
 

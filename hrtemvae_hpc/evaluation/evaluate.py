@@ -9,7 +9,7 @@ import torch
 
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.evaluation.movements import Response, lattice_period, overlap, respond_to_all, similarity
-from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.training.batches import Segments
 from hrtemvae_hpc.training.objective import divergence, entropy_floor, reconstruction_loss
 from hrtemvae_hpc.training.promotion import ACTIVE

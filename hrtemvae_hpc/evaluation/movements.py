@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.model.periods import reconstructed_periods
 from hrtemvae_hpc.simulation.movements import MOVEMENTS, PATCH, PERIOD, Movement, frames, still_inside
 from hrtemvae_hpc.statistics.over_time import series_statistics

@@ -5,7 +5,7 @@ import torch
 from matplotlib.figure import Figure
 
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.pages import DPI, png
 from hrtemvae_hpc.training.pictures import mosaic
 

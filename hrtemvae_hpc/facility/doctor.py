@@ -13,7 +13,7 @@ import torch
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.errors import HrtemvaeError, InputError
-from hrtemvae_hpc.model.checkpoint import DEFAULT_MODEL, load_model
+from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, load_model
 from hrtemvae_hpc.movie import hdf5_check
 from hrtemvae_hpc.ranks.guard import rank_of_launcher
 from hrtemvae_hpc.ranks.resources import bind_device, device_name, node_free_bytes

@@ -66,7 +66,7 @@ class Record:
 
 
 @dataclasses.dataclass(frozen=True)
-class Movie:
+class SessionMovie:
     """A movie of a session, and where it stands."""
 
     index: int
@@ -104,7 +104,7 @@ class Session:
         """A short name by which the queue knows this session."""
         return hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:10]
 
-    def movie(self, index: int) -> Movie:
+    def movie(self, index: int) -> SessionMovie:
         """Movie number ``index`` and where it stands. Raises InputError where there is none."""
         if not 0 <= index < len(self.names):
             raise InputError(f"{self.folder}: this session has {len(self.names)} movies, none with number {index}.")
@@ -115,17 +115,17 @@ class Session:
         record = self._record(index)
         attempts = record.attempts
         if exists(result):
-            return Movie(index, path, result, log, State.DONE, None, attempts)
+            return SessionMovie(index, path, result, log, State.DONE, None, attempts)
         run = run_at_work(result.with_name(result.name + ".parts"))
         if run is not None:
-            return Movie(index, path, result, log, State.RUNNING, run, attempts)
+            return SessionMovie(index, path, result, log, State.RUNNING, run, attempts)
         last = attempts[-1] if attempts else None
         if last and last.code and not last.again and (record.bytes, record.modified) == _stamp(path):
-            return Movie(index, path, result, log, State.FAILED, None, attempts, last.reason)
-        return Movie(index, path, result, log, State.WAITING, None, attempts, last.reason if last else "")
+            return SessionMovie(index, path, result, log, State.FAILED, None, attempts, last.reason)
+        return SessionMovie(index, path, result, log, State.WAITING, None, attempts, last.reason if last else "")
 
     @property
-    def movies(self) -> Iterator[Movie]:
+    def movies(self) -> Iterator[SessionMovie]:
         """All movies and where they stand."""
         return (self.movie(index) for index in range(len(self.names)))
 
@@ -139,11 +139,11 @@ class Session:
         missing = (m for m in self.movies if m.index not in queued and m.state in (State.WAITING, State.FAILED))
         return [m.index for m in missing if refused or not m.refused]
 
-    def arguments(self, movie: Movie) -> list[str]:
+    def arguments(self, movie: SessionMovie) -> list[str]:
         """The words of the command that analyses ``movie``."""
         return ["analyze", str(movie.path), "-o", str(movie.result), *self.options]
 
-    def begin(self, index: int, ranks: int) -> Movie | None:
+    def begin(self, index: int, ranks: int) -> SessionMovie | None:
         """Note that ``index`` is about to be analysed; None where that would be in vain."""
         movie = self.movie(index)
         if movie.state in (State.DONE, State.RUNNING):
@@ -159,7 +159,7 @@ class Session:
         self._write_record(index, Record(*_stamp(movie.path), (*before, Attempt(time.time(), ranks))))
         return movie
 
-    def end(self, index: int, code: int, again: bool) -> Movie:
+    def end(self, index: int, code: int, again: bool) -> SessionMovie:
         """Note how the analysis of ``index`` ended, and why where it failed; ``again``: it is back in the queue."""
         movie, record = self.movie(index), self._record(index)
         if movie.state is not State.RUNNING and record.attempts:

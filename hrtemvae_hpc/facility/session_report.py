@@ -9,7 +9,7 @@ from urllib.parse import quote
 import numpy as np
 
 from hrtemvae_hpc.errors import InputError, printable
-from hrtemvae_hpc.facility.session import Movie, Session, State
+from hrtemvae_hpc.facility.session import Session, SessionMovie, State
 from hrtemvae_hpc.facility.session_status import remark
 from hrtemvae_hpc.files import is_file
 from hrtemvae_hpc.maps.figures import frame_and_map
@@ -21,7 +21,7 @@ from hrtemvae_hpc.pages import inline, write_page
 class Finding:
     """What a finished movie shows."""
 
-    movie: Movie
+    movie: SessionMovie
     name: str
     score: float  # 99th percentile over the windows of the sum over the latents of (rho x variance)^2
     leading: str
@@ -62,7 +62,7 @@ def write_session_page(session: Session) -> Path:
     )
 
 
-def _find(session: Session, movie: Movie, name: str) -> Finding:
+def _find(session: Session, movie: SessionMovie, name: str) -> Finding:
     with opened_to_draw(movie.result) as result:
         together = result.together
         shown = rank_latents(result)

@@ -1,7 +1,7 @@
 """How a session stands, in words: one line a movie."""
 
 from hrtemvae_hpc.errors import printable
-from hrtemvae_hpc.facility.session import Movie, Session, State
+from hrtemvae_hpc.facility.session import Session, SessionMovie, State
 
 
 def describe_session(session: Session) -> str:
@@ -20,11 +20,11 @@ def describe_session(session: Session) -> str:
     return "\n".join(lines)
 
 
-def _name(session: Session, movie: Movie) -> str:
+def _name(session: Session, movie: SessionMovie) -> str:
     return printable(session.names[movie.index])
 
 
-def remark(movie: Movie) -> str:
+def remark(movie: SessionMovie) -> str:
     """What there is to say of a movie beside its state."""
     if movie.run is not None:
         return printable(str(movie.run))

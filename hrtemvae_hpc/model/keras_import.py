@@ -11,9 +11,9 @@ import torch
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.files import is_file
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture, Normalization
-from hrtemvae_hpc.model.checkpoint import Model
 from hrtemvae_hpc.model.keras_file import read_keras_file
 from hrtemvae_hpc.model.keras_layers import BatchNormalization, C, Convolution, Dense, Layer, LayerConfig, Reshape
+from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.model.network import Decoder, Encoder, filled
 from hrtemvae_hpc.model.saved_model import read_saved_model
 from hrtemvae_hpc.schemas import mistake, short

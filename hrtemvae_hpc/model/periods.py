@@ -7,7 +7,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from hrtemvae_hpc.model.checkpoint import Model
+from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.model.network import Decoder
 
 _ALIKE = 0.9  # correlation of a window and its reconstruction

@@ -13,7 +13,7 @@ import torch
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.identity import digest_of
-from hrtemvae_hpc.model.checkpoint import Model, load_model
+from hrtemvae_hpc.model.model_file import Model, load_model
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.outputs import Output, check_outputs, is_model
 from hrtemvae_hpc.ranks.claim import ClaimedFolder

@@ -11,7 +11,7 @@ import torch
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.errors import InputError, RankFailed, printable
 from hrtemvae_hpc.files import writing
-from hrtemvae_hpc.model.checkpoint import Model, TrainedOn, load_model, save_model
+from hrtemvae_hpc.model.model_file import Model, TrainedOn, load_model, save_model
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.ranks.resources import image_in_use
 from hrtemvae_hpc.training.batches import Segments

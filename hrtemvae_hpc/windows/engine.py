@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.model.checkpoint import Model, Scaling
+from hrtemvae_hpc.model.model_file import Model, Scaling
 from hrtemvae_hpc.pixels import floating
 from hrtemvae_hpc.windows.layers import Layers
 from hrtemvae_hpc.windows.shared_frame import SharedConvolutions, shares_all

@@ -16,7 +16,7 @@ from hostile import refusal
 
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture
-from hrtemvae_hpc.model.checkpoint import load_model
+from hrtemvae_hpc.model.model_file import load_model
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.training.checkpoint import Position, load_checkpoint, save_checkpoint
 

@@ -1,4 +1,4 @@
-"""Random single windows of simulated HRTEM images, for training and for tests."""
+"""Random windows of simulated HRTEM images of lattices, each drawn by itself, for training and for tests."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _ALONG_ROWS = 0.9
 _ALIGNED_DEGREES = 6.0
 _SHORTEST_SUM = 6.0  # pixels; sums of beams with shorter periods are not resolved
 PIXEL_SIZE_NM = 0.0145  # the scale at which the periods below are lattice spacings of 0.20 to 0.35 nm
-_HOT = 0.04  # the share of segments with a hot pixel
+_HOT = 0.04  # the share of windows with a hot pixel
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Simulation:
     dose: tuple[float, float] = (100.0, 20000.0)
 
 
-def random_segments(count: int, size: int, simulation: Simulation, generator: torch.Generator) -> Tensor:
-    """``count`` segments [count, size, size], float32, each scaled to 0..1.
+def random_windows(count: int, size: int, simulation: Simulation, generator: torch.Generator) -> Tensor:
+    """``count`` windows [count, size, size], float32, each scaled to 0..1.
 
     Each shows one of: a lattice over the whole of it, a lattice that ends at an edge, two lattices that meet or
     overlap, or none; of any phase and angle between its beams, three quarters of them within some degrees of rows or
@@ -59,7 +59,7 @@ def random_segments(count: int, size: int, simulation: Simulation, generator: to
 
 
 class _Draw:
-    """One random number for each segment."""
+    """One random number for each window."""
 
     def __init__(self, count: int, generator: torch.Generator) -> None:
         self.count = count
@@ -134,6 +134,6 @@ def _amorphous(size: int, draw: _Draw) -> Tensor:
 
 
 def _stretched(image: Tensor, low: Tensor) -> Tensor:
-    """Each segment scaled so that its minimum is ``low`` and its maximum is 1."""
+    """Each window scaled so that its minimum is ``low`` and its maximum is 1."""
     least, most = image.amin((1, 2), keepdim=True), image.amax((1, 2), keepdim=True)
     return low + (1 - low) * (image - least) / (most - least).clamp_min(1e-12)

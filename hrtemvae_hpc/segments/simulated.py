@@ -1,4 +1,4 @@
-"""Segments that are simulated instead of cut from micrographs."""
+"""A file of segments that are simulated instead of cut from micrographs."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from hrtemvae_hpc.outputs import Output, check_outputs, is_segments
 from hrtemvae_hpc.ranks.progress import Progress, say
 from hrtemvae_hpc.segments.cut_options import CutOptions
 from hrtemvae_hpc.segments.segment_file import LEVELS, SourceSegments, write_segments
-from hrtemvae_hpc.simulation.segments import PIXEL_SIZE_NM, Simulation, random_segments
+from hrtemvae_hpc.simulation.lattice_windows import PIXEL_SIZE_NM, Simulation, random_windows
 
 _AT_ONCE = 1000
 
@@ -34,7 +34,7 @@ def simulate_segments(output: Path, count: int, options: CutOptions, validation:
         generator = torch.Generator().manual_seed(options.seed)
         for start in range(0, count, _AT_ONCE):
             n = min(_AT_ONCE, count - start)
-            segments = random_segments(n, options.window, simulation, generator)
+            segments = random_windows(n, options.window, simulation, generator)
             strength, period = find_fringes(segments)
             columns = {
                 "strength": strength.numpy(),
