@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hrtemvae_hpc.analysis.messages import (
@@ -51,22 +51,12 @@ class Coordinator:
     """Rank 0 while the tiles are computed."""
 
     def __init__(
-        self,
-        world: World,
-        worker: Worker,
-        tiling: Tiling,
-        parts: Parts,
-        ranks: Sequence[RankResources],
-        silent_after: float,
-        heartbeat: Callable[[float], None],
+        self, world: World, worker: Worker, tiling: Tiling, parts: Parts, ranks: Sequence[RankResources]
     ) -> None:
-        """``heartbeat`` is called often, with the share of the windows that are done."""
         self.world = world
         self.worker = worker
         self.tiling = tiling
         self.parts = parts
-        self.silent_after = silent_after
-        self._heartbeat = heartbeat
         self.records = [RankRecord(r) for r in ranks]
         frames = worker.means.reader.movie.shape[0]
         tiles = tiling.tiles
@@ -95,8 +85,8 @@ class Coordinator:
         """Tiles that are saved."""
         return self.tiling.count - len(self._unfinished)
 
-    def run(self, stop: StopRequest) -> None:
-        """Have every tile computed and saved.
+    def run(self, stop: StopRequest, silent_after: float) -> None:
+        """Have every tile computed and saved, and name ranks that are silent for more than ``silent_after`` seconds.
 
         Raises Stopped on a signal, and what a rank raised, after all ranks were ordered to end.
         """
@@ -109,14 +99,14 @@ class Coordinator:
                 if stop:
                     raise Stopped(f"stopped by {stop.name}")
                 self._hand_out()
-                self._watch()
+                self._watch(silent_after)
                 windows = self._already + sum(r.windows for r in self.records)
                 staging = self._regions_done < self._regions
                 if staging and windows == self._already:
                     self._progress.begin()
                 staged = f"{self._regions_done / self._regions:.0%} of the movie staged" if staging else ""
                 self._progress.update(windows, self.finished, staged)
-                self._heartbeat(windows / self._progress.total)
+                self.parts.claimed.heartbeat(windows / self._progress.total)
             self.done_at = time.monotonic()
             self._end(0)
         except HrtemvaeError as error:
@@ -215,10 +205,10 @@ class Coordinator:
             say(f"{record} is responding again.")
             record.named_silent = False
 
-    def _watch(self) -> None:
+    def _watch(self, silent_after: float) -> None:
         for record in self.records:
             silence = time.monotonic() - record.heard
-            if record.orders and silence > self.silent_after and not record.named_silent:
+            if record.orders and silence > silent_after and not record.named_silent:
                 record.named_silent = True
                 say(
                     f"{record} (process {record.resources.pid}) has been silent for {silence:.0f} s while "

@@ -89,15 +89,7 @@ def analyze(
                     serve(world, worker, plan.tiling, RankRecord(job.resources), stop, config.run.silent_after)
                 )
             started = time.monotonic()
-            coordinator = Coordinator(
-                world,
-                worker,
-                plan.tiling,
-                parts,
-                ranks,
-                silent_after=config.run.silent_after,
-                heartbeat=parts.claimed.heartbeat,
-            )
+            coordinator = Coordinator(world, worker, plan.tiling, parts, ranks)
             bad = _compute(job, plan, coordinator, parts, output, began, stop)
             try:
                 drawn = _draw_page(output, page, parts.folder)
@@ -168,7 +160,7 @@ def _compute(
     if coordinator.resumed:
         say(f"resuming: {len(coordinator.resumed)} of {plan.tiling.count} tiles are done.")
     try:
-        coordinator.run(stop)
+        coordinator.run(stop, job.config.run.silent_after)
         job.movie.check_unchanged(thorough=True)
         account = Account(coordinator.records, frozenset(coordinator.resumed), time.monotonic() - began)
         worker = coordinator.worker
