@@ -10,8 +10,8 @@ import torch
 from commands import Program
 from conftest import MAPS, TINY, assert_refused, assert_same_maps, drifting_pixels, random_model, read_maps
 
-from hrtemvae_hpc.analysis import scale
-from hrtemvae_hpc.analysis.scale import lattice_period
+from hrtemvae_hpc.analysis import lattice
+from hrtemvae_hpc.analysis.lattice import lattice_period
 from hrtemvae_hpc.model.model_file import TrainedOn, save_model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.resample import Resampler, scaled_shape
@@ -113,7 +113,7 @@ def test_where_a_frame_costs_much_a_few_windows_tell_its_period(
     with Movie(tmp_path / "m.h5") as movie:
         resampler = Resampler(320, 320, scaled_shape(320, 320, factor)) if factor else None
         period, share = lattice_period(movie, 32, resampler)
-        monkeypatch.setattr(scale, "_MUCH", (0.1, 0))
+        monkeypatch.setattr(lattice, "_MUCH", (0.1, 0))
         reads = []
         read = movie.read
         monkeypatch.setattr(movie, "read", lambda *region: reads.append(region) or read(*region))
@@ -131,7 +131,7 @@ def test_a_deep_chunk_of_whole_frames_is_decoded_once_for_its_period(
     with h5py.File(tmp_path / "m.h5", "w") as file:
         file.create_dataset("m", data=drifting_pixels(8, 320, 320), chunks=(8, 320, 320), compression="gzip")
     with Movie(tmp_path / "m.h5") as movie:
-        monkeypatch.setattr(scale, "_MUCH", (0.1, 0))
+        monkeypatch.setattr(lattice, "_MUCH", (0.1, 0))
         reads = []
         read = movie.read
         monkeypatch.setattr(movie, "read", lambda *region: reads.append(region) or read(*region))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from hrtemvae_hpc.analysis.coordinator import RankRecord
 from hrtemvae_hpc.analysis.estimate import estimate
+from hrtemvae_hpc.analysis.lattice import describe_lattice
 from hrtemvae_hpc.analysis.plan import Plan, format_bytes
 from hrtemvae_hpc.analysis.scale import describe_scale
 from hrtemvae_hpc.config import AnalysisConfig
@@ -29,7 +30,8 @@ def describe_plan(
 ) -> str:
     """Movie, tiles, memory and time, the table of ranks, and what would make it better."""
     movie = reader.movie
-    scale, warnings = describe_scale(movie, model, reader.resampler)
+    scale, scale_warnings = describe_scale(movie, model, reader.resampler)
+    lattice, lattice_warnings = describe_lattice(movie, model, reader.resampler)
     frames, height, width = movie.shape
     grid = plan.tiling.grid
     calibration = "not calibrated"
@@ -44,7 +46,7 @@ def describe_plan(
         f"storage   {movie.storage}",
         *(f"          pixels in {path}" for path in movie.sources.raw[:_FILES]),
         f"model     {model.name}, window {grid.window}, {model.architecture.latents} latents, {model.sha256[:12]}",
-        f"lattice   {scale}",
+        f"lattice   {'; '.join(filter(None, (lattice, scale)))}",
         f"windows   {grid.rows} x {grid.columns}, {grid.step} pixels apart: {plan.encodings:,} encodings",
         f"tiles     {plan.tiling.count} of up to {rows} x {columns} windows",
         f"memory    a rank {format_bytes(plan.tile_bytes)} for tiles and {format_bytes(plan.working_bytes)} to work",
@@ -71,7 +73,7 @@ def describe_plan(
     phases = {"staging": e.staging, "tiles": e.tiles, "result": e.result}
     spent = ", ".join(f"{name} {format_seconds(s)}" for name, s in phases.items() if s > 0.5)
     lines.append(f"estimate  {format_seconds(e.total)} from a short trial" + f" ({spent})" * bool(spent))
-    lines += [f"warning   {warning}" for warning in warnings]
+    lines += [f"warning   {warning}" for warning in (*scale_warnings, *lattice_warnings)]
     lines += [f"advice    {advice}" for advice in _advice(movie, model, config, plan, ranks)]
     return "\n".join(map(printable, lines))
 
