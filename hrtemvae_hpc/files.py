@@ -111,10 +111,10 @@ class OwnFolder:
             return
         if not self.path.is_dir():
             raise InputError(f"{self.path}: is no folder; move it away, or choose another output with -o.")
-        found = [str(name) for name, _ in self._files()]
-        unknown = [name for name in found if not self._is_ours(name)]
-        if unknown or (found and self._mark not in found and not all(map(_TEMPORARY.fullmatch, found))):
-            example = printable((unknown or found)[0])
+        files = [str(name) for name, _ in self._files()]
+        unknown = [name for name in files if not self._is_ours(name)]
+        if unknown or (files and self._mark not in files and not all(map(_TEMPORARY.fullmatch, files))):
+            example = printable((unknown or files)[0])
             raise InputError(
                 f"{self.path}: holds {example}, which this program did not put there; move it away, or choose another "
                 "output with -o."
@@ -153,8 +153,9 @@ class OwnFolder:
             self.path.rmdir()
 
     def _is_ours(self, name: str) -> bool:
-        own = name == self._mark or bool(_TEMPORARY.fullmatch(name) or _OF_NFS.fullmatch(name))
-        return own or self._names is None or bool(self._names.fullmatch(name))
+        if name == self._mark or _TEMPORARY.fullmatch(name) or _OF_NFS.fullmatch(name):
+            return True
+        return self._names is None or self._names.fullmatch(name) is not None
 
     def _files(self) -> Iterator[tuple[Path, int]]:
         """Each file's path in the folder, with an open handle of the folder that holds it; links are not followed."""

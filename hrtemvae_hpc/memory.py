@@ -13,8 +13,8 @@ def memory_of_at_most(count: int) -> Iterator[None]:
     MemoryError is raised in it where more is asked for.
     """
     before = resource.getrlimit(resource.RLIMIT_AS)
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    most = held + count
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    most = used + count
     if before[0] != resource.RLIM_INFINITY:
         most = min(most, before[0])
     resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))

@@ -88,11 +88,11 @@ is_movie = partial(is_written_as, kind="movie")
 
 
 def _identities(paths: Iterable[Path]) -> set[tuple[int, int]]:
-    found = set()
+    identities = set()
     for path in paths:
         inside = path.rglob("*") if is_folder(path) else ()
-        found |= {known for p in (path, *inside) if (known := _identity(p))}
-    return found
+        identities |= {known for p in (path, *inside) if (known := _identity(p))}
+    return identities
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

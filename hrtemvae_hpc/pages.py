@@ -37,7 +37,7 @@ def write_page(template: Path, page: Path, folder: Path | None = None, **values:
         trim_blocks=True,
     )
     html = environment.get_template(template.name).render(mark=PAGE_MARK, **values)
-    html = _UNPRINTABLE.sub(lambda found: printable(found[0]), html)
+    html = _UNPRINTABLE.sub(lambda match: printable(match[0]), html)
     with writing(page), replacing(page, folder) as aside:
         aside.write_text(html, encoding="utf-8")
     return page

@@ -153,7 +153,7 @@ class Parts:
             aside.write_bytes(data)
 
 
-def describe_difference(theirs: Mapping[str, str], own: Mapping[str, str]) -> str:
+def describe_difference(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
     """Where the arithmetic of earlier numbers differs from this program's, in words."""
-    differ = [name for name in sorted({*theirs, *own}) if theirs.get(name) != own.get(name)]
-    return ", ".join(printable(f"{n} {theirs.get(n, 'unknown')}, not {own.get(n, 'unknown')}")[:200] for n in differ)
+    differ = [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
+    return ", ".join(printable(f"{n} {theirs.get(n, 'unknown')}, not {ours.get(n, 'unknown')}")[:200] for n in differ)

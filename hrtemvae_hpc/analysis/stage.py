@@ -91,13 +91,13 @@ def open_stage(world: World, reader: TileReader, folder: Path) -> Stage:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         return path
 
-    own = _on_all(world, folder, create)
-    names = [name for host, name in world.allgather((world.host, own)) if host == world.host]
+    created = _on_all(world, folder, create)
+    names = [name for host, name in world.allgather((world.host, created)) if host == world.host]
     try:
         file = _on_all(world, folder, lambda: names[0].open("r+b"))
     finally:
         if world.local_rank == 0:
-            own.unlink()
+            created.unlink()
 
     def allocate() -> None:
         if world.local_rank == 0 and hasattr(os, "posix_fallocate"):
@@ -118,8 +118,8 @@ def _remove_lost(folder: Path) -> None:
     """Remove the empty files of runs that were killed in the moment in which theirs had a name."""
     begin = _our_names()
     for path in folder.glob(f"{begin}*"):
-        found = re.fullmatch(r"(\d+)-(\d+)-[0-9a-f]{16}", path.name.removeprefix(begin))
-        if found and start_ticks(int(found[1])) != int(found[2]):
+        process = re.fullmatch(r"(\d+)-(\d+)-[0-9a-f]{16}", path.name.removeprefix(begin))
+        if process and start_ticks(int(process[1])) != int(process[2]):
             with suppress(OSError):
                 path.unlink()
 

@@ -21,12 +21,12 @@ def _run(options: argparse.Namespace) -> int:
     for path in options.results:
         with tqdm(unit="B", unit_scale=True, delay=2, leave=False, disable=None) as bar:
             try:
-                found = check_whole(path, bar.update, name_damage=True)
+                summary = check_whole(path, bar.update, name_damage=True)
             except InputError as error:
                 bar.close()
                 report(error)
                 code = error.exit_code
             else:
                 bar.close()
-                show(f"{path}: {found}")
+                show(f"{path}: {summary}")
     return code

@@ -222,9 +222,9 @@ def _binds(_: World) -> Check:
 
 
 def _hdf5(_: World) -> Check:
-    usable = hdf5_check.filters()
-    found = f"HDF5 {hdf5_check.version()}, reads {', '.join(name for name, there in usable.items() if there)}"
-    if missing := [name for name, there in usable.items() if not there]:
+    filters = hdf5_check.filters()
+    found = f"HDF5 {hdf5_check.version()}, reads {', '.join(name for name, usable in filters.items() if usable)}"
+    if missing := [name for name, usable in filters.items() if not usable]:
         return Check("HDF5", WARNING, found, f"can't read {', '.join(missing)}: reinstall hdf5plugin.")
     return Check("HDF5", OK, found)
 

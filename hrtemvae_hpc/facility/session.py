@@ -245,8 +245,8 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
     movies, folder = movies.absolute(), folder.absolute()
     if not os.access(movies, os.R_OK | os.X_OK) or not is_folder(movies):
         raise InputError(f"{movies}: there is no such folder of movies, or it can't be read.")
-    own = OwnFolder(folder, "session")
-    own.check()
+    session_folder = OwnFolder(folder, "session")
+    session_folder.check()
     check_outputs([Output(folder / "session.html", "the page", is_page)] if is_folder(folder) else [])
     names = _find(movies, folder)
     known: tuple[str, ...] = ()
@@ -265,7 +265,7 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
             raise InputError(f"{str(place)!r}: a line break in a folder's name is more than Slurm bears; rename it.")
     if not session.names:
         raise InputError(f"{movies}: holds no movies ({', '.join(SUFFIXES)}); name another folder.")
-    own.take()
+    session_folder.take()
     with writing(folder):
         for name in ("records", "logs"):
             (folder / name).mkdir(exist_ok=True)
@@ -278,16 +278,16 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
 
 def _find(movies: Path, folder: Path) -> list[str]:
     """Movies under a folder, but no results of ours and nothing hidden."""
-    found = []
+    names = []
     for place, folders, files in os.walk(movies):
         here = Path(place)
         folders[:] = [f for f in folders if not f.startswith(".") and here / f != folder and not f.endswith(".parts")]
-        found += [
+        names += [
             str((here / file).relative_to(movies))
             for file in files
             if file.lower().endswith(SUFFIXES) and not file.lower().endswith(_RESULT) and not file.startswith(".")
         ]
-    return found
+    return names
 
 
 def queued_of(session: Session, queue: str) -> frozenset[int]:

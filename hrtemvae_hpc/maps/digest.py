@@ -49,11 +49,11 @@ def seal(path: Path) -> None:
         entry[_FILE] = np.bytes_(_field("0" * 64, 0))
     with path.open("r+b") as raw:
         size = raw.seek(0, 2)
-        found = _find_field(raw, size)
-        if found is None:
+        field = _find_field(raw, size)
+        if field is None:
             raise OSError(f"{path}: the digest of the file is not at its end")
-        digest = _file_digest(raw, *found[0], _silent)
-        raw.seek(found[0][0])
+        digest = _file_digest(raw, *field[0], _silent)
+        raw.seek(field[0][0])
         raw.write(_field(digest, size))
 
 
@@ -67,11 +67,11 @@ def check_whole(path: Path, progress: Progress = _silent, name_damage: bool = Fa
     try:
         with path.open("rb") as raw:
             size = raw.seek(0, 2)
-            found = _find_field(raw, size)
-            same_bytes = found is not None and _file_digest(raw, *found[0], progress) == found[1]
+            field = _find_field(raw, size)
+            same_bytes = field is not None and _file_digest(raw, *field[0], progress) == field[1]
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error}); {_AGAIN}.") from error
-    same_size = found is not None and found[2] == size
+    same_size = field is not None and field[2] == size
     if same_bytes and same_size:
         return "whole, all its bytes are as they were written"
     packed_anew = not same_bytes and not same_size
@@ -155,22 +155,22 @@ def _differences(path: Path, progress: Progress) -> str:
                 return "its digests are damaged"
             if _FIELD.fullmatch(check_array(entry, _FILE, "S", 0)[()]) is None:
                 return f"{_FILE} differs"
-            found, different = set(), []
+            present, different = set(), []
             for place, group, name in _items(entry, table.__contains__):
-                found.add(place)
+                present.add(place)
                 if place in table and not _is_same(group, name, table[place], progress):
                     different.append(place)
         except DAMAGED as error:
             return f"it is damaged ({printable(str(error))[:200]})"
     words = {
         "differ": different,
-        "are missing": sorted(table.keys() - found),
-        "were added": sorted(found - table.keys()),
+        "are missing": sorted(table.keys() - present),
+        "were added": sorted(present - table.keys()),
     }
-    return ", ".join(f"{_some(places)} {verb}" for verb, places in words.items() if places)
+    return ", ".join(f"{_listed(places)} {verb}" for verb, places in words.items() if places)
 
 
-def _some(places: Sequence[str]) -> str:
+def _listed(places: Sequence[str]) -> str:
     more = [f"{len(places) - _NAMED} more"] if len(places) > _NAMED else []
     return " and ".join([", ".join(f"/entry/{printable(p)[:80]}" for p in places[:_NAMED]), *more])
 

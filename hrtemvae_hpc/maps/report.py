@@ -89,9 +89,9 @@ def write_report(path: Path, folder: Path, tiff: bool) -> Path:
     if folder.resolve() in path.resolve().parents:
         raise InputError(f"{path}: lies in the folder of its report, {folder}; choose another folder with -o.")
     with opened_to_draw(path) as result:
-        own = OwnFolder(folder, "report", _NAMES)
-        own.take()
-        own.clear()
+        report_folder = OwnFolder(folder, "report", _NAMES)
+        report_folder.take()
+        report_folder.clear()
         with writing(folder):
             for name in MAPS:
                 (folder / name).mkdir(exist_ok=True)

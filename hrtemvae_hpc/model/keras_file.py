@@ -73,16 +73,16 @@ def _layers(described: list[tuple[str, LayerConfig]], weights: h5py.File) -> lis
         if kind in ARRAYS:
             group = weights
             for name in ("layers", stored, "vars"):
-                group = _own(group, name)[name]
+                group = _of_this_file(group, name)[name]
             for i in range(ARRAYS[kind]):
-                array = read_array(_own(group, str(i)), str(i), "f", most=left)
+                array = read_array(_of_this_file(group, str(i)), str(i), "f", most=left)
                 left -= array.nbytes
                 arrays.append(array.astype(np.float32))
         layers.append(Layer(kind, config, arrays))
     return layers
 
 
-def _own(group: h5py.Group, name: str) -> h5py.Group:
+def _of_this_file(group: h5py.Group, name: str) -> h5py.Group:
     """``group``, if what is called ``name`` there lies in the same file."""
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} lies in another file")

@@ -37,12 +37,12 @@ def read_saved_model(folder: Path) -> list[Layer[LayerConfig]]:
         arrays = _read_variables(folder / "variables")
         layers, weighted = [], 0
         for kind, config in described:
-            found = arrays.get(weighted, {})
-            own = [found[name] for name in _WEIGHTS if name in found] if kind in ARRAYS else []
-            if len(own) != ARRAYS.get(kind, 0):
-                raise ValueError(f"layer {short(config.name)} has {len(own)} arrays, not {ARRAYS[kind]}")
+            variables = arrays.get(weighted, {})
+            weights = [variables[name] for name in _WEIGHTS if name in variables] if kind in ARRAYS else []
+            if len(weights) != ARRAYS.get(kind, 0):
+                raise ValueError(f"layer {short(config.name)} has {len(weights)} arrays, not {ARRAYS[kind]}")
             weighted += kind in ARRAYS
-            layers.append(Layer(kind, config, own))
+            layers.append(Layer(kind, config, weights))
     except (OSError, ValueError, IndexError) as error:
         raise InputError(f"{folder}: not a SavedModel folder of a Keras network ({mistake(error)}).") from error
     return layers

@@ -40,8 +40,8 @@ def read_chunks(dataset: h5py.Dataset, selection: tuple[slice, ...], target: np.
     decoded.
     """
     filters = filters_of(dataset)
-    for offset, own, within in _touched(dataset, selection):
-        target[own] = _chunk(dataset, filters, offset)[within]
+    for offset, place, within in _touched(dataset, selection):
+        target[place] = _chunk(dataset, filters, offset)[within]
 
 
 def check_chunks(dataset: h5py.Dataset, selection: tuple[slice, ...]) -> None:

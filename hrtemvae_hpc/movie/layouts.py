@@ -59,25 +59,25 @@ def locate(file: h5py.File, path: Path, dataset: str | None) -> Located:
             f"{path}: there is no dataset {printable(dataset)!r}; name another with --dataset."
             + _listed(" It holds {}.", _three_dimensional(_datasets(file)))
         )
-    found = _datasets(file)
+    datasets = _datasets(file)
     offers: dict[object, Located] = {}
-    for offer in (*_nexus(file), *_emd(file, found), *_velox(file), *_hyperspy(file)):
+    for offer in (*_nexus(file), *_emd(file, datasets), *_velox(file), *_hyperspy(file)):
         offers.setdefault(_identity(file[offer.dataset]), offer)
     if dataset is not None:
         return offers.get(_identity(file[dataset])) or _plain(dataset, file[dataset])
-    if len(found) > _MOST:
+    if len(datasets) > _MOST:
         raise InputError(f"{path}: holds more than {_MOST} datasets; name the movie with --dataset.")
     movies = [offer for offer in offers.values() if file[offer.dataset].ndim == 3]
     nexus_default = [offer for offer in movies if offer.layout == "NeXus"]
-    plain = _three_dimensional(found)
+    plain = _three_dimensional(datasets)
     for candidates in (nexus_default, movies):
         if len(candidates) == 1:
             return candidates[0]
     if not movies and len(plain) == 1:
-        return _plain(plain[0], found[plain[0]])
+        return _plain(plain[0], datasets[plain[0]])
     if names := sorted({offer.dataset for offer in movies} | set(plain)):
         raise InputError(f"{path}: holds several movies, name one with --dataset" + _listed(": {}.", names))
-    flat = [f"{name} {item.shape}" for name, item in found.items() if item.shape]
+    flat = [f"{name} {item.shape}" for name, item in datasets.items() if item.shape]
     raise InputError(
         f"{path}: no dataset of three dimensions (frames, rows, columns) in this file"
         + (_listed("; it holds {}.", flat) or "; it holds no dataset at all.")
@@ -116,10 +116,10 @@ def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
 
     One more than ``_MOST`` where there are more than those.
     """
-    found: dict[str, h5py.Dataset] = {}
+    datasets: dict[str, h5py.Dataset] = {}
     visited: set[object] = set()
     waiting: list[tuple[h5py.Group, str]] = [(file, "")]
-    while waiting and len(visited) <= 2 * _MOST and len(found) <= _MOST:
+    while waiting and len(visited) <= 2 * _MOST and len(datasets) <= _MOST:
         group, prefix = waiting.pop(0)
         for name in group:
             item = _get(group, name)
@@ -127,12 +127,12 @@ def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
                 continue
             visited.add(item)
             if isinstance(item, h5py.Dataset):
-                found[f"{prefix}/{name}"] = item
+                datasets[f"{prefix}/{name}"] = item
             else:
                 waiting.append((item, f"{prefix}/{name}"))
-            if len(found) > _MOST:
+            if len(datasets) > _MOST:
                 break
-    return found
+    return datasets
 
 
 def _three_dimensional(datasets: dict[str, h5py.Dataset]) -> list[str]:
@@ -289,9 +289,9 @@ def _hyperspy(file: h5py.File) -> Iterator[Located]:
         if not isinstance(data, h5py.Dataset) or data.ndim != 3:
             continue
         axes = [_get(experiments, f"{key}/axis-{i}") for i in range(3)]
-        found = [a.attrs if isinstance(a, h5py.Group) else {} for a in axes]
-        units = [_text(a.get("units", "")) for a in found]
-        order = _order([_text(a.get("name", "")) for a in found], units)
-        scales = [_number(a.get("scale")) for a in found]
+        attributes = [a.attrs if isinstance(a, h5py.Group) else {} for a in axes]
+        units = [_text(a.get("units", "")) for a in attributes]
+        order = _order([_text(a.get("name", "")) for a in attributes], units)
+        scales = [_number(a.get("scale")) for a in attributes]
         steps = [None if scale is None else abs(scale) for scale in scales]
         yield Located(f"/Experiments/{key}/data", "HyperSpy", order, _scales(steps, units))

@@ -20,7 +20,7 @@ def first_and_last(movie: Movie, staged: TilePixels | None) -> Preview:
     binning = min(-(-max(height, width) // _LARGEST_SIDE), height, width)
     rows, columns = height // binning, width // binning
     ends = {} if staged else _both_at_once(movie)
-    found, which = [], []
+    images, which = [], []
     layers = movie.chunk_grid.layers(slice(0, frames))  # whose frames can all be decoded, or none
     for order in ([layer.start for layer in layers], [layer.stop - 1 for layer in reversed(layers)]):
         image = np.full((rows, columns), np.nan, np.float32)
@@ -30,9 +30,9 @@ def first_and_last(movie: Movie, staged: TilePixels | None) -> Preview:
                 pixels = frame[: rows * binning, : columns * binning].reshape(rows, binning, columns, binning)
                 image = pixels.mean((1, 3), dtype=np.float64).astype(np.float32)
                 break
-        found.append(image)
+        images.append(image)
         which.append(int(movie.frame_indices[t]))
-    return np.stack(found), binning, (which[0], which[1])
+    return np.stack(images), binning, (which[0], which[1])
 
 
 def _both_at_once(movie: Movie) -> dict[int, np.ndarray]:

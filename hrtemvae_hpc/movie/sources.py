@@ -48,12 +48,12 @@ def find_sources(dataset: h5py.Dataset, bounds: Bounds, where: str) -> Sources:
     Raises InputError where a file or pixels are missing, or a raw file lies elsewhere than beside the file it belongs
     to: by HDF5, a movie could name any file that its reader may read.
     """
-    found = Sources()
-    _look_behind(dataset, bounds, where, found, 0)
-    return found
+    sources = Sources()
+    _look_behind(dataset, bounds, where, sources, 0)
+    return sources
 
 
-def _look_behind(dataset: h5py.Dataset, bounds: Bounds, where: str, found: Sources, depth: int) -> None:
+def _look_behind(dataset: h5py.Dataset, bounds: Bounds, where: str, sources: Sources, depth: int) -> None:
     if depth > _DEEPEST:
         raise InputError(f"{where}: virtual datasets lie {depth} deep in each other; copy the movie into one file.")
     missing = [code for code in filters_of(dataset) if not h5py.h5z.filter_avail(code)]
@@ -61,16 +61,16 @@ def _look_behind(dataset: h5py.Dataset, bounds: Bounds, where: str, found: Sourc
         names = ", ".join(FILTER_NAMES.get(code, f"HDF5 filter {code}") for code in missing)
         raise InputError(f"{where}: is compressed with {names}, which is not installed here; install it.")
     if dataset.is_virtual:
-        _look_behind_virtual(dataset, bounds, where, found, depth)
+        _look_behind_virtual(dataset, bounds, where, sources, depth)
     elif dataset.external:
-        found.raw += _raw_files(dataset, where)
+        sources.raw += _raw_files(dataset, where)
     elif dataset.chunks:
         _check_chunks(dataset, bounds, where)
     else:
         _check_contiguous(dataset, where)
 
 
-def _look_behind_virtual(dataset: h5py.Dataset, bounds: Bounds, where: str, found: Sources, depth: int) -> None:
+def _look_behind_virtual(dataset: h5py.Dataset, bounds: Bounds, where: str, sources: Sources, depth: int) -> None:
     covering: list[Selection] = []
     shapes: dict[tuple[Path, str], tuple[int, ...]] = {}
     needed: dict[tuple[Path, str], Bounds] = {}
@@ -94,12 +94,12 @@ def _look_behind_virtual(dataset: h5py.Dataset, bounds: Bounds, where: str, foun
             "zeros. Write it again from all sources, or leave them out with --frames or --roi."
         )
     for key, part in needed.items():
-        before = found.hdf5.get(key)
+        before = sources.hdf5.get(key)
         together = part if before is None else _joined(before, part)
         if together != before:
-            found.hdf5[key] = together
+            sources.hdf5[key] = together
             with _opened(key, where) as source:
-                _look_behind(source, part, _named(key), found, depth + 1)
+                _look_behind(source, part, _named(key), sources, depth + 1)
 
 
 def _joined(one: Bounds, other: Bounds) -> Bounds:

@@ -93,13 +93,13 @@ def source_names(dataset: h5py.Dataset, mapping: VDSmap, where: str) -> list[tup
     Of those with a running number HDF5 takes the ones from 0 on, and ends at the first that is missing: where a later
     one is there, the missing one is named too.
     """
-    own = Path(dataset.file.filename)
+    virtual_file = Path(dataset.file.filename)
 
     def named(number: int) -> tuple[Path, str]:
         file, name = (
             text.replace("%b", str(number)).replace("%%", "%") for text in (mapping.file_name, mapping.dset_name)
         )
-        return (own if file == "." else _located(own, file)), name
+        return (virtual_file if file == "." else _located(virtual_file, file)), name
 
     if not is_numbered(mapping):
         return [named(0)]
@@ -121,14 +121,14 @@ def _has_later(folder: Path, pattern: str, number: int) -> bool:
     return any(text.isdecimal() and int(text[:20]) > number for text in numbers)
 
 
-def _located(own: Path, name: str) -> Path:
+def _located(virtual_file: Path, name: str) -> Path:
     """Where HDF5 looks for a source: beside the file, beside what a link to it leads to, and there without folders."""
-    places = own.parent / name, own.resolve().parent / name, own.parent / Path(name).name
+    places = virtual_file.parent / name, virtual_file.resolve().parent / name, virtual_file.parent / Path(name).name
     return next((place for place in places if is_file(place)), places[0])
 
 
 def part_behind(
-    shape: Sequence[int], mapping: VDSmap, mapped: Sequence[Selection], touched: Sequence[Selection], there: str
+    shape: Sequence[int], mapping: VDSmap, mapped: Sequence[Selection], touched: Sequence[Selection], where: str
 ) -> Bounds:
     """The part of a source of ``shape`` behind the ``touched`` part of what is ``mapped``, or more.
 
@@ -138,19 +138,21 @@ def part_behind(
     if len(shape) < len(axes):  # a source of one frame
         axes = [axis for axis in axes if axis[0][1] - axis[0][0] > 1]
     sizes = [stop - first for (first, stop), _ in axes]
-    taken = selections(mapping.src_space, shape, there)
-    own = _outer(taken)
+    taken = selections(mapping.src_space, shape, where)
+    bounds = _outer(taken)
     if mapping.src_space.get_select_type() == h5py.h5s.SEL_ALL and math.prod(sizes) == _size(mapped):
-        own = [(0, size) for size in sizes]  # as large as the source was then
-    if pixel_by_pixel := [b - a for a, b in own] == sizes:
-        own = [(a + low - first, a + high - first) for (a, _), ((first, _), (low, high)) in zip(own, axes, strict=True)]
-    beyond = len(own) != len(shape) or any(b > n for (_, b), n in zip(own, shape, strict=True))
+        bounds = [(0, size) for size in sizes]  # as large as the source was then
+    if pixel_by_pixel := [b - a for a, b in bounds] == sizes:
+        bounds = [
+            (a + low - first, a + high - first) for (a, _), ((first, _), (low, high)) in zip(bounds, axes, strict=True)
+        ]
+    beyond = len(bounds) != len(shape) or any(b > n for (_, b), n in zip(bounds, shape, strict=True))
     if beyond or (not pixel_by_pixel and _size(mapped) > _size(taken)):
         raise InputError(
-            f"{there}: has shape {tuple(shape)}, less than a virtual dataset takes of it, and the rest would be read "
+            f"{where}: has shape {tuple(shape)}, less than a virtual dataset takes of it, and the rest would be read "
             "as zeros; copy it again, or leave that out with --frames or --roi."
         )
-    return own
+    return bounds
 
 
 def _outer(parts: Sequence[Selection]) -> list[tuple[int, int]]:

@@ -200,12 +200,12 @@ class Claim:
                 if now - began > _NO_TURN_AFTER_S:
                     raise InputError(f"{turn}: other runs begin here again and again; try once more.") from None
                 time.sleep(_LOOK_EVERY_S)
-        own = _stamp(os.fstat(file))
+        stamp = _stamp(os.fstat(file))
         os.close(file)
         try:
             yield
         finally:
-            if _stamp_of(turn) == own:
+            if _stamp_of(turn) == stamp:
                 turn.unlink(missing_ok=True)
 
     def _write(self) -> None:

@@ -98,7 +98,7 @@ def build_segments(
 
     files = world.on_root(prepare)
     with parts:
-        outcomes = _cut_own(world, files[world.rank :: world.size], options, parts, stop)
+        outcomes = _cut_files(world, files[world.rank :: world.size], options, parts, stop)
         gathered = [outcome for rank in world.allgather(outcomes, patience=math.inf) for outcome in rank]
 
         def assemble() -> None:
@@ -112,22 +112,22 @@ def build_segments(
         world.on_root(assemble, patience=math.inf)
 
 
-def _cut_own(
-    world: World, own: list[Path], options: CutOptions, parts: ClaimedFolder, stop: StopRequest
+def _cut_files(
+    world: World, files: list[Path], options: CutOptions, parts: ClaimedFolder, stop: StopRequest
 ) -> list[Outcome]:
     """This rank's share of the files."""
     outcomes: list[Outcome] = []
 
     def check() -> None:
         if world.is_root:
-            parts.heartbeat(len(outcomes) / len(own))
+            parts.heartbeat(len(outcomes) / len(files))
         if stop and not world.is_root:
             raise RankEnds(Stopped.exit_code)
         if stop:
             raise Stopped(f"stopped by {stop.name}; run the same command again to resume.")
 
-    progress = Progress(len(own), unit="file") if world.is_root else None
-    for path in own:
+    progress = Progress(len(files), unit="file") if world.is_root else None
+    for path in files:
         doing(f"cutting {path}")
         check()
         outcomes.append(_do_file(path, options, parts.path, check))

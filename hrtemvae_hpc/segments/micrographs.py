@@ -40,19 +40,19 @@ def find_micrographs(paths: Sequence[Path]) -> list[Path]:
     """
     if find_spec("rsciio") is None:
         raise InputError("rosettasciio, which reads micrographs, isn't installed; install the extra [training].")
-    found: dict[Path, None] = {}
+    candidates: dict[Path, None] = {}
     known = _known_endings()
     for path in paths:
         if is_folder(path):
             inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in known and not p.name.startswith("."))
-            found |= dict.fromkeys(p for p in inside if is_file(p) and not _is_ours(p))
+            candidates |= dict.fromkeys(p for p in inside if is_file(p) and not _is_ours(p))
         elif is_file(path):
-            found[path] = None
+            candidates[path] = None
         else:
             raise InputError(f"{path}: there is no such micrograph or folder.")
     # FEI's .emi only describes the .ser files beside it, which hold the pixels.
-    series = {p.name.rpartition("_")[0] for p in found if p.suffix.lower() == ".ser"}
-    files = [p for p in found if p.suffix.lower() != ".emi" or p.stem not in series]
+    series = {p.name.rpartition("_")[0] for p in candidates if p.suffix.lower() == ".ser"}
+    files = [p for p in candidates if p.suffix.lower() != ".emi" or p.stem not in series]
     if not files:
         raise InputError(f"{', '.join(map(str, paths))}: no micrograph of a known format there.")
     return files

@@ -12,7 +12,7 @@ from hrtemvae_hpc.segments.cut_options import CutOptions
 _SHOWN = 48
 _IN_ROW = 12
 _OF_A_FILE = 8
-_HELD = 8 * _SHOWN  # examples in memory
+_IN_MEMORY = 8 * _SHOWN  # examples
 
 
 class Preview:
@@ -31,17 +31,19 @@ class Preview:
 
     def add(self, name: str, cut: Cut, kept: int) -> None:
         """Add the segments of one file, of which ``kept`` stay."""
-        own, used = cut.pixel_size
+        original, used = cut.pixel_size
         period = float(np.median(cut.period)) if len(cut.period) else np.nan
-        self._rows.append((name, kept, cut.looked_at, own, used, period))
+        self._rows.append((name, kept, cut.looked_at, original, used, period))
         chosen = self._random.permutation(len(cut.segments))[:_OF_A_FILE]
-        self._kept = self._some([*self._kept, *zip(cut.segments[chosen], cut.strength[chosen], strict=True)], _HELD)
-        self._dropped = self._some([*self._dropped, *zip(cut.dropped, cut.dropped_strength, strict=True)], _HELD)
+        self._kept = self._sample(
+            [*self._kept, *zip(cut.segments[chosen], cut.strength[chosen], strict=True)], _IN_MEMORY
+        )
+        self._dropped = self._sample([*self._dropped, *zip(cut.dropped, cut.dropped_strength, strict=True)], _IN_MEMORY)
         self._strengths.append(cut.strength)
         self._dropped_strengths.append(cut.dropped_strength)
         self._periods.append(cut.period)
 
-    def _some(self, examples: list[tuple[np.ndarray, float]], most: int) -> list[tuple[np.ndarray, float]]:
+    def _sample(self, examples: list[tuple[np.ndarray, float]], most: int) -> list[tuple[np.ndarray, float]]:
         return [examples[i] for i in self._random.permutation(len(examples))[:most]]
 
     def write(self, output: Path) -> Path:
@@ -57,8 +59,8 @@ class Preview:
             histograms=inline(
                 _histograms(self._strengths, self._dropped_strengths, self._periods, self._options.threshold)
             ),
-            kept=_gallery(self._some(self._kept, _SHOWN)),
-            dropped=_gallery(self._some(self._dropped, _SHOWN)),
+            kept=_gallery(self._sample(self._kept, _SHOWN)),
+            dropped=_gallery(self._sample(self._dropped, _SHOWN)),
         )
 
 

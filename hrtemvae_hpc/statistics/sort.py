@@ -39,13 +39,13 @@ def _sort_by_digits(keys):  # type: ignore[no-untyped-def]
                 count = places[digit, value]
                 places[digit, value] = place
                 place += count
-        here, there = series, spare
+        source, target = series, spare
         for digit in range(4):
-            for key in here:
+            for key in source:
                 value = _digit(key, digit)
-                there[places[digit, value]] = key
+                target[places[digit, value]] = key
                 places[digit, value] += 1
-            here, there = there, here
+            source, target = target, source
 
 
 @compiled(fastmath=set())

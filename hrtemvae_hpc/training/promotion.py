@@ -68,14 +68,14 @@ def prove(path: Path, segments: Segments, active: int) -> float:
         raise InputError(f"{path}: has no decoder.")
     which = segments.validation
     average = torch.logit(segments.average(segments.training[:: 1 + len(segments.training) // _ENOUGH]), eps=1e-6)
-    own = flat = 0.0
+    loss = flat = 0.0
     for x in segments.batches(which):
-        own += float(reconstruction_loss(model.decoder(model.encoder(x)[0]), x)) / len(which)
+        loss += float(reconstruction_loss(model.decoder(model.encoder(x)[0]), x)) / len(which)
         flat += float(reconstruction_loss(average.expand_as(x), x)) / len(which)
-    if active == 0 or not own < flat:
+    if active == 0 or not loss < flat:
         raise InputError(
-            f"the trained network has learned nothing ({active} latents active, {own:.1f} nats a validation segment, "
+            f"the trained network has learned nothing ({active} latents active, {loss:.1f} nats a validation segment, "
             f"the average segment {flat:.1f}) and is not taken into use; train for more epochs, or lower loss.beta. It "
             f"stays at {path}."
         )
-    return own
+    return loss

@@ -83,7 +83,7 @@ def _backend() -> str:
 
 def _meet(world: World) -> None:
     """Start torch.distributed among the ranks of an MPI world."""
-    address, interface = ("127.0.0.1", "lo") if world.local_size == world.size else _own_address()
+    address, interface = ("127.0.0.1", "lo") if world.local_size == world.size else _reachable_address()
     if interface:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     store = TCPStore(address, 0, world.size, True, _PATIENCE, wait_for_workers=False) if world.is_root else None
@@ -92,7 +92,7 @@ def _meet(world: World) -> None:
     dist.init_process_group(_backend(), store=store, rank=world.rank, world_size=world.size, timeout=_PATIENCE)
 
 
-def _own_address() -> tuple[str, str]:
+def _reachable_address() -> tuple[str, str]:
     """The address by which other hosts reach this one, and its interface ("" where that is not known).
 
     Not what the hostname stands for: many systems let it stand for a loopback address.
@@ -104,6 +104,6 @@ def _own_address() -> tuple[str, str]:
         except OSError:
             address = ""
     every = ((name, a) for name, addresses in psutil.net_if_addrs().items() for a in addresses)
-    found = [(a.address, name) for name, a in every if a.family == socket.AF_INET]
-    usable = [(own, name) for own, name in found if not ipaddress.ip_address(own).is_loopback]
+    ipv4 = [(a.address, name) for name, a in every if a.family == socket.AF_INET]
+    usable = [(ip, name) for ip, name in ipv4 if not ipaddress.ip_address(ip).is_loopback]
     return next((f for f in usable if f[0] == address), usable[0] if usable else ("127.0.0.1", ""))

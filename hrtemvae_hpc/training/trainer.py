@@ -187,7 +187,7 @@ class Trainer:
         latents, count = self.config.network.latents, len(self.segments.validation)
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         moments = torch.zeros(2, latents, dtype=torch.float64, device=self.device)
-        for x in self._own(self.segments.validation):
+        for x in self._local_batches(self.segments.validation):
             logits, mean, log_var = self._forward(self.vae, x, torch.zeros(len(x), latents, device=self.device))
             sums += torch.stack([reconstruction_loss(logits, x), divergence(mean, log_var)]).double()
             moments += _moments(mean)
@@ -200,7 +200,7 @@ class Trainer:
         self.vae.eval()
         latents = self.config.network.latents
         moments = torch.zeros(2, latents, dtype=torch.float64, device=self.device)
-        for x in self._own(self.segments.training):
+        for x in self._local_batches(self.segments.training):
             with self._arithmetic():
                 mean = self.vae.encoder(x)[0]
             moments += _moments(mean)
@@ -209,13 +209,13 @@ class Trainer:
     def entropy_floor(self) -> float:
         """Entropy of the validation segments, nats per segment: the least cross-entropy there can be. By all ranks."""
         floor = torch.zeros(1, dtype=torch.float64, device=self.device)
-        for x in self._own(self.segments.validation):
+        for x in self._local_batches(self.segments.validation):
             floor += entropy_floor(x).double()
         return float(sum_over_ranks(floor)) / len(self.segments.validation)
 
-    def _own(self, which: np.ndarray) -> Iterator[Tensor]:
-        own = which[share(len(which), self.world.rank, self.world.size)]
-        for x in self.segments.batches(own):
+    def _local_batches(self, which: np.ndarray) -> Iterator[Tensor]:
+        local = which[share(len(which), self.world.rank, self.world.size)]
+        for x in self.segments.batches(local):
             yield x.to(self.device).contiguous(memory_format=torch.channels_last)
 
 

@@ -135,8 +135,8 @@ class Engine:
         chunk = self.frames_at_once(rows * columns)
         for start in range(0, frames, chunk):
             part = slice(start, start + chunk)
-            held = _close_up(pixels[part], self.window, self._spacing)
-            patch, low, high, ok = self._bounds(held, None if limits is None else limits[part])
+            compact = _close_up(pixels[part], self.window, self._spacing)
+            patch, low, high, ok = self._bounds(compact, None if limits is None else limits[part])
             encode = self._encode_by_frame if self._shares_all else self._encode_by_window
             encoded = encode(patch, low, high, ok).view(*ok.shape, self.latents)[..., self._order]
             ok &= can_be_read[part]
@@ -203,8 +203,8 @@ def _close_up(pixels: np.ndarray, window: int, step: int) -> np.ndarray:
         return pixels
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (window, window), (1, 2))[:, ::step, ::step]
     frames, rows, columns = windows.shape[:3]
-    held: np.ndarray = windows.swapaxes(2, 3).reshape(frames, rows * window, columns * window)
-    return held
+    compact: np.ndarray = windows.swapaxes(2, 3).reshape(frames, rows * window, columns * window)
+    return compact
 
 
 def _has_tf32(device: torch.device) -> bool:

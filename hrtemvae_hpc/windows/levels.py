@@ -35,9 +35,9 @@ class Level:
 def levels(architecture: Architecture, step: int) -> list[Level]:
     """The pixels and the layers of ``architecture``, for windows every ``step`` pixels."""
     a = architecture
-    found = [Level(a.window, range(a.window), step, 1, (), ())]
+    stack = [Level(a.window, range(a.window), step, 1, (), ())]
     for layer in range(len(a.channels)):
-        below = found[-1]
+        below = stack[-1]
         before, _ = same_padding(below.size, a.kernel, a.stride)
         starts = tuple(i * a.stride - before for i in range(a.sizes[layer + 1]))
         seen = tuple(range(max(0, s), min(below.size, s + a.kernel)) for s in starts)
@@ -45,5 +45,5 @@ def levels(architecture: Architecture, step: int) -> list[Level]:
         inner = [i for i in whole if seen[i][0] in below.inner and seen[i][-1] in below.inner]
         shared = range(inner[0], inner[-1] + 1) if inner else range(0)
         pitch = math.gcd(step, a.stride ** (layer + 1))
-        found.append(Level(len(seen), shared, step // pitch, a.stride ** (layer + 1) // pitch, starts, seen))
-    return found
+        stack.append(Level(len(seen), shared, step // pitch, a.stride ** (layer + 1) // pitch, starts, seen))
+    return stack

@@ -21,9 +21,9 @@ class PlainLayers:
         frames, and in this order their outputs [n * windows, channels, size, size], channels last in memory.
         """
         numbers = torch.arange(low.numel())
-        return numbers, self.some(frames, low, high, numbers)
+        return numbers, self.outputs_of(frames, low, high, numbers)
 
-    def some(self, frames: Tensor, low: Tensor, high: Tensor, numbers: Tensor) -> Tensor:
+    def outputs_of(self, frames: Tensor, low: Tensor, high: Tensor, numbers: Tensor) -> Tensor:
         """The outputs of the windows with these ``numbers``."""
         size = self._encoder.architecture.window
         cut = frames.unfold(1, size, self._step).unfold(2, size, self._step)

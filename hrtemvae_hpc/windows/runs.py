@@ -30,13 +30,13 @@ def find_runs(scales: np.ndarray, longest: int) -> list[Runs]:
     ``scales`` [frames, rows, columns, 2]: what becomes 0 and 1 of each window.
     """
     first, length, along_x = _find_runs(scales, longest)
-    found = []
+    runs = []
     for x in (False, True):
         for n in np.unique(length[along_x == x]):
             which = first[(along_x == x) & (length == n)]
             steps = np.arange(n)[:, None] * ((0, 0, 1) if x else (0, 1, 0))
-            found.append(Runs(x, which[:, None] + steps))
-    return found
+            runs.append(Runs(x, which[:, None] + steps))
+    return runs
 
 
 @compiled(fastmath=set())

@@ -100,9 +100,9 @@ class SharedConvolutions:
             lines = torch.stack([_pick(maps, below, i, None, counts) for i in seen[y]], 2)
         else:
             lines = torch.stack([_pick(maps, below, None, j, counts).transpose(1, 2) for j in seen[x]], 2)
-        found = _convolve(lines[:, :, :, first:].flatten(0, 1), weight, bias, (1, stride), (1, hop))
-        found = self._activate(layer, found).view(*lines.shape[:2], -1, len(weight))
-        return found if x == _INNER else found.transpose(1, 2)
+        outputs = _convolve(lines[:, :, :, first:].flatten(0, 1), weight, bias, (1, stride), (1, hop))
+        outputs = self._activate(layer, outputs).view(*lines.shape[:2], -1, len(weight))
+        return outputs if x == _INNER else outputs.transpose(1, 2)
 
     def _activate(self, layer: int, x: Tensor) -> Tensor:
         return self._encoder.activate(layer, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

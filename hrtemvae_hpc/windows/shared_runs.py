@@ -86,7 +86,7 @@ class SharedLayers:
         shape = len(frames), *((n - self._architecture.window) // self._step + 1 for n in frames.shape[1:])
         level, contrast = frames.amin((1, 2)), high - low
         scales = (torch.stack((low, high), -1) - level[:, None, None]).view(*shape, 2).numpy()
-        apart = ((high - level[:, None] >= FAINT * contrast) | (contrast > HUGE)).view(shape).numpy()
+        faint = ((high - level[:, None] >= FAINT * contrast) | (contrast > HUGE)).view(shape).numpy()
         convolved = self._along[0].first.convolved((frames - level[:, None, None]).float())
         both = (convolved, transposed(convolved)) if self.shares else (convolved,)
         size, channels = self._levels[self.depth].size, self._architecture.channels[self.depth - 1]
@@ -100,10 +100,10 @@ class SharedLayers:
                 along = self._along[runs.along_x]
                 along.compute(both[runs.along_x], piece.windows, scales, outputs[now])
                 done = now.stop
-        again = np.flatnonzero(apart.ravel()[numbers])
-        for some in (torch.from_numpy(again[i : i + self._at_once]) for i in range(0, len(again), self._at_once)):
-            found = self._plain.some(frames, low, high, torch.from_numpy(numbers)[some])
-            outputs[some] = found.permute(0, 2, 3, 1)
+        again = np.flatnonzero(faint.ravel()[numbers])
+        for batch in (torch.from_numpy(again[i : i + self._at_once]) for i in range(0, len(again), self._at_once)):
+            exact = self._plain.outputs_of(frames, low, high, torch.from_numpy(numbers)[batch])
+            outputs[batch] = exact.permute(0, 2, 3, 1)
         return torch.from_numpy(numbers), outputs.permute(0, 3, 1, 2)
 
 
@@ -145,11 +145,11 @@ class _Along:
         shape = len(out), len(self._whole), *inner.shape[2:]
         whole = self._memory.empty("whole", shape, self._dtype)
         _gather(*_raw(inner, border, whole), self._whole, self._levels[-1].step)
-        found = whole.permute(0, 3, 1, 2)
+        outputs = whole.permute(0, 3, 1, 2)
         for layer in range(len(self._levels) - 1, self._depth):
-            found = self._convolutions.convolve(layer, found)
-        found = found.permute(0, 2, 3, 1)
-        out[:] = found.transpose(1, 2) if self._along_x else found
+            outputs = self._convolutions.convolve(layer, outputs)
+        outputs = outputs.permute(0, 2, 3, 1)
+        out[:] = outputs.transpose(1, 2) if self._along_x else outputs
 
     def _first_lines(self, convolved: Convolved, windows: np.ndarray, scales: np.ndarray) -> tuple[Tensor, Tensor]:
         """The first layer: inner lines [runs, lines, size, channels], border [runs, length, lines, size, channels]."""
@@ -160,10 +160,10 @@ class _Along:
         border = self._memory.empty("border", (runs, length, len(level.border), *line), self._dtype)
         raw = torch.uint16 if self._dtype == torch.bfloat16 else self._dtype
         first = windows[:, 0]
-        own = scales[tuple(first.T)]
+        first_scales = scales[tuple(first.T)]
         if self._along_x:
             first = first[:, [0, 2, 1]]
-        self.first.fill(convolved, first, own, inner.view(raw).numpy(), border.view(raw).numpy())
+        self.first.fill(convolved, first, first_scales, inner.view(raw).numpy(), border.view(raw).numpy())
         return inner, border
 
     def _next_lines(self, layer: int, inner: Tensor, border: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,8 +183,8 @@ class _Along:
 
     def _convolve(self, layer: int, lines: Tensor) -> Tensor:
         """``lines`` [n, lines, size, channels] convolved without padding before and after, contiguous."""
-        found = self._convolutions.convolve(layer, lines.permute(0, 3, 1, 2), pad_y=False)
-        return found.permute(0, 2, 3, 1).contiguous()
+        convolved = self._convolutions.convolve(layer, lines.permute(0, 3, 1, 2), pad_y=False)
+        return convolved.permute(0, 2, 3, 1).contiguous()
 
 
 def _shares(level: Level) -> bool:
