@@ -12,6 +12,7 @@ import hdf5plugin  # noqa: F401  registers its filters
 import hypothesis
 import numpy as np
 import pytest
+import tifffile
 import torch
 from commands import FORK_SERVER, Outcome, Program, environment
 
@@ -25,7 +26,7 @@ hypothesis.settings.load_profile("any machine")
 MAPS = ("mean", "variance", "spearman", "time_correlated_variance")
 
 
-LONGEST = ("test_evaluation.py", "test_training.py", "test_faults.py", "test_analyze.py", "test_session.py")
+LONGEST = ("test_analyze.py", "test_engine.py", "test_evaluation.py", "test_training.py", "test_memory.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -96,6 +97,27 @@ def movie_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with h5py.File(path, "w") as file:
         file.create_dataset("movie", data=drifting_pixels(12, 70, 90), chunks=(1, 70, 90), compression="gzip")
     return path
+
+
+def write_micrograph(path: Path, seed: int, period: float = 7.0, size: int = 200, pixel_size: float = 0.02) -> Path:
+    """Fringes on the left half, noise on the right."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size]
+    fringes = np.where(x < size / 2, np.cos(2 * np.pi * (0.6 * y + 0.8 * x) / period), 0)
+    image = random.poisson(100 * (1 + 0.5 * fringes)).astype(np.uint16)
+    tifffile.imwrite(path, image, imagej=True, resolution=(1 / pixel_size, 1 / pixel_size), metadata={"unit": "nm"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def micrographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("micrographs")
+    for i in range(6):
+        write_micrograph(folder / f"m{i}.tif", i)
+    (folder / "broken.dm3").write_bytes(b"no micrograph")
+    (folder / "notes.txt").write_text("not looked at")
+    tifffile.imwrite(folder / "small.tif", np.ones((20, 20), np.uint8))
+    return folder
 
 
 @pytest.fixture(scope="session")

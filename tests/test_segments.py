@@ -1,7 +1,6 @@
 """Segments: read from microscopes' files, told from background by fringes, split by micrograph, on many ranks."""
 
 import json
-import signal
 from pathlib import Path
 
 import h5py
@@ -10,7 +9,7 @@ import pytest
 import tifffile
 import torch
 from commands import Program
-from conftest import assert_refused, on_a_small_disk
+from conftest import assert_refused, write_micrograph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,27 +20,6 @@ from hrtemvae_hpc.movie.resample import Resampler, scaled_shape
 from hrtemvae_hpc.segments.micrographs import find_micrographs, read_micrographs
 from hrtemvae_hpc.segments.segment_file import open_segments
 from hrtemvae_hpc.simulation.lattice_windows import Simulation, random_windows
-
-
-def write_micrograph(path: Path, seed: int, period: float = 7.0, size: int = 200, pixel_size: float = 0.02) -> Path:
-    """Fringes on the left half, noise on the right."""
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[:size, :size]
-    fringes = np.where(x < size / 2, np.cos(2 * np.pi * (0.6 * y + 0.8 * x) / period), 0)
-    image = random.poisson(100 * (1 + 0.5 * fringes)).astype(np.uint16)
-    tifffile.imwrite(path, image, imagej=True, resolution=(1 / pixel_size, 1 / pixel_size), metadata={"unit": "nm"})
-    return path
-
-
-@pytest.fixture(scope="module")
-def micrographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("micrographs")
-    for i in range(6):
-        write_micrograph(folder / f"m{i}.tif", i)
-    (folder / "broken.dm3").write_bytes(b"no micrograph")
-    (folder / "notes.txt").write_text("not looked at")
-    tifffile.imwrite(folder / "small.tif", np.ones((20, 20), np.uint8))
-    return folder
 
 
 def test_segments_hold_fringes_and_know_where_they_come_from(
@@ -86,19 +64,6 @@ def test_the_same_file_from_any_number_of_ranks(
     assert one.pixel_size_nm == pytest.approx(0.016)
     assert np.median(one.period) == pytest.approx(7 * 0.02 / 0.016, rel=0.03)
     assert not (tmp_path / "ranks.h5.parts").exists()
-
-
-def test_stopped_and_run_again(micrographs: Path, hrtemvae: Program, tmp_path: Path) -> None:
-    words = ["segments", micrographs, "-o", "s.h5", "--stride", 8, "--turns", 1]
-    run = hrtemvae.start(*words)
-    run.wait_until(lambda: list(tmp_path.glob("s.h5.parts/*.safetensors")))
-    run.send_signal(signal.SIGTERM)
-    assert run.wait(30) == 3, run.text
-    first = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("s.h5.parts/*.safetensors")}
-    assert 1 <= len(first) < 6
-    assert not (tmp_path / "s.h5").exists()
-    assert hrtemvae(*words).code == 0
-    assert open_segments(tmp_path / "s.h5").segments.shape[1:] == (64, 64)
 
 
 def test_one_micrograph_is_split_without_overlap(hrtemvae: Program, tmp_path: Path) -> None:
@@ -206,17 +171,3 @@ def test_a_pixel_that_is_not_finite_stays_where_it_is() -> None:
     rows, columns = torch.where(bad)
     assert bad.any()
     assert (int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())) == (37, 44, 17, 24)
-
-
-def test_full_disk(micrographs: Path, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    cut = f"hrtemvae segments {micrographs} --stride 16 --most 30 -o {disk}/s.h5"
-    script = f"""
-{cut}; [ $? = 4 ] || exit 1
-[ ! -e {disk}/s.h5 ] || exit 1
-mount -o remount,size=20m {disk}
-{cut} && cp {disk}/s.h5 {tmp_path}
-"""
-    told = on_a_small_disk(disk, "1m", script)
-    assert "can't be written" in told
-    assert len(open_segments(tmp_path / "s.h5").segments) == 180

@@ -3,13 +3,11 @@
 import json
 import os
 import shutil
-import signal
 from pathlib import Path
 
-import h5py
 import pytest
 from commands import BIN, Program
-from conftest import assert_refused, assert_same_maps, drifting_pixels
+from conftest import assert_refused, assert_same_maps
 from hostile import refusal
 from hypothesis import given
 from hypothesis import strategies as st
@@ -175,25 +173,6 @@ def test_a_session_on_this_machine(
     assert (tmp_path / "night.maps/a.h5.maps.h5").stat().st_mtime_ns == before
     assert json.loads((tmp_path / "night.maps/records/1.json").read_text())["attempts"][0]["ranks"] == ranks
     assert "2 done" in hrtemvae("session", "status", "night").text
-
-
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_session_that_is_stopped_resumes(hrtemvae: Program, ranks: int, options: list[str], tmp_path: Path) -> None:
-    (tmp_path / "night").mkdir()
-    with h5py.File(tmp_path / "night/long.h5", "w") as file:
-        file["movie"] = drifting_pixels(30, 110, 110)
-    command = ["session", "run", "night", "--ranks", ranks, "--step", 1, *options]
-    running = hrtemvae.start(*command)
-    running.wait_until(lambda: list(tmp_path.glob("night.maps/long.h5.maps.h5.parts/*.safetensors")))
-    assert "running" in hrtemvae("session", "status", "night").text
-    running.send_signal(signal.SIGINT)
-    assert running.wait(30) == 3, running.text
-    assert "Traceback" not in running.text
-    log = tmp_path / "night.maps/logs/long.h5.log"
-    assert "tiles are saved" in log.read_text()
-    done = hrtemvae(*command)
-    assert done.code == 0, done.text
-    assert "resuming" in log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,40 +1,23 @@
-"""Training: the same for any number of ranks and after any end, and a model in use that only a better one replaces."""
+"""Training: the same for any number of ranks, and a model in use that only a better one replaces."""
 
-import contextlib
-import csv
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
-from commands import Program, Running, command_line, environment
-from conftest import assert_refused, on_a_small_disk
+from commands import Program, command_line, environment
+from conftest import assert_refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import entr
+from small_training import configure, losses, simulate
 
 from hrtemvae_hpc.model.model_file import load_model
 from hrtemvae_hpc.training.batches import augment, epoch_order, generator, share
 from hrtemvae_hpc.training.objective import beta_at, divergence, entropy_floor, learning_rate_at
 from hrtemvae_hpc.training.train_config import AugmentationSection, LossSection
-
-TINY = """
-network: {window: 16, channels: [4, 6], hidden: 16, latents: 4,
-          decoder: {base: 4, base_channels: 6, channels: [6, 4]}}
-optimizer: {epochs: EPOCHS, batch: 12, learning_rate: 0.01, seed: 2}
-loss: {beta: 0.0001}
-augmentation: {turn: true, flip: true, noise: 0.03, contrast: 0.1}
-"""
-
-
-def simulate(program: Program, path: Path, count: int, window: int = 16, seed: int = 0) -> Path:
-    outcome = program("segments", "--simulated", count, "--window", window, "--seed", seed, "-o", path)
-    assert outcome.code == 0, outcome.text
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -42,26 +25,6 @@ def segments(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[[Path], 
     # Batches of 12 leave a last batch of 1: less than one per rank.
     folder = tmp_path_factory.mktemp("segments")
     return simulate(run_in(folder), folder / "segments.h5", 268)
-
-
-def configure(folder: Path, segments: Path, epochs: int = 4, extra: str = "") -> Path:
-    path = folder / "train.yaml"
-    path.write_text(TINY.replace("EPOCHS", str(epochs)) + f"data: {{segments: [{segments}]}}\n" + extra)
-    return path
-
-
-def losses(folder: Path, model: str = "train.safetensors") -> list[dict[str, str]]:
-    with (folder / f"{model}.training/losses.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        del row["segments_per_second"]
-    return rows
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    model = load_model(path)
-    assert model.decoder is not None
-    return {**model.encoder.state_dict(), **{f"decoder.{k}": v for k, v in model.decoder.state_dict().items()}}
 
 
 @pytest.fixture(scope="module")
@@ -116,61 +79,6 @@ def test_torchrun(undisturbed: Path, segments: Path, tmp_path: Path) -> None:
     assert_close(tmp_path, undisturbed)
 
 
-def start(program: Program, ranks: int | None, epochs: int = 2) -> Running:
-    """Begin the training of train.yaml and wait until so many ``epochs`` are done."""
-    training = program.start("train", "train.yaml", ranks=ranks)
-    table = program.folder / "train.safetensors.training/losses.csv"
-    training.wait_until(lambda: table.exists() and len(table.read_text().splitlines()) > epochs)
-    return training
-
-
-def a_rank(folder: Path) -> psutil.Process:
-    """A process that trains in ``folder``: of those that the fork server made, one without children."""
-
-    def trains(process: psutil.Process) -> bool:
-        return process.cwd() == str(folder) and "serve" in process.cmdline() and not process.children()
-
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            found += [process] if trains(process) else []
-    return found[-1]
-
-
-@pytest.mark.parametrize("ranks", [None, 2])
-def test_killed_and_run_again_it_resumes_to_the_bit(
-    hrtemvae: Program, segments: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, ranks: int | None
-) -> None:
-    epochs = 10
-    reference = tmp_path_factory.mktemp("reference")
-    outcome = hrtemvae("train", configure(reference, segments, epochs), cwd=reference, ranks=ranks)
-    assert outcome.code == 0, outcome.text
-    configure(tmp_path, segments, epochs, "run: {checkpoint_every: 0.01}\n")
-    training = start(hrtemvae, ranks)
-    a_rank(tmp_path).kill()
-    assert training.wait(30) == 4, training.text
-    assert "killed by SIGKILL while training, epoch" in training.text
-    assert not (tmp_path / "train.safetensors").exists()
-    outcome = hrtemvae("train", "train.yaml", ranks=ranks)
-    assert outcome.code == 0, outcome.text
-    assert "resuming after" in outcome.text
-    assert losses(tmp_path) == losses(reference)
-    one, other = weights(tmp_path / "train.safetensors"), weights(reference / "train.safetensors")
-    assert all(torch.equal(one[name], other[name]) for name in other)
-
-
-@pytest.mark.parametrize("ranks", [None, 2])
-def test_a_signal_to_any_rank_stops_and_saves(
-    hrtemvae: Program, segments: Path, tmp_path: Path, ranks: int | None
-) -> None:
-    configure(tmp_path, segments, 2000)
-    training = start(hrtemvae, ranks)
-    a_rank(tmp_path).send_signal(signal.SIGTERM)
-    assert training.wait(30) == 3, training.text
-    assert training.text.count("run the same command again to resume") == 1, training.text
-    assert (tmp_path / "train.safetensors.training/checkpoint.safetensors").exists()
-
-
 def test_losses_that_are_not_finite_name_the_epoch_and_keep_the_last_good(
     hrtemvae: Program, segments: Path, tmp_path: Path
 ) -> None:
@@ -189,20 +97,6 @@ def test_a_retraining_that_learns_nothing_leaves_the_old_model(
     path.write_text(path.read_text().replace("beta: 0.0001", "beta: 1000.0"))
     assert_refused(hrtemvae("train", path), "learned nothing")
     assert (tmp_path / "train.safetensors").read_bytes() == old
-
-
-def test_full_disk(undisturbed: Path, segments: Path, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    train = f"hrtemvae train {configure(tmp_path, segments)} -o {disk}/train.safetensors"
-    script = f"""
-{train}; [ $? = 4 ] || exit 1
-ls -A {disk}
-mount -o remount,size=20m {disk}
-{train} && cp -r {disk}/. {tmp_path}
-"""
-    told = on_a_small_disk(disk, "60k", script)
-    assert "No space left on device" in told
-    assert losses(tmp_path) == losses(undisturbed)
 
 
 def test_init_early_stopping_and_tensorboard(
