@@ -19,7 +19,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: help demo model test test-faults test-facility lint env format lock clean
+.PHONY: help demo model test everyday test-faults test-facility lint env format lock clean
 
 help: # list the targets
 	@sed -n 's/^\([a-z-]*\):[^#=]*# \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -68,7 +68,10 @@ demo: env # simulate a movie, analyse it on two ranks, draw the report
 
 # Two files of tests at a time.
 PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20
-test: lint # linters, types and everyday tests
+test: env # linters, types and everyday tests
+	$(MAKE) --no-print-directory -j 2 lint everyday
+
+everyday: env
 	$(PYTEST)
 
 test-faults: env # kills, signals, full disks and hostile files
