@@ -51,13 +51,10 @@ def test_segments_hold_fringes_and_know_where_they_come_from(
     assert not held_out & {int(s) for s in segments.source[~segments.validation]}
 
 
-@pytest.mark.parametrize("ranks", [1, 3])
-def test_the_same_file_from_any_number_of_ranks(
-    hrtemvae: Program, micrographs: Path, tmp_path: Path, ranks: int
-) -> None:
+def test_three_ranks_write_the_same_file_as_one(hrtemvae: Program, micrographs: Path, tmp_path: Path) -> None:
     options = ("--stride", 16, "--most", 20, "--turns", 1, "--clip-outliers", "--low-pass", "--pixel-size", 0.016)
     assert hrtemvae("segments", micrographs, "-o", "alone.h5", *options).code == 0
-    outcome = hrtemvae("segments", micrographs, "-o", "ranks.h5", *options, ranks=ranks)
+    outcome = hrtemvae("segments", micrographs, "-o", "ranks.h5", *options, ranks=3)
     assert outcome.code == 0, outcome.text
     one, other = open_segments(tmp_path / "alone.h5"), open_segments(tmp_path / "ranks.h5")
     assert one.sha256 == other.sha256
@@ -115,10 +112,10 @@ def test_series_are_not_read_twice(shared: Path) -> None:
 
 def test_noise_has_no_fringes_and_lattices_have_theirs() -> None:
     torch.manual_seed(0)
-    noise = torch.rand(4000, 64, 64)
-    film = torch.nn.functional.avg_pool2d(torch.randn(4000, 1, 68, 68), 5, 1)[:, 0]  # grains, without fringes
-    for background in (noise, film + 0.1 * torch.randn(4000, 64, 64)):
-        assert int((find_fringes(background)[0] > FRINGE_THRESHOLD).sum()) <= 4
+    noise = torch.rand(1500, 64, 64)
+    film = torch.nn.functional.avg_pool2d(torch.randn(1500, 1, 68, 68), 5, 1)[:, 0]  # grains, without fringes
+    for background in (noise, film + 0.1 * torch.randn(1500, 64, 64)):
+        assert int((find_fringes(background)[0] > FRINGE_THRESHOLD).sum()) <= 2
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     for period in (4.0, 8.5, 14.0, 20.5, 25.0):
         for angle in (0.0, 0.4, 1.2):

@@ -153,11 +153,8 @@ def test_names_stay_on_one_line() -> None:
     assert printable("ö 'b'\n\x1b[31m") == r"ö 'b'\n\x1b[31m"
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_session_on_this_machine(
-    hrtemvae: Program, ranks: int, night: Path, options: list[str], tmp_path: Path
-) -> None:
-    command = ["session", "run", "night", "--ranks", ranks, *options]
+def test_a_session_on_this_machine(hrtemvae: Program, night: Path, options: list[str], tmp_path: Path) -> None:
+    command = ["session", "run", "night", "--ranks", 2, *options]
     done = hrtemvae(*command)
     assert done.code == 2, done.text
     assert "2 done, 1 failed" in done.text
@@ -171,7 +168,7 @@ def test_a_session_on_this_machine(
     before = (tmp_path / "night.maps/a.h5.maps.h5").stat().st_mtime_ns
     assert hrtemvae(*command).code == 2
     assert (tmp_path / "night.maps/a.h5.maps.h5").stat().st_mtime_ns == before
-    assert json.loads((tmp_path / "night.maps/records/1.json").read_text())["attempts"][0]["ranks"] == ranks
+    assert json.loads((tmp_path / "night.maps/records/1.json").read_text())["attempts"][0]["ranks"] == 2
     assert "2 done" in hrtemvae("session", "status", "night").text
 
 
