@@ -251,7 +251,7 @@ def test_a_turn_that_others_take_again_and_again_is_waited_for(tmp_path: Path, m
     thread = threading.Thread(target=others)
     thread.start()
     try:
-        with pytest.raises(InputError, match="try once more"):
+        with pytest.raises(InputError, match="try again"):
             Claim(tmp_path).take()
     finally:
         done.set()

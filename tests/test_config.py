@@ -48,7 +48,7 @@ def test_command_line_goes_before_the_file(tmp_path: Path) -> None:
         ("movie: {roi: 5}", "`movie.roi`"),
         ("movie: {roi: '5:7'}", "`movie.roi`: give a region as y0:y1,x0:x1 in pixels"),
         ("movie: {frames: '1:5:0'}", "`movie.frames`: give frames as a:b"),
-        ("movie: {frames: [0, 6, 0]}", "`movie.frames`: the step of frames is at least 1"),
+        ("movie: {frames: [0, 6, 0]}", "`movie.frames`: the step of frames must be at least 1"),
         ("movie: {frames: [-5, 6]}", "`movie.frames`"),
         ("movie: {axes: txx}", "`movie.axes`: name each of the axes"),
         ("run: {max_memory: lots}", "`run.max_memory`: give a size such as 2GB"),

@@ -155,7 +155,7 @@ def test_the_bundled_model_shows_what_happens_in_the_demonstration(hrtemvae: Pro
     assert outcome.code == 0, outcome.text
     with open_result(tmp_path / "maps.h5") as result:
         verdicts = find_verdicts(result)
-    assert [v.region for v in verdicts] == ["crystal that turns", "edge that grows", "edge that shrinks"]
+    assert [v.region for v in verdicts] == ["rotating crystal", "growing edge", "shrinking edge"]
     for verdict in verdicts:
         assert verdict.together > 0.98
         assert verdict.latent_still > 0.95

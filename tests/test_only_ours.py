@@ -226,7 +226,7 @@ def test_no_file_of_the_movie_is_replaced(
     given, output = make(movie)
     with untouched(tmp_path):
         outcome = hrtemvae("analyze", given, "--model", tiny_model_path, "-o", output, "--restart")
-        assert_refused(outcome, str(output), "one of the files to be read itself")
+        assert_refused(outcome, str(output), "is itself one of the inputs")
 
 
 def test_neither_model_nor_configuration_is_replaced(
@@ -237,7 +237,7 @@ def test_neither_model_nor_configuration_is_replaced(
     for output in ("model.h5", "config.h5"):
         with untouched(tmp_path):
             outcome = hrtemvae("analyze", movie, "--config", "config.h5", "-o", output, "--restart")
-            assert_refused(outcome, "one of the files to be read itself")
+            assert_refused(outcome, "is itself one of the inputs")
 
 
 def test_files_of_others_are_not_replaced(
@@ -288,7 +288,7 @@ def test_outputs_that_can_not_be(tmp_path: Path, movie: Path) -> None:
         ("no/such/folder.h5", "there is no such folder"),
         ("n" * 253 + ".h5", "File name too long"),
         ("null\0.h5", "can't be written"),
-        ("pipe.h5", "is no regular file"),
+        ("pipe.h5", "is not a regular file"),
         (os.fsdecode(b"caf\xe9.h5"), "not UTF-8"),
     ):
         with pytest.raises(InputError, match=words):

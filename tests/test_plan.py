@@ -81,7 +81,7 @@ def test_too_little_memory_is_refused_with_the_flag_that_mends_it(parts) -> None
 
 
 def test_more_than_the_node_has_is_refused(parts) -> None:
-    with pytest.raises(InputError, match=r"node node1: 2 ranks of --max-memory 6 GB each need 12 GB.*has 9 GB free"):
+    with pytest.raises(InputError, match=r"node node1: 2 ranks with --max-memory 6 GB each need 12 GB.*has 9 GB free"):
         make_plan(*parts, [*ranks(1, free=100 * GB), *(r for r in ranks(4, 2) if r.host == "node1")], 6 * GB)
 
 

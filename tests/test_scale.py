@@ -68,13 +68,13 @@ def test_resampling_does_not_depend_on_ranks_and_tiles(
 
 def test_what_does_not_fit_is_warned_of(hrtemvae: Program, fine: Path, model_path: Path, tmp_path: Path) -> None:
     text = hrtemvae("plan", fine, "--model", model_path).text
-    assert "the frames have 0.04 nm/pixel, the model was trained at 0.02" in text
+    assert "the frames have 0.04 nm/pixel, but the model was trained at 0.02" in text
     assert "4 times the windows" in text
     assert "warning" not in hrtemvae("plan", fine, "--model", model_path, "--resample", "model").text
     far = calibrated(tmp_path / "far.h5", drifting_pixels(8, 128, 128), 0.0145)
     text = hrtemvae("plan", far).text
     assert "median period 7.0 pixels; the model reconstructs periods of 14 to 27 pixels" in text
-    assert "lies outside those that the model reconstructs (14 to 27); --resample 2.8 would bring it inside" in text
+    assert "lies outside the range that the model reconstructs (14 to 27); --resample 2.8 would bring it inside" in text
 
 
 def test_bad_input(hrtemvae: Program, movie_path: Path, tiny_model_path: Path, model_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_bad_input(hrtemvae: Program, movie_path: Path, tiny_model_path: Path, m
 
 def test_known_scale_and_unknown_model(hrtemvae: Program, fine: Path, tiny_model_path: Path) -> None:
     refused = hrtemvae("plan", fine, "--model", tiny_model_path, "--resample", "model")
-    assert_refused(refused, "knows no pixel size")
+    assert_refused(refused, "has no pixel size to scale to")
 
 
 def test_frames_that_are_not_decoded_are_left_out_of_resampled_windows(

@@ -102,7 +102,7 @@ def test_damage_that_hdf5_does_not_return_from_is_told(result: Path) -> None:
     for place in (match.start() for match in re.finditer(b"GCOL", content)):
         for offset in range(8, 40):
             flip(result, place + offset, 0)
-    with pytest.raises(InputError, match=r"is not whole: .*(damaged|differ)"):
+    with pytest.raises(InputError, match=r"is not intact: .*(damaged|differ)"):
         check_whole(result, name_damage=True)
 
 
@@ -181,11 +181,11 @@ def test_verify_looks_at_all_files(whole: Path, result: Path, tmp_path: Path, ca
     flip(result, 30_000, 1)
     assert hrtemvae("verify", cut, result, tmp_path / "none.h5", tmp_path, whole) == 2
     said = capsys.readouterr()
-    assert said.out == f"{whole}: whole, all its bytes are as they were written\n"
+    assert said.out == f"{whole}: intact, all its bytes are as they were written\n"
     lines = said.err.splitlines()
     assert [line.startswith("hrtemvae: ") for line in lines] == [True] * 4
     for line, words in zip(
-        lines, ("is truncated", "is not whole", "no such result file", "no such result file"), strict=True
+        lines, ("is truncated", "is not intact", "no such result file", "no such result file"), strict=True
     ):
         assert words in line
     assert "\x1b" not in said.err

@@ -31,7 +31,7 @@ class Means:
     ) -> TilePixels:
         """All frames of a tile's pixels; ``each`` has slabs of them read.
 
-        Raises InputError where a frame can't be decoded, or the movie changed meanwhile.
+        Raises InputError if a frame can't be decoded, or the movie changed meanwhile.
         """
         area = self.grid.area(tile)
         pixels = self.stage.pixels if self.stage else self.reader.read(area, self.skip_bad_frames, each)

@@ -114,7 +114,7 @@ class Coordinator:
             self.worker.abandon(_PATIENCE_S)
             if isinstance(error, Stopped):
                 raise Stopped(
-                    f"{str(error).partition(';')[0]}: {self.finished} of {self.tiling.count} tiles are saved, "
+                    f"{str(error).partition(';')[0]}: {self.finished} of {self.tiling.count} tiles are saved; "
                     "run the same command again to resume."
                 ) from error
             raise
@@ -212,8 +212,8 @@ class Coordinator:
                 record.named_silent = True
                 say(
                     f"{record} (process {record.resources.pid}) has been silent for {silence:.0f} s while "
-                    f"{describe(record.orders[0], self.tiling)}; its disk or device may hang. Stop the job and run the "
-                    "same command again: only the missing tiles are computed."
+                    f"{describe(record.orders[0], self.tiling)}; its disk or device may hang. Stop the job and run "
+                    "the same command again: only the missing tiles are computed."
                 )
 
     def _end(self, code: int) -> None:

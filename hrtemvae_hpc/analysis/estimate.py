@@ -37,7 +37,7 @@ class Estimate:
 
 def estimate(plan: Plan, latents: int, ranks: Sequence[RankResources]) -> Estimate:
     """Seconds of ``plan`` on ``ranks``, from their rates."""
-    decode = [r.decode_rate or math.inf for r in ranks]  # 0 where the trial could not decode
+    decode = [r.decode_rate or math.inf for r in ranks]  # 0 if the trial could not decode
     staging = tile_decode = 0.0
     if plan.source == "movie":
         tile_decode = plan.decoded_bytes / plan.tiling.count

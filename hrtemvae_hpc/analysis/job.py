@@ -122,7 +122,7 @@ def _draw_page(output: Path, page: Path, folder: Path) -> str:
 
 
 def _prepare(job: Job, ranks: list[RankResources], parts: Parts, output: Path, restart: bool) -> Plan | None:
-    """What is to be done, None where it is done already; from then on the folder of parts is this run's.
+    """What is to be done, None if it is done already; from then on the folder of parts is this run's.
 
     A result without maps is written first, so that nothing about it can fail after the last tile.
     """
@@ -141,7 +141,7 @@ def _prepare(job: Job, ranks: list[RankResources], parts: Parts, output: Path, r
         if restart:
             parts.claimed.clear()
         elif parts.known_tiling(job.grid) != known:
-            raise InputError(f"{output}: another run began at the same time; run the same command again.")
+            raise InputError(f"{output}: another run started at the same time; run the same command again.")
         parts.start(plan.tiling, replaces=exists(output))
         with _result_disk(output):
             try_result(parts.folder, info)
@@ -177,12 +177,12 @@ def _compute(
 
 
 def _result_disk(output: Path) -> AbstractContextManager[None]:
-    kept = f"tiles that are finished are kept in {output.name}.parts, make room and run the same command again."
+    kept = f"finished tiles are kept in {output.name}.parts; make room and run the same command again."
     return writing(output, kept, RankFailed)
 
 
 def _accept_existing(output: Path, job: Job, parts: Parts) -> None:
-    """Say that ``output`` holds just this analysis; raises InputError where it doesn't."""
+    """Say that ``output`` holds just this analysis; raises InputError if it doesn't."""
     known = result_identity(output)
     if known.analysis != parts.key:
         raise InputError(
@@ -204,13 +204,13 @@ def _finished_tiles(job: Job, parts: Parts, tiling: Tiling) -> Iterator[tuple[Re
     for tile in tiling.tiles:
         done = parts.load(tile)
         if done is None:
-            raise RankFailed(f"{parts.folder}: the part of {tile} is gone or damaged; run the same command again.")
+            raise RankFailed(f"{parts.folder}: the part of {tile} is missing or damaged; run the same command again.")
         most = max(most, int(done.valid_frames.max()))
         yield tile, done
     if most < MINIMUM_FRAMES:
         raise InputError(
-            f"{job.movie.where}: no window has maps: each is flat, or holds pixels that are not finite, in all frames "
-            f"but {most}, and at least {MINIMUM_FRAMES} are needed; look at the movie's frames, or choose others with "
+            f"{job.movie.where}: no window has maps: each is flat, or holds pixels that are not finite, in all "
+            f"but {most} frames, and at least {MINIMUM_FRAMES} are needed; check the frames, or choose others with "
             "--frames or --roi."
         )
 

@@ -75,6 +75,6 @@ def describe_lattice(movie: Movie, model: Model, resampler: Resampler | None) ->
     if share <= _FEW or shortest - 0.5 <= period <= longest + 0.5:
         return line, []
     return line, [
-        f"the lattice period of {period:.1f} pixels lies outside those that the model reconstructs ({shortest} to "
+        f"the lattice period of {period:.1f} pixels lies outside the range that the model reconstructs ({shortest} to "
         f"{longest}); --resample {math.sqrt(shortest * longest) / period:.2g} would bring it inside."
     ]

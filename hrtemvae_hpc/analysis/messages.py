@@ -92,7 +92,7 @@ class Outbox:
 
 
 def receive_report(comm: "Comm", tiling: Tiling, latents: int) -> Report | None:
-    """The next report of any rank, None where there is none."""
+    """The next report of any rank, None if there is none."""
     from mpi4py import MPI
 
     status = MPI.Status()
@@ -130,7 +130,7 @@ def send_order(comm: "Comm", rank: int, order: Order) -> None:
 
 
 def receive_order(comm: "Comm") -> Order | None:
-    """Rank 0's next order, None where there is none yet."""
+    """Rank 0's next order, None if there is none yet."""
     if not comm.Iprobe(0, _ORDER):
         return None
     buffer = np.empty(3, np.int64)

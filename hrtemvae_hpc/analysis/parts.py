@@ -64,7 +64,7 @@ class Parts:
         self._arithmetic = dict(arithmetic)
 
     def known_tiling(self, grid: WindowGrid) -> Tiling | None:
-        """The tiling of ``grid`` of the run that left parts here, None where there are none.
+        """The tiling of ``grid`` of the run that left parts here, None if there are none.
 
         Raises InputError when they belong to another analysis, or were computed with another arithmetic.
         """
@@ -74,8 +74,8 @@ class Parts:
         if noted.arithmetic != self._arithmetic:
             raise InputError(
                 f"{self.folder}: holds parts that were computed with "
-                f"{describe_difference(noted.arithmetic, self._arithmetic)}; their last digits would differ. Go on "
-                "where they were computed, or start over with --restart."
+                f"{describe_difference(noted.arithmetic, self._arithmetic)}; their last digits would differ. "
+                "Resume where they were computed, or start over with --restart."
             )
         return Tiling(grid, noted.block, noted.rows, noted.columns)
 
@@ -105,7 +105,7 @@ class Parts:
     def start(self, tiling: Tiling, replaces: bool) -> None:
         """Note the tiling, and whether the result ``replaces`` an earlier one, in the folder; it may be there already.
 
-        Raises InputError where that can't be written.
+        Raises InputError if that can't be written.
         """
         if (self.folder / _PLAN).exists():
             return
@@ -130,12 +130,12 @@ class Parts:
             self._write(self._name(tile), data)
         except OSError as error:
             raise RankFailed(
-                f"{self.folder}: {tile} can't be saved ({error.strerror}); finished tiles are kept, "
-                "make room and run the same command again."
+                f"{self.folder}: {tile} can't be saved ({error.strerror}); finished tiles are kept. "
+                "Make room and run the same command again."
             ) from error
 
     def load(self, tile: Rectangle) -> TileMaps | None:
-        """A finished tile, or None where it is missing or damaged."""
+        """A finished tile, or None if it is missing or damaged."""
         try:
             tensors, about = unpack(self.folder / self._name(tile))
             done = TileMaps(tensors["maps"], tensors["valid_frames"], tensors["bad_frames"])

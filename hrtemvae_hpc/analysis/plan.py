@@ -71,8 +71,8 @@ def memory_limits(ranks: Sequence[RankResources], max_memory: int | None) -> dic
         available = free[r.host] + used[r.host]
         if max_memory is not None and max_memory * on_host[r.host] > available:
             raise InputError(
-                f"node {r.host}: {on_host[r.host]} ranks of --max-memory {format_bytes(max_memory)} each need "
-                f"{format_bytes(max_memory * on_host[r.host])}, the node has {format_bytes(available)} free; "
+                f"node {r.host}: {on_host[r.host]} ranks with --max-memory {format_bytes(max_memory)} each need "
+                f"{format_bytes(max_memory * on_host[r.host])}, but the node has {format_bytes(available)} free; "
                 "lower --max-memory or start fewer ranks per node."
             )
         limits[r.rank] = max_memory or r.used + int(FREE_SHARE * free[r.host] / on_host[r.host])
@@ -100,7 +100,7 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
 
 
 def patch_bytes(reader: TileReader, grid: WindowGrid, block: int) -> int:
-    """Bytes that resampling the pixels of one block of windows takes, in and out; 0 where frames are not."""
+    """Bytes that resampling the pixels of one block of windows takes, in and out; 0 if frames are not."""
     if reader.resampler is None:
         return 0
     area = grid.area(Rectangle(0, min(block, grid.rows), 0, min(block, grid.columns)))
@@ -144,15 +144,15 @@ def decoded_bytes(reader: TileReader, tiling: Tiling) -> int:
 
 
 def check_smallest_read(reader: TileReader, grid: WindowGrid, memory: int) -> None:
-    """Raise InputError where even one chunk, and the frames of one block in it, take more than ``memory`` bytes."""
+    """Raise InputError if even one chunk, and the frames of one block in it, take more than ``memory`` bytes."""
     movie = reader.movie
     depth, rows, columns = movie.storage.chunk or movie.chunk_grid.unit
     pixels = reader.read_area(grid.area(Rectangle(0, 1, 0, 1))).pixels
     need = (3 * depth * rows * columns + depth * pixels) * movie.dtype.itemsize
     if need > memory:
         raise InputError(
-            f"{movie.where}: reading one chunk of {depth} x {rows} x {columns} pixels takes {format_bytes(need)}, a "
-            f"rank may use {format_bytes(memory)}; raise --max-memory, or store the movie in smaller chunks."
+            f"{movie.where}: reading one chunk of {depth} x {rows} x {columns} pixels takes {format_bytes(need)}, "
+            f"but a rank may use only {format_bytes(memory)}; raise --max-memory, or store the movie in smaller chunks."
         )
 
 
@@ -200,7 +200,7 @@ def make_plan(
         other = "; --restart plans new tiles" if known else ", or shorten the movie with --frames"
         raise InputError(
             f"{reader.movie.where}: rank {tightest.rank} on {tightest.host} ({there} ranks on this node) needs at "
-            f"least {format_bytes(need)}, it may use {format_bytes(limits[tightest.rank])}; raise --max-memory "
+            f"least {format_bytes(need)} but may use only {format_bytes(limits[tightest.rank])}; raise --max-memory "
             f"to {format_bytes(need)} or more, start fewer ranks per node{other}."
         )
     if ways["memory"]:

@@ -35,7 +35,7 @@ def scratch() -> Path:
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that can still be written in ``folder``, 0 where there is no such folder."""
+    """Bytes that can still be written in ``folder``, 0 if there is no such folder."""
     try:
         return shutil.disk_usage(folder).free if os.access(folder, os.W_OK) else 0
     except OSError:
@@ -43,7 +43,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def scratch_bytes() -> int:
-    """Bytes that a movie may take on scratch: none where that lies in memory, as /tmp does on many nodes."""
+    """Bytes that a movie may take on scratch: none if that lies in memory, as /tmp does on many nodes."""
     kinds = {Path(mount.mountpoint): mount.fstype for mount in psutil.disk_partitions(all=True)}
     folder = scratch().resolve()
     kind = next((kinds[place] for place in (folder, *folder.parents) if place in kinds), "")
@@ -80,7 +80,7 @@ class Stage:
 def open_stage(world: World, reader: TileReader, folder: Path) -> Stage:
     """The stage of this node, with room for all pixels.
 
-    Every rank calls this. Raises RankFailed on rank 0 where a node has no room in ``folder``.
+    Every rank calls this. Raises RankFailed on rank 0 if a node has no room in ``folder``.
     """
 
     def create() -> Path:
@@ -125,7 +125,7 @@ def _remove_lost(folder: Path) -> None:
 
 
 def _on_all(world: World, folder: Path, function: Callable[[], T]) -> T:
-    """What ``function`` returns here, once it has returned on all ranks; RankFailed where it fails on any."""
+    """What ``function`` returns here, once it has returned on all ranks; RankFailed if it fails on any."""
 
     def attempt() -> T:
         try:

@@ -115,4 +115,4 @@ def add_restart(command: argparse.ArgumentParser, what: str) -> None:
     """Give ``command`` the choice between resuming and restarting ``what`` was stopped."""
     again = command.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help=f"resume {what} that was stopped (the default)")
-    again.add_argument("--restart", action="store_true", help=f"discard what an earlier run of {what} left behind")
+    again.add_argument("--restart", action="store_true", help=f"start {what} from scratch, discarding earlier work")

@@ -40,7 +40,7 @@ def _means(model: Model, segments: Segments) -> np.ndarray:
 def compare_models(one: Model, other: Model, segments: Segments) -> Basis:
     """Match the latents of two models by their correlation over the same segments, one to one.
 
-    Raises InputError where the windows of the models differ.
+    Raises InputError if the windows of the models differ.
     """
     if one.architecture.window != other.architecture.window:
         raise InputError(

@@ -48,7 +48,7 @@ class Evaluation:
     def variance(self) -> np.ndarray | None:
         """Variance [latents] over the training set, in the model's order; over validation segments where not known.
 
-        None where neither is.
+        None if neither is.
         """
         variance = self.model.provenance.get("variance_over_training")
         if variance is not None:
@@ -103,7 +103,7 @@ class Evaluation:
 def evaluate(model: Model, segments: Path | None, period: float | None = None) -> Evaluation:
     """Measure ``model`` on moving lattices of ``period`` pixels, and on the validation part of ``segments`` if given.
 
-    Raises InputError where the segments don't fit the model.
+    Raises InputError if the segments don't fit the model.
     """
     if period is None:
         period = lattice_period(model)
@@ -113,9 +113,9 @@ def evaluate(model: Model, segments: Path | None, period: float | None = None) -
 
 @torch.inference_mode()
 def reconstruct(model: Model, segments: Segments) -> Reconstruction:
-    """Reconstruct the validation ``segments``. Raises InputError where the model has no decoder."""
+    """Reconstruct the validation ``segments``. Raises InputError if the model has no decoder."""
     if model.decoder is None:
-        raise InputError(f"model {model.name}: has no decoder, so that nothing can be reconstructed.")
+        raise InputError(f"model {model.name}: has no decoder, so nothing can be reconstructed.")
     which = segments.validation
     average = torch.logit(segments.average(which), eps=1e-6)
     totals, means = np.zeros(4), []

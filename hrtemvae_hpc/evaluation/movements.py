@@ -54,7 +54,7 @@ class Response:
 def respond(model: Model, movement: Movement, period: float, step: int) -> Response:
     """Encode the frames of ``movement``, windows ``step`` pixels apart, and follow the latents over them.
 
-    Raises InputError where the model's window is too large for the lattice.
+    Raises InputError if the model's window is too large for the lattice.
     """
     engine = Engine(model, torch.device("cpu"), "fp32", model.scaling, step)
     inside = still_inside(engine.window, step, period)
@@ -92,10 +92,10 @@ def respond_to_all(model: Model, period: float) -> list[Response]:
 
 
 def overlap(one: list[int], other: list[int]) -> float:
-    """The share of two sets of latents that is in both (Jaccard's index): 0 where disjoint, 1 where the same."""
+    """The share of two sets of latents that is in both (Jaccard's index): 0 if disjoint, 1 where the same."""
     return len(set(one) & set(other)) / len(set(one) | set(other))
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> float:
-    """The cosine between two spectra of variance [latents]: 0 where no latent is in both, 1 where they are alike."""
+    """The cosine between two spectra of variance [latents]: 0 if no latent is in both, 1 where they are alike."""
     return float(one @ other / np.sqrt((one @ one) * (other @ other)))

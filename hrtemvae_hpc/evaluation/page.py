@@ -39,7 +39,7 @@ def leading_latents(evaluation: Evaluation, count: int = _TRAVERSED) -> list[int
 def write_evaluation(evaluation: Evaluation, page: Path) -> Path:
     """Draw ``evaluation`` as ``page``, with its numbers in a JSON file beside it; returns the page.
 
-    Raises InputError where they can't be written.
+    Raises InputError if they can't be written.
     """
     model = evaluation.model
     window = lattice_window(model.architecture.window, evaluation.period)
@@ -64,7 +64,7 @@ def write_evaluation(evaluation: Evaluation, page: Path) -> Path:
 def write_comparison(evaluations: list[Evaluation], names: list[str], basis: Basis | None, page: Path) -> Path:
     """Draw several evaluations side by side as ``page``, with their numbers beside it; returns the page.
 
-    Raises InputError where they can't be written.
+    Raises InputError if they can't be written.
     """
     sizes = {e.model.architecture.latents for e in evaluations}
     write_page(

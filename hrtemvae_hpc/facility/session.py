@@ -105,7 +105,7 @@ class Session:
         return hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:10]
 
     def movie(self, index: int) -> SessionMovie:
-        """Movie number ``index`` and where it stands. Raises InputError where there is none."""
+        """Movie number ``index`` and where it stands. Raises InputError if there is none."""
         if not 0 <= index < len(self.names):
             raise InputError(f"{self.folder}: this session has {len(self.names)} movies, none with number {index}.")
         name = self.names[index]
@@ -131,7 +131,7 @@ class Session:
 
     @property
     def worst_code(self) -> int:
-        """The worst exit code that a movie was left with; 0 where all are done."""
+        """The worst exit code that a movie was left with; 0 if all are done."""
         return max((m.attempts[-1].code or 0 for m in self.movies if m.state is State.FAILED), default=0)
 
     def missing(self, queued: frozenset[int] = frozenset(), refused: bool = False) -> list[int]:
@@ -144,7 +144,7 @@ class Session:
         return ["analyze", str(movie.path), "-o", str(movie.result), *self.options]
 
     def begin(self, index: int, ranks: int) -> SessionMovie | None:
-        """Note that ``index`` is about to be analysed; None where that would be in vain."""
+        """Note that ``index`` is about to be analysed; None if that would be in vain."""
         movie = self.movie(index)
         if movie.state in (State.DONE, State.RUNNING):
             return None
@@ -152,7 +152,9 @@ class Session:
             for path in (movie.result, movie.log):
                 path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RankFailed(f"{path.parent}: can't be made ({error.strerror}); make room and submit again.") from error
+            raise RankFailed(
+                f"{path.parent}: can't be created ({error.strerror}); make room and submit again."
+            ) from error
         record = self._record(index)
         same = (record.bytes, record.modified) == _stamp(movie.path)
         before = record.attempts if same else ()
@@ -215,7 +217,7 @@ def _reason(log: Path, code: int) -> str:
     except OSError:
         lines = []
     said = [line.removeprefix("hrtemvae: ") for line in lines if line.startswith("hrtemvae: ")]
-    return said[-1] if said else f"ended with exit code {code} without a word; see {log.name}."
+    return said[-1] if said else f"ended with exit code {code} and no message; see {log.name}."
 
 
 def default_folder(movies: Path) -> Path:
@@ -224,7 +226,7 @@ def default_folder(movies: Path) -> Path:
 
 
 def open_session(folder: Path) -> Session:
-    """The session in ``folder``; raises InputError where there is none."""
+    """The session in ``folder``; raises InputError if there is none."""
     folder = folder.absolute()
     path = folder / "session.json"
     try:
@@ -232,15 +234,15 @@ def open_session(folder: Path) -> Session:
         stored = _Manifest.model_validate(json.loads(read_small(path, _LARGEST)))
         return Session(folder, Path(stored.movies_folder), tuple(stored.options), tuple(stored.movies))
     except OSError as error:
-        raise InputError(f"{folder}: there is no session; begin one, or name its folder with -o.") from error
+        raise InputError(f"{folder}: there is no session; start one, or name its folder with -o.") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is damaged; remove it and begin the session again, results are kept.") from error
+        raise InputError(f"{path}: is damaged; remove it and start the session again (results are kept).") from error
 
 
 def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session:
     """Freeze the manifest of the movies in ``movies``; a session that is there already gets those that are new.
 
-    Raises InputError where there are no movies, or the session was begun with other options.
+    Raises InputError if there are no movies, or the session was begun with other options.
     """
     movies, folder = movies.absolute(), folder.absolute()
     if not os.access(movies, os.R_OK | os.X_OK) or not is_folder(movies):
@@ -262,7 +264,7 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
     session = Session(folder, movies, tuple(options), (*known, *sorted(set(names) - set(known))))
     for place in (movies, folder):
         if "\n" in str(place):
-            raise InputError(f"{str(place)!r}: a line break in a folder's name is more than Slurm bears; rename it.")
+            raise InputError(f"{str(place)!r}: Slurm can't handle a line break in a folder's name; rename it.")
     if not session.names:
         raise InputError(f"{movies}: holds no movies ({', '.join(SUFFIXES)}); name another folder.")
     session_folder.take()

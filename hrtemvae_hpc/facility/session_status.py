@@ -16,7 +16,7 @@ def describe_session(session: Session) -> str:
     total = sum(m.device_hours for m in movies)
     lines.append(", ".join(f"{n} {state.value}" for state, n in counts.items() if n) + f"; {total:.2f} device hours")
     if any(m.refused for m in movies):
-        lines.append("what was refused is tried again when its file changes, or with --refused.")
+        lines.append("refused movies are tried again when their files change, or with --refused.")
     return "\n".join(lines)
 
 
@@ -29,5 +29,5 @@ def remark(movie: SessionMovie) -> str:
     if movie.run is not None:
         return printable(str(movie.run))
     if movie.state is State.WAITING and movie.attempts:
-        return f"stopped: {printable(movie.reason) or 'its last run vanished without a word.'}"
+        return f"stopped: {printable(movie.reason) or 'its last run disappeared without a message.'}"
     return printable(movie.reason)

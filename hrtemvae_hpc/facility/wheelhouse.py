@@ -26,12 +26,12 @@ def fill(wheelhouse: Path, checkout: Path, lock: Path, torch: Path | str, say: C
 
     Where ``torch`` is not a file but what pip takes, it is downloaded without hashes, with what it needs beyond.
     Returns the list of all wheels with their hashes, for ``pip install --require-hashes``.
-    Raises InputError where a download fails or a hash is missing or differs.
+    Raises InputError if a download fails or a hash is missing or differs.
     """
     wheelhouse.mkdir()
     for locked in (lock, torch):
         if isinstance(locked, Path):
-            say(f"wheelhouse: what {locked.name} names")
+            say(f"wheelhouse: packages in {locked.name}")
             _pip("download", "--no-deps", "--require-hashes", "-r", locked, "-d", wheelhouse, *_for_image())
     if isinstance(torch, str):
         say(f"warning: {torch} and what it needs beyond {lock.name} are not verified by hashes")

@@ -41,7 +41,7 @@ def _silent(_: int) -> None:
 
 
 def seal(path: Path) -> None:
-    """Add the digests to a result file that is complete and closed. Raises OSError where the disk is full or fails."""
+    """Add the digests to a result file that is complete and closed. Raises OSError if the disk is full or fails."""
     with hdf5_disk_errors(), h5py.File(path, "r+") as file:
         entry = file["entry"]
         table = {place: _digest(group, name, _silent) for place, group, name in _items(entry, lambda _: True)}
@@ -60,7 +60,7 @@ def seal(path: Path) -> None:
 def check_whole(path: Path, progress: Progress = _silent, name_damage: bool = False) -> str:
     """What a result file that is as it was written can say of itself.
 
-    Raises InputError where it isn't, or where that can't be known. With ``name_damage`` its sentence says what differs.
+    Raises InputError if it isn't, or where that can't be known. With ``name_damage`` its sentence says what differs.
     """
     if not is_file(path):
         raise InputError(f"{path}: there is no such result file; make one with `hrtemvae analyze`.")
@@ -73,16 +73,16 @@ def check_whole(path: Path, progress: Progress = _silent, name_damage: bool = Fa
         raise InputError(f"{path}: can't be read ({error.strerror or error}); {_AGAIN}.") from error
     same_size = field is not None and field[2] == size
     if same_bytes and same_size:
-        return "whole, all its bytes are as they were written"
+        return "intact, all its bytes are as they were written"
     packed_anew = not same_bytes and not same_size
     damage = _differences_apart(path, size) if packed_anew or name_damage else ""
     if not damage and packed_anew:
-        return "whole, all its datasets are as they were written, in a repacked file"
-    raise InputError(f"{path}: is not whole: {damage or 'its bytes are not as they were written'}; {_AGAIN}.")
+        return "intact, all its datasets are as they were written, in a repacked file"
+    raise InputError(f"{path}: is not intact: {damage or 'its bytes are not as they were written'}; {_AGAIN}.")
 
 
 def _check_kind(path: Path) -> None:
-    """Raise InputError where ``path`` can't be opened, or is another kind of file."""
+    """Raise InputError if ``path`` can't be opened, or is another kind of file."""
     with open_hdf5(path, "a result of `hrtemvae analyze`"):
         pass
     if not is_written_as(path, "result"):
@@ -132,7 +132,7 @@ def _differences_apart(path: Path, size: int) -> str:
     finally:
         child.kill()
         child.join()
-    return "it is so damaged that its datasets can't be looked at"
+    return "it is so damaged that its datasets can't be read"
 
 
 def _send_differences(path: Path, writer: Connection) -> None:
@@ -149,7 +149,7 @@ def _differences(path: Path, progress: Progress) -> str:
         try:
             entry = file["entry"]
             if _TABLE not in entry:
-                return "it holds no digests, being older than they are, or damaged"
+                return "it holds no digests: it is older than they are, or damaged"
             table = json.loads(check_array(entry, _TABLE, "O", 0).asstr()[()])
             if not isinstance(table, dict) or len(table) > _MOST:
                 return "its digests are damaged"
@@ -202,7 +202,7 @@ def _is_same(group: h5py.Group, name: str, digest: object, progress: Progress) -
 def _digest(group: h5py.Group, name: str, progress: Progress) -> str:
     """SHA-256 of a group's attributes, or of a dataset's type, shape, attributes and values.
 
-    Raises ValueError or OSError where it can't be read, or is of a kind that no result holds.
+    Raises ValueError or OSError if it can't be read, or is of a kind that no result holds.
     """
     sha = hashlib.sha256()
     item = group[name]

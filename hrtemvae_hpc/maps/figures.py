@@ -155,7 +155,7 @@ def leading_maps(result: Result, latents: Sequence[int]) -> bytes:
     panels.draw_frame(next(cells), 1)
     together = "(rho x variance)^2, sum over all latents"
     panels.draw_map(next(cells), "time_correlated_variance", result.together, together)
-    panels.draw_map(next(cells), "valid_frames", result.valid_frames, "frames that count")
+    panels.draw_map(next(cells), "valid_frames", result.valid_frames, "valid frames")
     for latent in latents:
         for name, title in (("time_correlated_variance", "(rho x variance)^2"), ("spearman", "Spearman's rho")):
             panels.draw_map(next(cells), name, result.maps(name, latent), f"z{latent}: {title}")

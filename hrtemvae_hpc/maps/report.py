@@ -45,7 +45,7 @@ def opened_to_draw(path: Path) -> Iterator[Result]:
         raise
     except Exception as error:
         what = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
-        raise InputError(f"{path}: can't be drawn ({what}); `hrtemvae verify` says whether it is whole.") from error
+        raise InputError(f"{path}: can't be drawn ({what}); `hrtemvae verify` says whether it is intact.") from error
 
 
 def rank_latents(result: Result) -> list[Shown]:
@@ -74,7 +74,7 @@ def rank_latents(result: Result) -> list[Shown]:
 def write_result_page(path: Path, page: Path, folder: Path | None = None) -> Path:
     """Draw the result file ``path`` as the HTML page ``page``, which is returned. It is written in ``folder`` first.
 
-    Raises InputError where ``path`` is no result file or isn't whole, can't be drawn, or ``page`` can't be written.
+    Raises InputError if ``path`` is no result file or isn't whole, can't be drawn, or ``page`` can't be written.
     """
     with opened_to_draw(path) as result:
         return _write_page(result, page, folder)
@@ -83,7 +83,7 @@ def write_result_page(path: Path, page: Path, folder: Path | None = None) -> Pat
 def write_report(path: Path, folder: Path, tiff: bool) -> Path:
     """Draw ``path`` into ``folder``: report.html, a PNG of each map and, if ``tiff``, float32 stacks.
 
-    Returns the page. Raises InputError where ``path`` is no result file or isn't whole, can't be drawn, or ``folder``
+    Returns the page. Raises InputError if ``path`` is no result file or isn't whole, can't be drawn, or ``folder``
     can't be written or holds files of somebody else.
     """
     if folder.resolve() in path.resolve().parents:

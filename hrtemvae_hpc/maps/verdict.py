@@ -13,9 +13,9 @@ from hrtemvae_hpc.movie.resample import Resampler
 from hrtemvae_hpc.movie.write import read_truth
 
 _REGIONS = {
-    "rotating": "crystal that turns",
-    "growing": "edge that grows",
-    "shrinking": "edge that shrinks",
+    "rotating": "rotating crystal",
+    "growing": "growing edge",
+    "shrinking": "shrinking edge",
 }
 _FULL = 0.9  # share of a window's pixels in the crystal above which it counts as inside
 _EDGE = 0.5  # of the largest share that a window has of an edge, which is narrower than a window
@@ -55,7 +55,7 @@ def roc_area(inside: np.ndarray, outside: np.ndarray) -> float:
 
 
 def find_verdicts(result: Result) -> list[Verdict]:
-    """The verdict on each region of a simulated movie; none where its truth is not at hand."""
+    """The verdict on each region of a simulated movie; none if its truth is not at hand."""
     truth = _read_truth(result)
     if not truth:
         return []
@@ -87,7 +87,7 @@ def find_verdicts(result: Result) -> list[Verdict]:
 
 
 def _read_truth(result: Result) -> dict[str, np.ndarray]:
-    """The masks of the movie's frame that a verdict needs; none where the movie holds no such truth."""
+    """The masks of the movie's frame that a verdict needs; none if the movie holds no such truth."""
     frame = result.process.movie_shape[1:]
     try:
         truth = read_truth(Path(result.process.movie), frame)

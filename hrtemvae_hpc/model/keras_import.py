@@ -26,7 +26,7 @@ _IGNORED = {"InputLayer", "Flatten", "Dropout", "Dense", "Reshape", "Lambda", "S
 def import_keras(encoder_path: Path, decoder_path: Path | None = None) -> Model:
     """The model in a Keras encoder (and decoder) of the published family.
 
-    Its latents keep the network's own order. Raises InputError where a file is neither a .keras file nor a SavedModel
+    Its latents keep the network's own order. Raises InputError if a file is neither a .keras file nor a SavedModel
     folder, or its layers are not of this family.
     """
     with _of_the_family(encoder_path):
@@ -67,7 +67,7 @@ def _of_the_family(path: Path) -> Iterator[None]:
 
 
 def read_layers(path: Path) -> Layers:
-    """The layers of a .keras file or a SavedModel folder. Raises InputError where ``path`` is neither."""
+    """The layers of a .keras file or a SavedModel folder. Raises InputError if ``path`` is neither."""
     if is_file(path / "saved_model.pb"):
         return read_saved_model(path)
     if not is_file(path):

@@ -100,7 +100,7 @@ class _Network(Described):
 def describe(network: Any) -> list[tuple[str, LayerConfig]]:
     """Kind and configuration of each layer of a ``network`` as ``parse`` returns it.
 
-    Raises ValueError where it is none, or a layer of a known kind is not described as it should be.
+    Raises ValueError if it is none, or a layer of a known kind is not described as it should be.
     """
     layers = []
     for entry in _Network.model_validate(network).config.layers:
@@ -112,7 +112,7 @@ def describe(network: Any) -> list[tuple[str, LayerConfig]]:
 
 
 def parse(text: bytes) -> Any:
-    """What Keras wrote as JSON, with lists for its tuples. Raises ValueError where it is no JSON."""
+    """What Keras wrote as JSON, with lists for its tuples. Raises ValueError if it is no JSON."""
     return _without_tuples(from_json(text))
 
 

@@ -33,7 +33,7 @@ class TrainedOn:
     """The scale of the segments that a model learned from."""
 
     pixel_size_nm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = (
-        None  # None where they had none, or different ones
+        None  # None if they had none, or different ones
     )
 
 
@@ -56,7 +56,7 @@ class Model:
 
 
 def save_model(model: Model, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write ``model`` to ``path``, atomically; its tensors as ``dtype``. Raises OSError where that can't be."""
+    """Write ``model`` to ``path``, atomically; its tensors as ``dtype``. Raises OSError if that can't be."""
     tensors = _put_below("encoder.", model.encoder.state_dict())
     if model.decoder is not None:
         tensors |= _put_below("decoder.", model.decoder.state_dict())
@@ -120,7 +120,7 @@ class _Description(Described):
     def _latents_agree(self) -> "_Description":
         latents = self.architecture.latents
         if sorted(self.latent_order) != list(range(latents)):
-            raise ValueError(f"latent_order is no permutation of {latents} latents")
+            raise ValueError(f"latent_order is not a permutation of {latents} latents")
         variance = self.provenance.variance_over_training
         if variance is not None and len(variance) != latents:
             raise ValueError(f"provenance.variance_over_training is not that of {latents} latents")

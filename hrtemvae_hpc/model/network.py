@@ -116,7 +116,7 @@ class VAE(nn.Module):
 def weights_of(make: Callable[[], nn.Module]) -> dict[str, Tensor]:
     """The weights of the network that ``make`` makes, of their types and shapes, but without memory.
 
-    Raises ValueError where they are more than any network here has.
+    Raises ValueError if they are more than any network here has.
     """
     with torch.device("meta"):
         weights = {name: tensor for name, tensor in make().state_dict().items() if tensor.is_floating_point()}
@@ -138,7 +138,7 @@ def check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Sequence[in
 def filled(make: Callable[[], N], weights: Mapping[str, Tensor]) -> N:
     """The network that ``make`` makes with ``weights``, in evaluation mode.
 
-    Raises ValueError where they are others than its own, or not finite; memory is given to none before that.
+    Raises ValueError if they are others than its own, or not finite; memory is given to none before that.
     """
     check_shapes(weights_of(make), {name: tensor.shape for name, tensor in weights.items()})
     for name, tensor in weights.items():

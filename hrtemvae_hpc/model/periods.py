@@ -22,7 +22,7 @@ _POSES = ((0, 0.1, 0.6), (4, 0.3, 0.2), (-5, 0.8, 0.4), (2, 0.5, 0.9), (7, 0.7, 
 def reconstructed_periods(model: Model) -> tuple[int, int] | None:
     """The shortest and the longest period (pixels) of the lattices that ``model`` reconstructs, and all between them.
 
-    None where it has no decoder, or reconstructs none of those tried.
+    None if it has no decoder, or reconstructs none of those tried.
     """
     longest = model.architecture.window // 2
     if model.decoder is None or longest < _SHORTEST:
@@ -70,6 +70,6 @@ def _row(place: Tensor) -> Tensor:
 
 
 def _correlation(one: Tensor, other: Tensor) -> Tensor:
-    """Pearson's correlation [n] of windows [n, 1, rows, columns] with others; 0 where one is flat."""
+    """Pearson's correlation [n] of windows [n, 1, rows, columns] with others; 0 if one is flat."""
     a, b = ((w - w.mean((1, 2, 3), keepdim=True)).flatten(1) for w in (one, other))
     return torch.cosine_similarity(a, b, 1, 1e-12)

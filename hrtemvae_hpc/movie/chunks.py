@@ -36,7 +36,7 @@ def decodes_outside(dataset: h5py.Dataset) -> bool:
 def read_chunks(dataset: h5py.Dataset, selection: tuple[slice, ...], target: np.ndarray) -> None:
     """Read ``selection`` of ``dataset`` into ``target``, which has the selection's shape and any numeric dtype.
 
-    All chunks are there, the slices have starts, stops and positive steps. Raises OSError where a chunk can't be
+    All chunks are there, the slices have starts, stops and positive steps. Raises OSError if a chunk can't be
     decoded.
     """
     filters = filters_of(dataset)
@@ -45,7 +45,7 @@ def read_chunks(dataset: h5py.Dataset, selection: tuple[slice, ...], target: np.
 
 
 def check_chunks(dataset: h5py.Dataset, selection: tuple[slice, ...]) -> None:
-    """Raise OSError where HDF5 would inflate a chunk that ``selection`` touches to more than a chunk's size.
+    """Raise OSError if HDF5 would inflate a chunk that ``selection`` touches to more than a chunk's size.
 
     HDF5 gives gzip all the memory that it asks for: a thousand times as much as is stored.
     """

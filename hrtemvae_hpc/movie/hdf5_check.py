@@ -22,7 +22,7 @@ def version() -> str:
 
 
 def bears_locks(folder: Path) -> bool:
-    """Whether HDF5 can lock files in ``folder``. Raises OSError where no file can be written there."""
+    """Whether HDF5 can lock files in ``folder``. Raises OSError if no file can be written there."""
     with temporary_file(folder) as path:
         try:
             with h5py.File(path, "w", locking=True):

@@ -40,7 +40,7 @@ class Located:
     by_letter: bool = False
 
     def calibration(self, axes: str) -> tuple[tuple[float, float] | None, float | None]:
-        """Pixel size (rows, columns) in nm and frame time in s for the order ``axes``; None where not stated."""
+        """Pixel size (rows, columns) in nm and frame time in s for the order ``axes``; None if not stated."""
         order = "tyx" if self.by_letter else axes
         known = {}
         for letter, scale in zip(order, self.scales, strict=True):
@@ -76,7 +76,7 @@ def locate(file: h5py.File, path: Path, dataset: str | None) -> Located:
     if not movies and len(plain) == 1:
         return _plain(plain[0], datasets[plain[0]])
     if names := sorted({offer.dataset for offer in movies} | set(plain)):
-        raise InputError(f"{path}: holds several movies, name one with --dataset" + _listed(": {}.", names))
+        raise InputError(f"{path}: holds several movies; name one with --dataset" + _listed(": {}.", names))
     flat = [f"{name} {item.shape}" for name, item in datasets.items() if item.shape]
     raise InputError(
         f"{path}: no dataset of three dimensions (frames, rows, columns) in this file"
@@ -165,7 +165,7 @@ def _number(value: object) -> float | None:
 
 
 def _spacing(axis: object) -> float | None:
-    """The distance of the positions along an axis; None where it holds none that are even."""
+    """The distance of the positions along an axis; None if it holds none that are even."""
     if not isinstance(axis, h5py.Dataset):
         return None
     try:

@@ -55,7 +55,7 @@ class Movie:
             self._file.close()
             what = printable(" ".join(str(error).split()))[:200]
             raise InputError(
-                f"{path}: its structure can't be read, it may be damaged ({what}); copy it again."
+                f"{path}: its structure can't be read and may be damaged ({what}); copy it again."
             ) from error
 
     def _find(self, section: MovieSection) -> None:
@@ -118,10 +118,10 @@ class Movie:
             return True
 
     def check_unchanged(self, *, thorough: bool = False) -> None:
-        """Raise InputError where ``has_changed``."""
+        """Raise InputError if ``has_changed``."""
         if self.has_changed(thorough=thorough):
             raise InputError(
-                f"{self.path}: changed while it was read, so that its maps would mix two movies; run the same command "
+                f"{self.path}: changed while it was read, so its maps would mix two movies; run the same command "
                 "again when it is complete."
             )
 
@@ -211,7 +211,7 @@ class Movie:
                 "name another with --dataset."
             )
         if 0 in dataset.shape:
-            raise InputError(f"{self.where}: is empty, its shape is {dataset.shape}; nothing can be analysed.")
+            raise InputError(f"{self.where}: is empty (its shape is {dataset.shape}); nothing can be analysed.")
 
     def _region(self, section: MovieSection) -> tuple[tuple[int, int], tuple[int, int]]:
         bounds = section.roi or ((None, None), (None, None))

@@ -46,7 +46,7 @@ def _both_at_once(movie: Movie) -> dict[int, np.ndarray]:
 
 
 def _frame(movie: Movie, staged: TilePixels | None, t: int) -> np.ndarray | None:
-    """Frame ``t`` as it is stored, None where it can't be decoded."""
+    """Frame ``t`` as it is stored, None if it can't be decoded."""
     frame: np.ndarray
     if staged:
         frame = staged.pixels[t]

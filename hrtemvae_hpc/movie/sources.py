@@ -45,7 +45,7 @@ class Sources:
 def find_sources(dataset: h5py.Dataset, bounds: Bounds, where: str) -> Sources:
     """What lies behind the part ``bounds`` of ``dataset``; ``where`` is for messages.
 
-    Raises InputError where a file or pixels are missing, or a raw file lies elsewhere than beside the file it belongs
+    Raises InputError if a file or pixels are missing, or a raw file lies elsewhere than beside the file it belongs
     to: by HDF5, a movie could name any file that its reader may read.
     """
     sources = Sources()
@@ -55,7 +55,7 @@ def find_sources(dataset: h5py.Dataset, bounds: Bounds, where: str) -> Sources:
 
 def _look_behind(dataset: h5py.Dataset, bounds: Bounds, where: str, sources: Sources, depth: int) -> None:
     if depth > _DEEPEST:
-        raise InputError(f"{where}: virtual datasets lie {depth} deep in each other; copy the movie into one file.")
+        raise InputError(f"{where}: virtual datasets are nested {depth} deep; copy the movie into one file.")
     missing = [code for code in filters_of(dataset) if not h5py.h5z.filter_avail(code)]
     if missing:
         names = ", ".join(FILTER_NAMES.get(code, f"HDF5 filter {code}") for code in missing)
@@ -141,7 +141,7 @@ def _raw_files(dataset: h5py.Dataset, where: str) -> list[Path]:
         needed -= part
         files.append(path)
     if needed > 0:
-        raise InputError(f"{where}: the raw files beside it hold fewer pixels than it has; copy the movie again.")
+        raise InputError(f"{where}: the raw files beside it hold fewer pixels than it needs; copy the movie again.")
     return files
 
 
@@ -186,7 +186,7 @@ class Watch:
     """Notices when the files of a movie change while it is read."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Raises OSError where a file can't be looked at."""
+        """Raises OSError if a file can't be looked at."""
         self._files = sorted(set(files))
         self._stamps = self._look()
         self._looked, self._took = time.monotonic(), 0.0
@@ -194,7 +194,7 @@ class Watch:
     def fingerprint(self) -> list[object]:
         """Sizes, times and a sample of the content of all files, by which they are known in any folder.
 
-        Raises OSError where a file can't be read.
+        Raises OSError if a file can't be read.
         """
         digest = hashlib.sha256()
         for piece in self._pieces():

@@ -76,7 +76,7 @@ def this_run() -> Run:
 
 
 def run_at_work(folder: Path) -> Run | None:
-    """The run at work in a folder of parts, None where there is none or it is lost.
+    """The run at work in a folder of parts, None if there is none or it is lost.
 
     A process of this host is looked up; one of another host counts as lost where its last sign of life is dated two
     minutes off, or at once if it belonged to the Slurm job that asks: Slurm starts a job again only after its end.
@@ -98,7 +98,7 @@ def _is_alive(run: Run) -> bool | None:
 
 
 def _read(path: Path) -> tuple[Run, _Stamp] | None:
-    """A claim and its stamp; None where there is none, or something else under its name."""
+    """A claim and its stamp; None if there is none, or something else under its name."""
     with suppress(OSError, ValidationError):
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -143,7 +143,7 @@ class Claim:
         self._heart: threading.Thread | None = None
 
     def check(self) -> None:
-        """Raise InputError where another run is at work.
+        """Raise InputError if another run is at work.
 
         A claim of another host that looks lost by its date is watched for some seconds first.
         """
@@ -169,7 +169,7 @@ class Claim:
         return None
 
     def take(self) -> None:
-        """Claim the folder, which exists. Raises InputError where another run was faster, or it can't be written."""
+        """Claim the folder, which exists. Raises InputError if another run was faster, or it can't be written."""
         self.check()
         with writing(self._folder, FOLDER_ADVICE), self._turn():
             self.check()
@@ -198,7 +198,7 @@ class Claim:
                 elif seen is not None and now - since > patience:
                     turn.unlink(missing_ok=True)
                 if now - began > _NO_TURN_AFTER_S:
-                    raise InputError(f"{turn}: other runs begin here again and again; try once more.") from None
+                    raise InputError(f"{turn}: other runs keep starting here; try again.") from None
                 time.sleep(_LOOK_EVERY_S)
         stamp = _stamp(os.fstat(file))
         os.close(file)
@@ -233,7 +233,7 @@ class Claim:
     def heartbeat(self, share: float) -> None:
         """Let signs of life name the ``share`` of the windows that are done.
 
-        Raises RankFailed where another run took the folder, because it saw none.
+        Raises RankFailed if another run took the folder, because it saw none.
         """
         self._share = min(max(float(share), 0.0), 1.0)
         if self._successor is not None:
@@ -272,7 +272,7 @@ class ClaimedFolder:
         self._claim = Claim(path)
 
     def check(self) -> None:
-        """Raise InputError where the folder holds what isn't ours, or another run is at work; nothing is changed."""
+        """Raise InputError if the folder holds what isn't ours, or another run is at work; nothing is changed."""
         self._folder.check()
         self._claim.check()
 
@@ -282,7 +282,7 @@ class ClaimedFolder:
         self._claim.take()
 
     def heartbeat(self, share: float) -> None:
-        """Note the ``share`` of the work that is done; raises RankFailed where another run took the folder."""
+        """Note the ``share`` of the work that is done; raises RankFailed if another run took the folder."""
         self._claim.heartbeat(share)
 
     def clear(self) -> None:

@@ -122,7 +122,7 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
         return os.WEXITSTATUS(status)
     if asked:
         # In a container, the signal may also have ended the process that keeps the image mounted.
-        report(Stopped(f"stopped by {asked}; what is done is saved, run the same command again to resume."))
+        report(Stopped(f"stopped by {asked}; what is done is saved: run the same command again to resume."))
         return Stopped.exit_code
     assert status is not None
     killer = signal.Signals(os.WTERMSIG(status))

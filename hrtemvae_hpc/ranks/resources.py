@@ -138,7 +138,7 @@ def image_file() -> Path | None:
 def image_in_use() -> dict[str, str | None]:
     """The container image this process runs in and its SHA-256, nothing outside one.
 
-    The SHA-256 is None where the image's file can't be seen from inside.
+    The SHA-256 is None if the image's file can't be seen from inside.
     """
     path = image_file()
     if path is None:

@@ -97,7 +97,7 @@ class World:
                 raise Stopped("stopped while ranks waited for each other; run the same command again.")
             if time.monotonic() - began > patience and not named:
                 who = ", ".join(f"{rank} on {self._hosts[rank]}" for rank in sorted(ranks))
-                print(f"rank {self.rank} waits for rank {who}, which may hang.", file=sys.stderr, flush=True)
+                print(f"rank {self.rank} is waiting for rank {who}, which may hang.", file=sys.stderr, flush=True)
                 named = True
             time.sleep(0.002)
 
@@ -138,7 +138,7 @@ class World:
         return value  # type: ignore[return-value]
 
     def check_same(self, value: T, describe: Callable[[str, T], str]) -> None:
-        """Raise InputError on rank 0 and RankEnds on the others where any ``value`` differs from that of rank 0.
+        """Raise InputError on rank 0 and RankEnds on the others if any ``value`` differs from that of rank 0.
 
         ``describe`` puts it into words, given the first such rank with its host, and its value.
         """
@@ -213,7 +213,7 @@ def join_world(stop: Callable[[], object] = lambda: None) -> World:
     if world.size == 1 and expected > 1:
         raise InputError(
             f"the launcher started {expected} copies, but each is alone (rank 0 of 1): its process management "
-            "interface and this MPI don't speak. With Slurm use `srun --mpi=pmix` (see `srun --mpi=list`); "
-            "otherwise use the mpirun of the MPI that mpi4py was given."
+            "interface and this MPI can't communicate. With Slurm use `srun --mpi=pmix` (see `srun --mpi=list`); "
+            "otherwise use the mpirun of the MPI that mpi4py uses."
         )
     return world

@@ -67,7 +67,7 @@ class _Pool:
 def cut_file(path: Path, options: CutOptions, check: Callable[[], None] = lambda: None) -> Cut:
     """The segments of ``path`` with fringes, at most ``options.most`` of them, chosen at random.
 
-    ``check`` is called between images and may raise. Raises InputError where the file can't be read, has no pixel
+    ``check`` is called between images and may raise. Raises InputError if the file can't be read, has no pixel
     size though scaling asks for it, or holds no segment that can be scaled to 0..1.
     """
     random = np.random.default_rng([options.seed, *path.name.encode()])
@@ -94,8 +94,8 @@ def cut_file(path: Path, options: CutOptions, check: Callable[[], None] = lambda
                 dropped.add(_quantized(windows[~keep]), strength[~keep].numpy())
     if looked_at == 0:
         raise InputError(
-            f"{path}: holds no segment of {options.window} x {options.window} finite pixels that differ, in the frames "
-            "asked for; its images may be too small."
+            f"{path}: holds no segment of {options.window} x {options.window} finite pixels that differ in these "
+            "frames; its images may be too small."
         )
     names = ("segments", "strength", "period", "frame", "place", "turned")
     chosen: dict[str, Any] = dict(zip(names, kept.columns(), strict=True))
@@ -127,7 +127,7 @@ def _scaled(image: Micrograph, path: Path, options: CutOptions) -> tuple[Tensor,
         shape = scaled_shape(height, width, size / options.pixel_size)
     except ValueError as error:
         raise InputError(
-            f"{path}: can't be scaled from {size:.4g} to {options.pixel_size:.4g} nm per pixel, {error}."
+            f"{path}: can't be scaled from {size:.4g} to {options.pixel_size:.4g} nm per pixel: {error}."
         ) from error
     return Resampler(height, width, shape).whole(pixels), (size, options.pixel_size)
 

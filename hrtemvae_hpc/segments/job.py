@@ -74,7 +74,7 @@ def build_segments(
     """Cut the micrographs in ``paths`` and write their segments to ``output``, and a page that shows them beside it.
 
     ``validation`` is the share of the files whose segments are kept for validation, at least one file of several.
-    Files that can't be used are listed and left out. Raises InputError where nothing is left, Stopped on a signal:
+    Files that can't be used are listed and left out. Raises InputError if nothing is left, Stopped on a signal:
     the files done so far are kept and not done again, unless ``restart``.
     """
     began = time.monotonic()
@@ -176,8 +176,8 @@ def _assemble(outcomes: list[Outcome], options: CutOptions, share: float, output
     with_segments = [o for o in used if o.kept]
     if not with_segments:
         raise InputError(
-            f"no segment with lattice fringes in {len(used)} usable of {len(outcomes)} files "
-            f"({sum(o.looked_at for o in used):,} segments looked at); check the files, or lower --threshold "
+            f"no segment with lattice fringes in {len(used)} usable files of {len(outcomes)} "
+            f"({sum(o.looked_at for o in used):,} segments examined); check the files, or lower --threshold "
             f"(now {options.threshold:g})."
         )
     split = choose_validation([o.path for o in with_segments], share, options.seed)
@@ -186,7 +186,7 @@ def _assemble(outcomes: list[Outcome], options: CutOptions, share: float, output
         count = sum(int(split.of(o, _load(o.part), options.window)[0].sum()) for o in with_segments)
     if count == 0:
         raise InputError(
-            f"{with_segments[0].path}: none of its segments lies wholly above or below the border of validation; "
+            f"{with_segments[0].path}: none of its segments lies wholly above or below the validation border; "
             "name more micrographs, or set --validation 0."
         )
     preview = Preview(options, left_out)
@@ -209,7 +209,7 @@ def _assemble(outcomes: list[Outcome], options: CutOptions, share: float, output
     about = {"cut": options.model_dump(mode="json"), "validation": share, "left_out": left_out}
     write_segments(output, options.window, sources(), count, about)
     page = preview.write(output)
-    say(f"{count:,} segments of {len(with_segments)} files: {output}, shown in {page}")
+    say(f"{count:,} segments from {len(with_segments)} files: {output}, shown in {page}")
     say(f"({format_seconds(time.monotonic() - began)})")
 
 

@@ -35,7 +35,7 @@ class Micrograph:
 def find_micrographs(paths: Sequence[Path]) -> list[Path]:
     """The files named by ``paths``, and all of a known format in folders among them, in the order of their names.
 
-    Left out in folders are results and segments of this program. Raises InputError where a path doesn't exist or
+    Left out in folders are results and segments of this program. Raises InputError if a path doesn't exist or
     nothing is found, or no reader of formats is installed.
     """
     if find_spec("rsciio") is None:
@@ -61,7 +61,7 @@ def find_micrographs(paths: Sequence[Path]) -> list[Path]:
 def read_micrographs(path: Path, frames: slice = slice(None)) -> Iterator[Micrograph]:
     """The images of ``path``; of a stack its ``frames``.
 
-    Raises InputError where the file can't be read or holds no real image with square pixels.
+    Raises InputError if the file can't be read or holds no real image with square pixels.
     """
     if path.suffix.lower() in _HDF5:
         try:
@@ -142,7 +142,7 @@ def _imagej_units(path: Path) -> str:
 def _image_of(signal: dict[str, Any], units: str) -> tuple[np.ndarray, float | None]:
     """Frames [n, rows, columns] of a signal and its pixel size in nm, in ``units`` where it names none.
 
-    Raises ValueError where it is no image.
+    Raises ValueError if it is no image.
     """
     data = np.asarray(signal["data"])
     if data.dtype.kind not in "iufb":

@@ -71,7 +71,7 @@ def write_segments(
 ) -> None:
     """Write ``count`` segments of ``sources``, read one at a time, to ``path``, atomically. ``about`` are its options.
 
-    Raises RankFailed where the disk is full or fails.
+    Raises RankFailed if the disk is full or fails.
     """
     with writing(path, "make room and run it again.", RankFailed), replacing(path) as aside:
         reserve(aside, 2 * count * window**2 + 2**20)
@@ -122,13 +122,13 @@ def _digest(
 
 
 def open_segments(path: Path) -> SegmentFile:
-    """Open a file of segments. Raises InputError where it is none, or is not what it was when it was written."""
+    """Open a file of segments. Raises InputError if it is none, or is not what it was when it was written."""
     if not is_file(path):
         raise InputError(f"{path}: there is no such file of segments; make it with `hrtemvae segments`.")
     with open_hdf5(path, "the segments") as file:
         try:
             if file.attrs.get("format") != _FORMAT:
-                raise InputError(f"{path}: no file of segments of this program; make it with `hrtemvae segments`.")
+                raise InputError(f"{path}: not a file of segments of this program; make it with `hrtemvae segments`.")
             opened, columns = _read(path, file)
         except (*DAMAGED, RecursionError) as error:
             what = printable(" ".join(str(error).split()))[:200]
@@ -136,7 +136,7 @@ def open_segments(path: Path) -> SegmentFile:
     about = [opened.sources, opened.options]
     if _digest(opened.segments, columns, opened.pixel_size_nm, about) != opened.sha256:
         raise InputError(
-            f"{path}: its segments are not those that were written, by their checksum; make it again with "
+            f"{path}: its segments are not those that were written, as its checksum shows; make it again with "
             "`hrtemvae segments`."
         )
     return opened

@@ -22,7 +22,7 @@ class Segments:
     """The segments of several files in one row, mapped from disk."""
 
     def __init__(self, paths: Sequence[Path], window: int) -> None:
-        """Raises InputError where a file is none, or its segments don't fit ``window`` or each other."""
+        """Raises InputError if a file is none, or its segments don't fit ``window`` or each other."""
         if not paths:
             raise InputError("no segments to train on; name files of `hrtemvae segments` in data.segments.")
         self.files: list[SegmentFile] = [open_segments(path) for path in paths]
@@ -69,7 +69,7 @@ class Segments:
 
     @property
     def pixel_size_nm(self) -> float | None:
-        """The pixel size of all files, None where one is unknown or they differ by more than 2%."""
+        """The pixel size of all files, None if one is unknown or they differ by more than 2%."""
         sizes = [f.pixel_size_nm for f in self.files]
         known = [s for s in sizes if s is not None]
         same = len(known) == len(sizes) and max(known) <= 1.02 * min(known)

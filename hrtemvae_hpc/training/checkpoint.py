@@ -63,7 +63,7 @@ class _Description(Described):
 def save_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam, position: Position) -> None:
     """Write network, optimiser and ``position`` of the training ``key`` to ``path``, atomically.
 
-    Raises RankFailed where the disk is full or fails; what was at ``path`` is then still there.
+    Raises RankFailed if the disk is full or fails; what was at ``path`` is then still there.
     """
     tensors = {f"network.{name}": value for name, value in vae.state_dict().items()}
     names = [name for name, _ in vae.named_parameters()]
@@ -71,7 +71,7 @@ def save_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam,
         tensors |= {f"adam.{name}.{k}": v for k, v in optimizer.state.get(parameter, {}).items()}
     described = {_KEY: json.dumps({"key": key, "position": asdict(position)})}
     packed = pack({name: t.detach().contiguous().cpu().numpy() for name, t in tensors.items()}, described)
-    advice = "make room and run the same command again, the checkpoint before it is kept."
+    advice = "make room and run the same command again; the previous checkpoint is kept."
     with writing(path, advice, RankFailed), replacing(path) as aside:
         aside.write_bytes(packed)
 
@@ -79,7 +79,7 @@ def save_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam,
 def load_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam) -> Position:
     """Give network and optimiser what ``path`` holds, and return its position.
 
-    Raises InputError where it can't be read or belongs to another training than ``key``.
+    Raises InputError if it can't be read or belongs to another training than ``key``.
     """
     try:
         with open_tensors(path) as file:

@@ -54,7 +54,7 @@ class Training:
             raise InputError(f"{init}: lies in the folder of this training, which clears it; copy it elsewhere first.")
         self.initial = None if init is None else load_model(init)
         if self.initial and (self.initial.architecture != config.network or self.initial.decoder is None):
-            raise InputError(f"{init}: its network is not that of the configuration; set network: to its values.")
+            raise InputError(f"{init}: its network differs from the configuration's; set network: to its values.")
         self.key = self._key()
         if config.run.tensorboard and not find_spec("tensorboard"):
             raise InputError(
@@ -77,12 +77,12 @@ class Training:
         )
 
     def check_same_everywhere(self) -> None:
-        """Raise InputError where a rank sees other segments or another model under the same names."""
+        """Raise InputError if a rank sees other segments or another model under the same names."""
         self.world.check_same(
             self.key,
             lambda rank, _: (
-                f"{rank} sees other segments or another initial model than rank 0, under the same names; make it see "
-                "the same files."
+                f"{rank} sees different segments or a different initial model than rank 0 under the same names; make "
+                "it see the same files."
             ),
         )
 
@@ -170,8 +170,8 @@ def _announce(training: Training, device: torch.device, position: Position) -> N
     if not world.is_root:
         return
     say(
-        f"{len(segments.training):,} segments to train on, {len(segments.validation):,} to validate; {o.epochs} epochs "
-        f"of batches of {o.batch}, {o.precision}."
+        f"{len(segments.training):,} segments to train on, {len(segments.validation):,} to validate on; "
+        f"{o.epochs} epochs, batches of {o.batch}, {o.precision}."
     )
     for rank, place in enumerate(places):
         say(f"rank {rank}: {place}")
@@ -257,7 +257,7 @@ def _note(history: list[dict[str, Any]]) -> str:
         return ""
     h = history[-1]
     return (
-        f"cross-entropy {h['reconstruction']:.1f}, divergence {h['divergence']:.2f}; of validation "
+        f"cross-entropy {h['reconstruction']:.1f}, divergence {h['divergence']:.2f}; validation "
         f"{h['validation_reconstruction']:.1f}, {h['validation_divergence']:.2f}; {h['active_latents']} active latents"
     )
 
@@ -303,7 +303,7 @@ def _finish(training: Training, trainer: Trainer, position: Position, began: flo
         candidate.replace(training.output)
         (folder / CHECKPOINT).unlink(missing_ok=True)
         say(
-            f"model: {training.output}, cross-entropy of validation segments {loss:.1f} (its floor is {floor:.1f}), "
+            f"model: {training.output}, cross-entropy of validation segments {loss:.1f} (floor {floor:.1f}), "
             f"{int((variance > ACTIVE).sum())} of {len(variance)} latents active "
             f"({format_seconds(time.monotonic() - began)})"
         )

@@ -51,7 +51,7 @@ def as_model(vae: VAE, variance: np.ndarray, config: TrainConfig, segments: Segm
 
 
 def store(model: Model, path: Path, weights: str) -> None:
-    """Write ``model`` to ``path`` with its ``weights`` as fp32 or fp16. Raises RankFailed where the disk is full."""
+    """Write ``model`` to ``path`` with its ``weights`` as fp32 or fp16. Raises RankFailed if the disk is full."""
     with writing(path, "make room and run the same command again.", RankFailed):
         save_model(model, path, torch.float16 if weights == "fp16" else torch.float32)
 
@@ -74,8 +74,8 @@ def prove(path: Path, segments: Segments, active: int) -> float:
         flat += float(reconstruction_loss(average.expand_as(x), x)) / len(which)
     if active == 0 or not loss < flat:
         raise InputError(
-            f"the trained network has learned nothing ({active} latents active, {loss:.1f} nats a validation segment, "
-            f"the average segment {flat:.1f}) and is not taken into use; train for more epochs, or lower loss.beta. It "
-            f"stays at {path}."
+            f"the trained network has learned nothing ({active} latents active, {loss:.1f} nats per validation "
+            f"segment, the average segment {flat:.1f}) and is not put into use; train for more epochs, or lower "
+            f"loss.beta. It stays at {path}."
         )
     return loss

@@ -38,10 +38,10 @@ class Engine:
     """Encodes blocks of windows with one model on one device."""
 
     def __init__(self, model: Model, device: torch.device, precision: Precision, scaling: Scaling, step: int) -> None:
-        """Raises InputError where the device doesn't know the precision."""
+        """Raises InputError if the device doesn't know the precision."""
         if precision == "tf32" and not _has_tf32(device):
             raise InputError(
-                "--precision tf32: is arithmetic of NVIDIA's GPUs from A100 on, here is none; choose fp32 or bf16."
+                "--precision tf32: needs an NVIDIA GPU, A100 or newer, and there is none here; choose fp32 or bf16."
             )
         self.device = device
         self.window = model.architecture.window
@@ -124,7 +124,7 @@ class Engine:
         [frames, 2] for scaling by frame. ``check`` is called with the number of windows after each batch.
 
         Returns z [frames, windows, latents] float32 in the model's order, and valid [frames, windows] bool, both
-        on the device; z is 0 where it isn't valid. Raises RankFailed when the network returns non-finite latents.
+        on the device; z is 0 if it isn't valid. Raises RankFailed when the network returns non-finite latents.
         """
         frames, can_be_read = len(pixels), torch.from_numpy(readable).to(self.device)
         limits = None if frame_range is None else torch.from_numpy(frame_range).to(self.device)
@@ -146,8 +146,8 @@ class Engine:
         lowest, highest = torch.aminmax(z)  # asked once, because a GPU has to have finished for the answer
         if not math.isfinite(highest - lowest):
             raise RankFailed(
-                f"the network's latents overflow, they lie from {lowest:g} to {highest:g}; look at the pixels, or take "
-                "another model."
+                f"the network's latents overflow (from {lowest:g} to {highest:g}); check the pixels, or "
+                "choose another model."
             )
         return z, valid
 

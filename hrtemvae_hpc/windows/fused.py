@@ -51,7 +51,7 @@ class FusedFirstLayer:
 
         ``frames`` float32 or float64, contiguous; ``low``, ``high`` [n, windows] of the same type, high > low.
         Returns the numbers of all windows, and their outputs [n * windows, channels, size, size], channels last in
-        memory. Raises RuntimeError where Triton can't compile.
+        memory. Raises RuntimeError if Triton can't compile.
         """
         size, channels = self._size, self._fixed["channels"]
         out = torch.empty(low.numel(), size, size, channels, dtype=self._dtype, device=frames.device)

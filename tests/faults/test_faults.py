@@ -185,7 +185,7 @@ def test_a_rank_that_hangs_before_the_first_tile_is_named_and_the_job_can_be_sto
     hrtemvae: Program, tmp_path: Path, words: tuple[object, ...]
 ) -> None:
     run = hrtemvae.start(*words, ranks=3, script="hanging_rank.py")
-    run.wait_until(lambda: re.search(r"rank 0 waits for rank 2 on \S+, which may hang", run.text), 30)
+    run.wait_until(lambda: re.search(r"rank 0 is waiting for rank 2 on \S+, which may hang", run.text), 30)
     run.send_signal(signal.SIGUSR1)
     assert run.wait(20) == 3, run.text
     assert os.listdir(tmp_path) == ["log"]

@@ -54,8 +54,8 @@ def put(place: str, value: Any) -> Callable[[dict[str, Any]], None]:
 DESCRIPTIONS = {
     "no order": (put("latent_order", None), "`latent_order`"),
     "an order of words": (put("latent_order", ["a"] * 5), "`latent_order`"),
-    "an order of too few": (put("latent_order", [0, 1, 2, 3]), "no permutation of 5 latents"),
-    "an order with repeats": (put("latent_order", [0, 1, 2, 3, 3]), "no permutation of 5 latents"),
+    "an order of too few": (put("latent_order", [0, 1, 2, 3]), "not a permutation of 5 latents"),
+    "an order with repeats": (put("latent_order", [0, 1, 2, 3, 3]), "not a permutation of 5 latents"),
     "a long order": (put("latent_order", list(range(100_000))), "`latent_order`"),
     "provenance as list": (put("provenance", []), "`provenance`"),
     "variance of others": (put("provenance.variance_over_training", [1.0]), "not that of 5 latents"),

@@ -176,7 +176,7 @@ MISSING = {
     "not all mapped": (not_all_mapped, "hold 50.0% of its pixels"),
     "in circles": (in_circles, "virtual dataset"),
     "mapped twice": (mapped_twice, "hold 62.5% of its pixels"),
-    "source cut off": (source_cut_off, "has shape (5, 40, 40), less than a virtual dataset takes of it"),
+    "source cut off": (source_cut_off, "has shape (5, 40, 40), less than a virtual dataset takes from it"),
     "half of each frame": (half_of_each_frame, "hold 50.0% of its pixels"),
     "raw file above": (raw_above, "secret.bin, which is not in the movie's folder"),
     "no chunk": (lambda f: never_written(f, chunks=(1, 40, 40)), "5 of its 5 chunks were never written"),

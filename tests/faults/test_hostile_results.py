@@ -149,7 +149,7 @@ def test_altered_results_are_refused(name: str, whole: Path, tmp_path: Path) -> 
             read_result(path, file)
 
     assert "is not a result" in refusal(read), "though its digests are left aside"
-    assert "is not whole" in refusal(lambda: write_result_page(path, tmp_path / "page.html"))
+    assert "is not intact" in refusal(lambda: write_result_page(path, tmp_path / "page.html"))
     assert os.listdir(tmp_path) == ["maps.h5"]
 
 
@@ -283,7 +283,7 @@ def test_a_report_replaces_only_a_report(whole: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="did not put there"):
             write_report(whole, tmp_path / other, tiff=False)
         assert os.listdir(tmp_path / other) == ["report.html"]
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         write_report(whole, whole, tiff=False)
     (tmp_path / "link").symlink_to(folder)
     with pytest.raises(InputError, match="is a link"):
