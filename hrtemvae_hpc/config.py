@@ -73,7 +73,7 @@ FrameRange = Annotated[tuple[Count | None, Count | None, Count | None], BeforeVa
 
 
 class Section(BaseModel):
-    """A part of a configuration: frozen, and without keys that nobody knows."""
+    """A part of a configuration: frozen, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     example: ClassVar[str] = ""  # of a whole configuration: the file that explains it
@@ -96,7 +96,7 @@ class MovieSection(Section):
 
 
 class PreprocessSection(Section):
-    """What is done to a whole frame (the region of interest of it) before it is cut into windows."""
+    """What is done to a whole frame (or its region of interest) before it is cut into windows."""
 
     clip_outliers: bool = Field(False, description="set pixels above mean + 3.717 sigma to mean + 3.5 sigma")
     low_pass: bool = Field(False, description="Gaussian low-pass, sigma 0.25 cycles per pixel")
@@ -135,7 +135,7 @@ class RunSection(Section):
 
 
 class AnalysisConfig(Section):
-    """Everything that decides an analysis but the movie file itself."""
+    """Everything that determines an analysis except the movie."""
 
     example: ClassVar[str] = "configs/analyze.yaml"
 
@@ -162,7 +162,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], schema: type[C]
         if not isinstance(loaded, dict | None):
             first = next(iter(schema.model_fields))
             raise InputError(f"{path}: a configuration is made of sections such as `{first}:`; see {example}.")
-        # A section of a commented-out file is null: it stands for its defaults.
+        # A section whose keys are all commented out is null: it stands for its defaults.
         values = {key: {} if section is None else section for key, section in (loaded or {}).items()}
     for key, value in overrides.items():
         section, name = key.split(".")

@@ -1,4 +1,4 @@
-"""HDF5 files that are read: opened without locks, and what they claim is checked before memory is given to it."""
+"""Reading HDF5 files: they are opened without locks, and their claims are checked before memory is allocated."""
 
 import math
 import os
@@ -30,7 +30,7 @@ _OWN_FILTERS = {GZIP, SHUFFLE, FLETCHER32, LZF}
 _LARGEST = 2**28  # bytes of an array that is read as a whole
 _GROWTH = 64, 1.01  # bytes, and times its size, that packing may add to a chunk
 
-# What h5py and HDF5 raise at files that are damaged, or not what they should be.
+# What h5py and HDF5 raise for files that are damaged, or not what they should be.
 DAMAGED = (
     OSError,
     RuntimeError,
@@ -80,9 +80,9 @@ def open_hdf5(path: Path, what: str, chunk_cache: int = CHUNK_CACHE) -> h5py.Fil
 
 
 def sign(file: h5py.File, kind: str) -> None:
-    """Have a new ``file`` say that this program wrote it as a file of ``kind``, before anything else is in it.
+    """Mark a new ``file`` as written by this program as a file of ``kind``, before anything else is in it.
 
-    As text of fixed length, which stands at the file's begin and is read without HDF5: that may search forever in a
+    The mark is text of fixed length at the start of the file, and is read without HDF5, which may search forever in a
     damaged file.
     """
     file.attrs.update(creator=np.bytes_(CREATOR), content=np.bytes_(content_of(kind)))
@@ -108,7 +108,7 @@ def read_array(
 def check_array(
     group: h5py.Group, name: str, kinds: str, ndim: int | None = None, most: int | None = None
 ) -> h5py.Dataset:
-    """The dataset ``name``, unread; raises as ``read_array`` does, but for what can't be decoded."""
+    """The dataset ``name``, unread; raises as ``read_array`` does, except for what can't be decoded."""
     dataset = group[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
         raise ValueError(f"{name} is not a dataset")

@@ -18,7 +18,7 @@ class Output:
 
     path: Path
     what: str  # for messages: the result, the page
-    ours: Callable[[Path], bool]  # whether a file that is there was written by this program, as the same kind of file
+    ours: Callable[[Path], bool]  # whether an existing file was written by this program, as the same kind of file
 
 
 def check_outputs(outputs: Sequence[Output], inputs: Iterable[Path] = ()) -> None:
@@ -62,7 +62,7 @@ def beside(output: Path, suffix: str) -> Path:
 
 
 def _look_at(path: Path) -> os.stat_result | None:
-    """What is at ``path``, None if nothing is; InputError if no file can have that name."""
+    """What is at ``path``, None if nothing; InputError if no file can have that name."""
     name = str(path.absolute())
     if "\0" in name or name.encode(errors="ignore").decode() != name:
         raise InputError(

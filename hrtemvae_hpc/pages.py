@@ -1,4 +1,4 @@
-"""HTML pages that need nothing else: pictures stand inside them."""
+"""HTML pages that need nothing else: pictures are embedded."""
 
 import base64
 import io
@@ -58,5 +58,5 @@ def grey_png(image: np.ndarray) -> bytes:
 
 
 def inline(picture: bytes) -> str:
-    """A PNG file as the address of an image."""
+    """A PNG file as a data URL."""
     return "data:image/png;base64," + base64.b64encode(picture).decode()

@@ -1,4 +1,4 @@
-"""Safetensors files with a checksum over all that they hold, by which a damaged one is known."""
+"""Safetensors files with a checksum over all that they hold, which reveals damage."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -16,9 +16,9 @@ _DEEPEST = 10  # sections within sections
 
 
 def read_yaml(path: Path) -> Any:
-    """The sections, lists and plain values in ``path``; keys are text, and none stands twice in its section.
+    """The sections, lists and plain values in ``path``; keys are text, and none occurs twice in its section.
 
-    Numbers are those of YAML 1.2: 1:4 is text, where YAML 1.1 has it as minutes and seconds. Raises InputError if
+    Numbers are those of YAML 1.2: 1:4 is text, where YAML 1.1 reads minutes and seconds. Raises InputError if
     the file can't be read, is larger than 64 KiB, or holds anything else: anchors, aliases, tags.
     """
     try:

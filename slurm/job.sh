@@ -90,7 +90,7 @@ bind_files_of() {
 # A command inside the image, as one process on this node.
 in_image() { "${container[@]}" "$image" "$@"; }
 
-# How many ranks this job has: as many as tasks were asked for, else one for each GPU, else one for each node.
+# How many ranks this job has: as many as tasks were requested, else one for each GPU, else one for each node.
 count_ranks() {
   if [ -n "${SLURM_NTASKS:-}" ]; then
     ranks=$SLURM_NTASKS

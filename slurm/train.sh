@@ -1,5 +1,5 @@
 #!/bin/bash
-# Train a model as a Slurm job, on as many nodes as are asked for:
+# Train a model as a Slurm job, on as many nodes as requested:
 #
 #     sbatch [options of sbatch] slurm/train.sh CONFIG [options of hrtemvae train]
 #

@@ -1,4 +1,4 @@
-"""The maps of a tile: its pixels are read or taken from the stage, its windows encoded, their series reduced."""
+"""The maps of a tile: pixels are read or taken from the stage, windows encoded, series reduced to statistics."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 
 @dataclass(frozen=True)
 class Means:
-    """What one rank computes tiles with. They are cut from ``stage`` where the movie is staged, else read from it."""
+    """What one rank needs to compute tiles. They are cut from ``stage`` if the movie is staged, else read from it."""
 
     engine: Engine
     reader: TileReader
@@ -51,7 +51,7 @@ class Means:
     ) -> tuple[float, float]:
         """Compute the maps of one block of a tile; returns the seconds of encoding and of statistics.
 
-        ``check`` is given the number of windows after each batch; what it raises ends this.
+        ``check`` gets the number of windows after each batch; an exception it raises ends this.
         """
         began = monotonic()
         rows = slice(block.row0 - tile.row0, block.row1 - tile.row0)

@@ -11,7 +11,7 @@ from hrtemvae_hpc.analysis.parts import describe_difference
 from hrtemvae_hpc.analysis.plan import Plan, check_smallest_read, make_plan
 from hrtemvae_hpc.analysis.scale import make_resampler
 from hrtemvae_hpc.analysis.stage import MEMORY, free_bytes, scratch_bytes
-from hrtemvae_hpc.analysis.trial import try_out
+from hrtemvae_hpc.analysis.trial import measure_rates
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model
@@ -52,7 +52,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Job:
-    """What every rank has to compute tiles of a movie with."""
+    """What every rank needs to compute tiles of a movie."""
 
     config: AnalysisConfig
     movie: Movie
@@ -64,12 +64,12 @@ class Job:
 
     @property
     def arithmetic(self) -> dict[str, str]:
-        """What decides the last bits of the result."""
+        """What determines the last bits of the result."""
         return arithmetic(self.engine.device)
 
     @property
     def identity(self) -> dict[str, object]:
-        """All that decides what the numbers of the result mean."""
+        """Everything that determines what the numbers of the result mean."""
         c = self.config
         return {
             "movie": self.movie.fingerprint,
@@ -133,7 +133,7 @@ def _prepare(world: World, opened: Opened, threads: int) -> Job:
         )
         reader = TileReader(movie, config.preprocess, config.windows.scaling == "frame", opened.resampler)
         check_smallest_read(reader, grid, config.run.max_memory or node_free_bytes())
-        encode_rate, decode_rate = try_out(engine, reader, grid, threads)
+        encode_rate, decode_rate = measure_rates(engine, reader, grid, threads)
     except (RuntimeError, ImportError) as error:
         what = " ".join(str(error).split())
         raise RankFailed(f"the device can't be used ({what}); see `hrtemvae doctor`.") from error
@@ -156,12 +156,12 @@ def _prepare(world: World, opened: Opened, threads: int) -> Job:
 
 
 def plan_job(job: Job, ranks: list[RankResources], known: Tiling | None) -> Plan:
-    """The plan of ``job`` on ``ranks``, by the ``known`` tiling if there is one; raises InputError as make_plan."""
+    """The plan of ``job`` on ``ranks``, by the ``known`` tiling if any; raises InputError as ``make_plan`` does."""
     return make_plan(job.engine, job.reader, job.grid, ranks, job.config.run.max_memory, known)
 
 
 def check_same(world: World, job: Job) -> list[RankResources]:
-    """What all ranks have to work with; raises InputError if they would not compute the same numbers."""
+    """The resources of all ranks; raises InputError if they would not compute the same numbers."""
     world.check_same(
         job.arithmetic,
         lambda rank, theirs: (

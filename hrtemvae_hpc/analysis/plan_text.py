@@ -1,4 +1,4 @@
-"""The plan and the account of an analysis, in words and tables."""
+"""The plan and the timings of an analysis, as text and tables."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.ranks.progress import format_seconds
 from hrtemvae_hpc.ranks.resources import RankResources
 
-_FILES = 8  # raw files that are named
+_FILES = 8  # raw files that are listed
 _SOURCES = {"movie": "", "memory": "; {} staged in each node's memory", "scratch": "; {} staged on each node's scratch"}
 
 
@@ -28,7 +28,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def describe_plan(
     reader: TileReader, model: Model, config: AnalysisConfig, plan: Plan, ranks: Sequence[RankResources]
 ) -> str:
-    """Movie, tiles, memory and time, the table of ranks, and what would make it better."""
+    """Movie, tiles, memory and time, the table of ranks, and advice."""
     movie = reader.movie
     scale, scale_warnings = describe_scale(movie, model, reader.resampler)
     lattice, lattice_warnings = describe_lattice(movie, model, reader.resampler)
@@ -136,7 +136,7 @@ def describe_stages(records: Sequence[RankRecord], seconds: float) -> str:
 
 
 def describe_phases(began: float, ends: Mapping[str, float]) -> str:
-    """The seconds of one phase after the other, from their ends."""
+    """The seconds that each phase took, from their ends."""
     starts = [began, *ends.values()]
     spent = (f"{name} {end - start:.1f} s" for (name, end), start in zip(ends.items(), starts, strict=False))
     return ", ".join(spent)

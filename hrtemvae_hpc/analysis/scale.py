@@ -13,9 +13,9 @@ _FAR = 1.25  # ratio of scales above which a movie is said to lie outside a mode
 
 
 def make_resampler(movie: Movie, model: Model, config: AnalysisConfig) -> Resampler | None:
-    """What brings the frames of ``movie`` to the scale that ``config`` asks for, None if they stay as they are.
+    """The resampler that brings the frames of ``movie`` to the scale that ``config`` asks for, None if there is none.
 
-    Raises InputError if the model's scale is asked for and movie or model has none.
+    Raises InputError if the model's scale is requested and movie or model has none.
     """
     wanted = config.preprocess.resample
     if wanted is None:
@@ -46,7 +46,7 @@ def _pixel_size(movie: Movie) -> float | None:
 
 
 def describe_scale(movie: Movie, model: Model, resampler: Resampler | None) -> tuple[str, list[str]]:
-    """What resampling does, in words ("" without), and warnings where the model was trained at another scale."""
+    """A text about the resampling ("" without), and warnings if the model was trained at another scale."""
     height, width = movie.shape[1:]
     rows, columns = resampler.shape if resampler else (height, width)
     more = rows * columns / (height * width)

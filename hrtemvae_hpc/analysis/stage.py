@@ -1,7 +1,7 @@
 """The staged movie of a node: its pixels in one file, in the node's memory or on scratch, that all ranks there map.
 
-The file has lost its name before it is filled, so that nothing is left of it however the ranks end. An empty one that a
-kill left in that moment is removed by the next run.
+The file is unlinked before it is filled, so that nothing remains of it however the ranks end. If a kill leaves an empty
+file in that moment, the next run removes it.
 """
 
 import math
@@ -72,8 +72,8 @@ class Stage:
         seen = frame_range if reader.frame_scaling else None
         self.pixels = TilePixels(pixels, area, reader.resampler, seen, pieces, lost)
 
-    def let_go(self) -> None:
-        """No longer count what was touched as this rank's memory; its content stays."""
+    def release_pages(self) -> None:
+        """No longer count the pages that were touched as this rank's memory; their content stays."""
         self._map.madvise(mmap.MADV_DONTNEED)
 
 
@@ -109,13 +109,13 @@ def open_stage(world: World, reader: TileReader, folder: Path) -> Stage:
 
 
 def _our_names() -> str:
-    """How the names of staged movies begin that processes of this host and namespace make."""
+    """The prefix of names of staged movies that processes of this host and namespace create."""
     namespace = "".join(filter(str.isdigit, process_namespace()))
     return f"hrtemvae-{boot_id()[:8]}-{namespace}-"
 
 
 def _remove_lost(folder: Path) -> None:
-    """Remove the empty files of runs that were killed in the moment in which theirs had a name."""
+    """Remove the empty files of runs that were killed before they unlinked theirs."""
     begin = _our_names()
     for path in folder.glob(f"{begin}*"):
         process = re.fullmatch(r"(\d+)-(\d+)-[0-9a-f]{16}", path.name.removeprefix(begin))

@@ -19,7 +19,7 @@ _MOST = 4096
 
 @dataclass(frozen=True)
 class Basis:
-    """How alike two sets of latents are, 1 where they are the same."""
+    """How similar two sets of latents are, 1 if they are the same."""
 
     what: str
     numbers_by_name: dict[str, float]

@@ -1,4 +1,4 @@
-"""Everything that is measured of one model, as numbers."""
+"""All measurements of one model, as numbers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ class Reconstruction:
     segments: int
     loss: float
     floor: float  # their entropy
-    average: float  # what answering their average to all of them would cost
+    average: float  # the cost of answering their average for all of them
     divergence: float
     variance: np.ndarray  # [latents] of the means, in the model's order
     examples: tuple[np.ndarray, np.ndarray]  # [n, size, size] segments and their reconstructions
@@ -37,7 +37,7 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is known of a model."""
+    """What is known about a model."""
 
     model: Model
     period: float  # pixels, of the lattice that moved
@@ -46,7 +46,7 @@ class Evaluation:
 
     @property
     def variance(self) -> np.ndarray | None:
-        """Variance [latents] over the training set, in the model's order; over validation segments where not known.
+        """Variance [latents] over the training set, in the model's order; over validation segments if not known.
 
         None if neither is.
         """

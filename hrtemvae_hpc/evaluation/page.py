@@ -30,7 +30,7 @@ def lattice_window(size: int, period: float) -> np.ndarray:
 
 
 def leading_latents(evaluation: Evaluation, count: int = _TRAVERSED) -> list[int]:
-    """The latents that move most in any of the movements, by the movement, without repetition."""
+    """The latents that vary most in any of the movements, by movement, without repetition."""
     ranked = [np.argsort(r.share)[::-1][:count] for r in evaluation.responses]
     mixed = [int(latent) for rank in zip(*ranked, strict=True) for latent in rank]
     return list(dict.fromkeys(mixed))[:count]

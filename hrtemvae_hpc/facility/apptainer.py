@@ -41,13 +41,13 @@ class Apptainer:
         """
         from spython.utils import stream_command
 
-        # Both streams in one: spython reads only one of two pipes, and a full one would stop the program forever.
+        # Both streams in one: spython reads only one of two pipes, and a full one would block the program forever.
         quiet = [] if action == "build" else ["--quiet"]
         command = [*self._client._init_command(action, quiet), *map(str, arguments)]
         yield from stream_command(command, no_newline_regexp="$^", output_type="both")
 
     def labels(self, image: Path) -> dict[str, str] | None:
-        """The labels of ``image``, None if it is none that can be read."""
+        """The labels of ``image``, None if it can't be read."""
         inspected = self._client.inspect(str(image))
         if "attributes" not in inspected:
             return None

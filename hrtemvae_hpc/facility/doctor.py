@@ -1,4 +1,4 @@
-"""The doctor: does everything that an analysis needs fit together here, on these ranks, in this image?"""
+"""The doctor: does everything that an analysis needs work together here, on these ranks, in this image?"""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ _SHM_OF_A_RANK = 64 * 2**20
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: what was looked at, the verdict, what was found, and what to do where it isn't well."""
+    """One finding: what was checked, the verdict, what was found, and what to do if it isn't OK."""
 
     what: str
     verdict: str
@@ -46,14 +46,14 @@ class Place:
 
 
 def examine() -> int:
-    """Examine all ranks, print the findings on rank 0, and return 0, or 2 where something is wrong."""
+    """Examine all ranks, print the findings on rank 0, and return 0, or 2 if something is wrong."""
     try:
         world = join_world()
     except InputError as error:
         if rank_of_launcher() == 0:
             _print([_program(), Check("ranks", WRONG, "each rank is alone", str(error))])
         return InputError.exit_code
-    places = world.allgather(_look_around(world))
+    places = world.allgather(_inspect(world))
     checks = [_program(), _ranks(world), _mpi(world), _devices(places), _threads(places), *_of_nodes(places)]
     wrong = any(c.verdict == WRONG for c in checks)
     if world.is_root:
@@ -114,7 +114,7 @@ def _mpi(world: World) -> Check:
     return Check("MPI", OK, f"{name} ({library})")
 
 
-def _look_around(world: World) -> Place:
+def _inspect(world: World) -> Place:
     try:
         device = _usable(bind_device(world))
     except (RuntimeError, ImportError, HrtemvaeError) as error:
@@ -163,7 +163,7 @@ def _threads(places: list[Place]) -> Check:
 
 
 def _of_nodes(places: list[Place]) -> Iterator[Check]:
-    """One line a check where all nodes agree in the verdict, else one a node that is worse than others."""
+    """One line per check if all nodes agree on the verdict, else one per node that is worse than others."""
     seen: dict[str, dict[str, Check]] = {}
     for place in places:
         for check in place.checks:
@@ -242,7 +242,7 @@ def _folders() -> list[Callable[[World], Check]]:
 
 def _folder(what: str, folder: Path) -> Check:
     try:
-        locks = hdf5_check.bears_locks(folder)
+        locks = hdf5_check.supports_locks(folder)
         free = shutil.disk_usage(folder).free
     except OSError as error:
         advice = "choose a folder that every node can write to, and bind it into the image."

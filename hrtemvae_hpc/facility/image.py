@@ -1,4 +1,4 @@
-"""The Apptainer image: built once for each content, verified before it is called by its name."""
+"""The Apptainer image: built once for each content, verified before it gets its name."""
 
 import hashlib
 import os
@@ -32,9 +32,9 @@ def torch_lock(build: str) -> Path:
 
 
 def content_key(torch: Path | str, arguments: Sequence[str]) -> str:
-    """SHA-256 over all that decides an image: definition, lock files, package and build arguments.
+    """SHA-256 over everything that determines an image: definition, lock files, package and build arguments.
 
-    Of an unverified PyTorch, which is not a lock file but what pip takes, it holds only that.
+    An unverified PyTorch, a requirement for pip instead of a lock file, counts only by its text.
     """
     digest = hashlib.sha256(repr(sorted(arguments)).encode())
     digest.update(b"\0unverified\0" + torch.encode() if isinstance(torch, str) else b"\0torch\0" + torch.read_bytes())
@@ -44,14 +44,14 @@ def content_key(torch: Path | str, arguments: Sequence[str]) -> str:
 
 
 def build_image(target: Path, torch: Path | str, arguments: Sequence[str], say: Callable[[str], None]) -> bool:
-    """Build the image ``target``, unless it already is what would be built; returns whether it was built.
+    """Build the image ``target``, unless it is up to date; returns whether it was built.
 
-    ``torch`` is the lock file of PyTorch, or else what pip takes, which is not verified. ``arguments`` are KEY=VALUE
+    ``torch`` is the lock file of PyTorch, or a requirement for pip, which is not verified. ``arguments`` are KEY=VALUE
     for the definition's %arguments. The build runs beside the target, and only an image whose %test passed takes its
     name.
 
     Raises InputError if something that is needed is missing, RankFailed if the build or its test fails;
-    an image that was there before stays then.
+    an existing image then stays.
     """
     if not DEFINITION.is_file():
         raise InputError(f"{DEFINITION}: there is no definition file; build the image from a checkout of the project.")
@@ -102,7 +102,7 @@ def _build(apptainer: Apptainer, built: Path, options: Sequence[str]) -> None:
 
 @contextmanager
 def _build_folder(target: Path) -> Iterator[Path]:
-    """A folder beside ``target``, removed in the end; in HRTEMVAE_SCRATCH, if that lies on the same disk."""
+    """A folder beside ``target``, removed at the end; in HRTEMVAE_SCRATCH, if that lies on the same disk."""
     beside = target.absolute().parent
     scratch = Path(os.environ.get("HRTEMVAE_SCRATCH", beside))
     place = scratch if scratch.is_dir() and scratch.stat().st_dev == beside.stat().st_dev else beside
@@ -115,7 +115,7 @@ def _build_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Have the build unpack there: /tmp is often too small."""
+    """Let the build unpack there: /tmp is often too small."""
     before = os.environ.get("APPTAINER_TMPDIR")
     os.environ["APPTAINER_TMPDIR"] = str(folder)
     try:
@@ -168,7 +168,7 @@ print("HDF5", h5py.version.hdf5_version, "numpy", numpy.__version__)
 
 
 def describe_image(image: Path) -> str:
-    """What ``image`` is, in words. Raises InputError if it is none of ours."""
+    """A description of ``image``. Raises InputError if it is not an image of this program."""
     apptainer = Apptainer()
     labels = _labels(apptainer, image)
     size = image.stat().st_size

@@ -1,4 +1,4 @@
-"""How a session stands, in words: one line a movie."""
+"""The state of a session as text: one line per movie."""
 
 from hrtemvae_hpc.errors import printable
 from hrtemvae_hpc.facility.session import Session, SessionMovie, State
@@ -25,7 +25,7 @@ def _name(session: Session, movie: SessionMovie) -> str:
 
 
 def remark(movie: SessionMovie) -> str:
-    """What there is to say of a movie beside its state."""
+    """What there is to say about a movie besides its state."""
     if movie.run is not None:
         return printable(str(movie.run))
     if movie.state is State.WAITING and movie.attempts:

@@ -45,7 +45,7 @@ class FinishedTile(Protocol):
 
 @dataclass(frozen=True)
 class ResultInfo:
-    """What a result holds beside its maps."""
+    """What a result holds besides its maps."""
 
     identity: str
     grid: WindowGrid
@@ -53,7 +53,7 @@ class ResultInfo:
     origin: tuple[int, int]  # row and column of the region's first pixel in the movie's frame
     pixel_size_nm: tuple[float, float] | None
     frame_time_s: float | None
-    resampling: tuple[float, float]  # analysed rows and columns a row and column of the movie
+    resampling: tuple[float, float]  # analysed rows and columns per row and column of the movie
     preview: tuple[np.ndarray, int, tuple[int, int]]  # first and last frame, pixels binned into one, their indices
     process: Mapping[str, Any]
 
@@ -71,7 +71,7 @@ def write_result(
 
 
 def try_result(folder: Path, info: ResultInfo) -> None:
-    """Try whether a result with all that ``info`` holds can be written in ``folder``; nothing is left of it.
+    """Check that a result with all of ``info`` can be written in ``folder``; nothing is left of it.
 
     Raises OSError if ``folder`` can't be written, InputError if something in ``info`` can't be stored.
     """
@@ -237,7 +237,7 @@ class Identity:
 
 
 def result_identity(path: Path) -> Identity:
-    """The identity of the result file ``path``; raises InputError if it is none, or not as it was written."""
+    """The identity of the result file ``path``; raises InputError if it is not a result, or not as it was written."""
     check_whole(path)
     with open_hdf5(path, "the result") as file:
         try:
@@ -301,7 +301,7 @@ def open_result(path: Path) -> Iterator[Result]:
 
 
 def read_result(path: Path, file: h5py.File) -> Result:
-    """What the open file ``path`` holds, whose digests are not looked at; raises InputError if it is no result."""
+    """What the open file ``path`` holds, whose digests are not checked; raises InputError if it is not a result."""
     try:
         return _read(path, file)
     except DAMAGED as error:

@@ -93,11 +93,11 @@ def _require_activation(layer: Layer[Convolution] | Layer[Dense], *expected: str
 def _convolutions(
     layers: Layers, kind: str
 ) -> tuple[list[Layer[Convolution]], list[Layer[BatchNormalization]], Normalization]:
-    """The convolutions, their batch normalisations, and where these stand."""
+    """The convolutions, their batch normalisations, and the positions of these."""
     convolutions: list[Layer[Convolution]] = []
     norms: list[Layer[BatchNormalization]] = []
     when: Normalization = "none"
-    linear = False  # the convolution before still waits for its activation
+    linear = False  # the previous convolution still waits for its activation
     for layer in layers:
         if layer.kind == kind:
             if linear:

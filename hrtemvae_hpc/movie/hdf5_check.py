@@ -21,7 +21,7 @@ def version() -> str:
     return str(h5py.version.hdf5_version)
 
 
-def bears_locks(folder: Path) -> bool:
+def supports_locks(folder: Path) -> bool:
     """Whether HDF5 can lock files in ``folder``. Raises OSError if no file can be written there."""
     with temporary_file(folder) as path:
         try:

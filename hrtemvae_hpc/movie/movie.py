@@ -39,7 +39,7 @@ class Movie:
     """The analysed part of a movie: frames x rows x columns.
 
     Frames, rows and columns count from the start of the frame range and region of interest; ``frame_indices``,
-    ``top`` and ``left`` say where they lie in the file. Use as a context manager.
+    ``top`` and ``left`` are their place in the file. Use as a context manager.
     """
 
     def __init__(self, path: Path, section: MovieSection | None = None) -> None:
@@ -91,7 +91,7 @@ class Movie:
         self.fingerprint = self._fingerprint()
 
     def _share_cache(self) -> int:
-        """Have HDF5 cache no more than ``_CACHES`` bytes for all sources of a virtual movie; returns what it may."""
+        """Limit HDF5's caches to ``_CACHES`` bytes for all sources of a virtual movie; returns that limit."""
         count = len(self.sources.hdf5)
         if count * CHUNK_CACHE <= _CACHES:
             return CHUNK_CACHE * max(1, count)

@@ -21,7 +21,7 @@ Selection = list[list[tuple[int, int]]]  # along each axis, the pieces that are 
 
 
 def selections(space: h5py.h5s.SpaceID, shape: Sequence[int], where: str) -> list[Selection]:
-    """What ``space`` selects of a dataset of ``shape``, as far as that reaches.
+    """What ``space`` selects within a dataset of ``shape``.
 
     Raises InputError if it is made of more pieces than a movie can be.
     """
@@ -90,8 +90,8 @@ def is_numbered(mapping: VDSmap) -> bool:
 def source_names(dataset: h5py.Dataset, mapping: VDSmap, where: str) -> list[tuple[Path, str]]:
     """The files and datasets that a mapping of ``dataset`` stands for.
 
-    Of those with a running number HDF5 takes the ones from 0 on, and ends at the first that is missing: where a later
-    one is there, the missing one is named too.
+    Of those with a running number HDF5 takes the ones from 0 on, and ends at the first that is missing: if a later
+    one exists, the missing one is named too.
     """
     virtual_file = Path(dataset.file.filename)
 

@@ -1,4 +1,4 @@
-"""Writing a movie as a NeXus file that this program, and any NeXus viewer, finds its way in."""
+"""Writing a movie as a NeXus file that this program and any NeXus viewer understand."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -46,9 +46,9 @@ def write_movie(
 
 
 def read_truth(path: Path, frame: tuple[int, int]) -> dict[str, np.ndarray]:
-    """The masks [rows, columns] bool of a ``frame`` that ``write_movie`` was told of.
+    """The masks [rows, columns] bool of a ``frame`` that was given to ``write_movie``.
 
-    Raises InputError if a file has none.
+    Raises InputError if the file has none.
     """
     try:
         with open_hdf5(path, "the movie") as file:

@@ -34,7 +34,7 @@ _FACTS = "hrtemvae"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: its part with so many segments, or the reason why it was left out."""
+    """What became of one file: its part and number of segments, or the reason why it was left out."""
 
     path: Path
     part: Path
@@ -52,7 +52,7 @@ class Split:
     rows_below: float | None  # share of the only file's height
 
     def of(self, outcome: Outcome, cut: Cut, window: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which segments [n] of a cut stay, and which of those are for validation; none may reach over the border."""
+        """Which segments [n] of a cut stay, and which of those are for validation; none may cross the border."""
         if self.rows_below is None:
             return np.ones(len(cut.segments), bool), np.full(len(cut.segments), outcome.path in self.files)
         border = round(self.rows_below * cut.height)
@@ -75,10 +75,10 @@ def build_segments(
 
     ``validation`` is the share of the files whose segments are kept for validation, at least one file of several.
     Files that can't be used are listed and left out. Raises InputError if nothing is left, Stopped on a signal:
-    the files done so far are kept and not done again, unless ``restart``.
+    the files done so far are kept and not repeated, unless ``restart``.
     """
     began = time.monotonic()
-    torch.set_num_threads(1)  # so that sums are added up in one order
+    torch.set_num_threads(1)  # so that sums are always added in one order
     page = world.on_root(lambda: beside(output, ".html"))
     parts = ClaimedFolder(output.with_name(output.name + ".parts"), "segments", [r"[0-9a-f]{24}\.safetensors"])
 
@@ -105,7 +105,7 @@ def build_segments(
             try:
                 _assemble(gathered, options, validation, output, began)
             except InputError:
-                parts.discard()  # of no use with other options
+                parts.discard()  # useless with other options
                 raise
             parts.discard()
 
@@ -130,7 +130,7 @@ def _cut_files(
     for path in files:
         doing(f"cutting {path}")
         check()
-        outcomes.append(_do_file(path, options, parts.path, check))
+        outcomes.append(_cut_and_save(path, options, parts.path, check))
         if progress:
             progress.update(len(outcomes))
     if progress:
@@ -138,7 +138,7 @@ def _cut_files(
     return outcomes
 
 
-def _do_file(path: Path, options: CutOptions, folder: Path, check: Callable[[], None]) -> Outcome:
+def _cut_and_save(path: Path, options: CutOptions, folder: Path, check: Callable[[], None]) -> Outcome:
     try:
         status = path.stat()
         identity = [str(path.absolute()), status.st_size, status.st_mtime_ns, options.model_dump(), __version__]

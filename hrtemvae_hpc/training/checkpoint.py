@@ -23,17 +23,17 @@ _MEASURED = {"reconstruction", "divergence", "validation_reconstruction", "valid
 
 @dataclass
 class Position:
-    """How far a training is. Random numbers follow from epoch and step, so that they need no state of their own."""
+    """How far a training has come. Random numbers follow from epoch and step, so they have no state of their own."""
 
     epoch: Annotated[int, Field(ge=0)] = 0  # epochs that are complete
     step: Annotated[int, Field(ge=0)] = 0  # steps of the next epoch that are done
     # Of its losses so far, over segments.
     sums: Annotated[list[float], Field(min_length=2, max_length=2)] = field(default_factory=lambda: [0.0, 0.0])
     seconds: Annotated[float, Field(ge=0)] = 0.0  # spent so far
-    history: list[dict[str, int | float]] = field(default_factory=list)  # one entry an epoch
+    history: list[dict[str, int | float]] = field(default_factory=list)  # one entry per epoch
 
     def end_epoch(self, entry: dict[str, Any]) -> None:
-        """Go to the start of the next epoch, with ``entry`` as what is known of this one."""
+        """Go to the start of the next epoch, with ``entry`` as the record of this one."""
         self.history.append(entry)
         self.epoch, self.step, self.sums, self.seconds = self.epoch + 1, 0, [0.0, 0.0], 0.0
 
@@ -45,7 +45,7 @@ class Position:
 
 
 class _Description(Described):
-    """What a checkpoint says beside its tensors."""
+    """What a checkpoint says besides its tensors."""
 
     key: str
     position: Position
@@ -77,7 +77,7 @@ def save_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam,
 
 
 def load_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam) -> Position:
-    """Give network and optimiser what ``path`` holds, and return its position.
+    """Load network and optimiser from ``path``, and return its position.
 
     Raises InputError if it can't be read or belongs to another training than ``key``.
     """

@@ -25,7 +25,7 @@ from hrtemvae_hpc.training.batches import Segments, generator
 from hrtemvae_hpc.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from hrtemvae_hpc.training.objective import initialize
 from hrtemvae_hpc.training.pictures import TensorBoard, draw_losses, write_losses, write_reconstructions
-from hrtemvae_hpc.training.promotion import ACTIVE, as_model, prove, store
+from hrtemvae_hpc.training.promotion import ACTIVE, as_model, store, validate_saved
 from hrtemvae_hpc.training.train_config import TrainConfig
 from hrtemvae_hpc.training.trainer import Trainer
 
@@ -41,7 +41,7 @@ _DRAW_EVERY_S = 30.0  # the curve of losses, which takes longer to draw than a s
 
 
 class Training:
-    """One training on this rank: what it is made of, and the files it leaves in ``folder``."""
+    """One training on this rank: its parts, and the files it leaves in ``folder``."""
 
     def __init__(self, world: World, config: TrainConfig, output: Path, init: Path | None) -> None:
         self.world = world
@@ -66,7 +66,7 @@ class Training:
             raise InputError("batch normalisation over several ranks needs GPUs; train this network on one rank.")
 
     def _key(self) -> str:
-        """Known by all that decides the numbers of the model."""
+        """Identified by everything that determines the numbers of the model."""
         return digest_of(
             {
                 "configuration": self.config.model_dump(mode="json", exclude={"run", "data"}),
@@ -145,7 +145,7 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
 
 
 def _take_folder(training: Training, restart: bool) -> None:
-    """Make the folder of a training this run's, without what an earlier one left there, unless that is resumed."""
+    """Claim the folder of a training for this run, and clear it unless an earlier training is resumed."""
     training.claimed.take()
     if restart or not (training.folder / CHECKPOINT).exists():
         training.claimed.clear()
@@ -207,7 +207,7 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
     def end_epoch(variance: np.ndarray) -> None:
         nonlocal drawn
         write_losses(folder / "losses.csv", position.history)
-        is_last = position.epoch == epochs or _settled(position, config)
+        is_last = position.epoch == epochs or _has_stopped_improving(position, config)
         if is_last or time.monotonic() - drawn > _DRAW_EVERY_S:
             draw_losses(folder / "losses.png", position.history, floor)
             drawn = time.monotonic()
@@ -220,7 +220,7 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
         save()
 
     try:
-        while position.epoch < epochs and not _settled(position, config):
+        while position.epoch < epochs and not _has_stopped_improving(position, config):
             stopping = False
             for look in trainer.run_epoch(position, stop, due):
                 progressed(look.shown)
@@ -262,8 +262,8 @@ def _note(history: list[dict[str, Any]]) -> str:
     )
 
 
-def _settled(position: Position, config: TrainConfig) -> bool:
-    """Whether as many epochs as early stopping allows brought no better validation loss."""
+def _has_stopped_improving(position: Position, config: TrainConfig) -> bool:
+    """Whether the validation loss has not improved for as many epochs as early stopping allows."""
     patience, best = config.optimizer.early_stopping, position.best_epoch(config.loss)
     return patience is not None and best > 0 and position.epoch - best >= patience
 
@@ -287,7 +287,7 @@ def _model(training: Training, trainer: Trainer, variance: np.ndarray, position:
 
 
 def _finish(training: Training, trainer: Trainer, position: Position, began: float) -> None:
-    """Order the latents, prove the model and take it into use."""
+    """Order the latents, validate the model and put it into use."""
     config, folder = training.config, training.folder
     if config.optimizer.early_stopping is not None:
         best = load_model(folder / BEST)
@@ -299,7 +299,7 @@ def _finish(training: Training, trainer: Trainer, position: Position, began: flo
     def promote() -> None:
         candidate = folder / _CANDIDATE
         store(_model(training, trainer, variance, position), candidate, config.model.weights)
-        loss = prove(candidate, training.segments, int((variance > ACTIVE).sum()))
+        loss = validate_saved(candidate, training.segments, int((variance > ACTIVE).sum()))
         candidate.replace(training.output)
         (folder / CHECKPOINT).unlink(missing_ok=True)
         say(

@@ -1,4 +1,4 @@
-"""From a trained network to the model in use: it is written aside, read again, proved, and only then renamed."""
+"""From a trained network to the model in use: it is written aside, read back, validated, and only then renamed."""
 
 import shlex
 import sys
@@ -57,11 +57,11 @@ def store(model: Model, path: Path, weights: str) -> None:
 
 
 @torch.inference_mode()
-def prove(path: Path, segments: Segments, active: int) -> float:
+def validate_saved(path: Path, segments: Segments, active: int) -> float:
     """Reconstruction loss (nats per segment) of the model in ``path``, of ``active`` latents, on validation segments.
 
     Raises InputError unless a latent is active and the loss is finite and less than that of answering the average
-    training segment to all.
+    training segment for all.
     """
     model = load_model(path)
     if model.decoder is None:

@@ -12,7 +12,7 @@ from hrtemvae_hpc.schemas import Name
 
 
 class DataSection(Section):
-    """What is learned from."""
+    """What the model learns from."""
 
     segments: tuple[str, ...] = Field((), description="files of `hrtemvae segments`")
 
@@ -71,7 +71,7 @@ class RunSection(Section):
 
 
 def _with_decoder(value: Any) -> Any:
-    """The decoder's defaults where a network is described without its decoder."""
+    """The decoder's defaults for a network that is described without its decoder."""
     return {"decoder": {}, **value} if isinstance(value, dict) else value
 
 
@@ -85,7 +85,7 @@ def _trainable(network: Architecture) -> Architecture:
 
 
 class TrainConfig(Section):
-    """Everything that decides a training but the segments themselves."""
+    """Everything that determines a training except the segments."""
 
     example: ClassVar[str] = "configs/train.yaml"
 
@@ -100,7 +100,7 @@ class TrainConfig(Section):
     run: RunSection = RunSection()
 
     @model_validator(mode="after")
-    def _beta_gets_there(self) -> "TrainConfig":
+    def _beta_reaches_its_value(self) -> "TrainConfig":
         if self.loss.hold + self.loss.warm_up >= self.optimizer.epochs:
             raise ValueError("loss.hold and loss.warm_up leave no epoch at the full beta; train for more epochs")
         return self
