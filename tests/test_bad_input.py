@@ -155,7 +155,7 @@ def test_parts_of_another_analysis_are_not_mixed(
     assert "tiles are done" in outcome.text
 
 
-def test_an_output_nobody_may_write_to(
+def test_an_output_that_is_not_writable(
     hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny_model_path: Path
 ) -> None:
     if os.geteuid() == 0:
@@ -189,7 +189,7 @@ def test_reports_of_other_files(hrtemvae: Program, tmp_path: Path, what: str) ->
     assert not list(tmp_path.glob("*.report"))
 
 
-def test_unknown_options_are_told(hrtemvae: Program, movie_path: Path) -> None:
+def test_unknown_options_are_reported(hrtemvae: Program, movie_path: Path) -> None:
     outcome = hrtemvae("analyze", movie_path, "--fast")
     assert outcome.code == 2
     assert "unrecognized arguments: --fast" in outcome.text

@@ -24,7 +24,7 @@ def test_demo_configuration_is_valid() -> None:
     assert load_config(CONFIGS / "demo.yaml", {}, AnalysisConfig).preprocess.clip_outliers
 
 
-def test_command_line_goes_before_the_file(tmp_path: Path) -> None:
+def test_command_line_overrides_the_file(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("windows: {step: 4, scaling: frame}\nmovie:\nrun: {max_memory: 1.5 GiB}\n")
     config = load_config(path, {"windows.step": 2, "movie.roi": "1:20,:30"}, AnalysisConfig)

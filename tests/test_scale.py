@@ -1,4 +1,4 @@
-"""Movies at another scale than the model's: warned of, and resampled where asked."""
+"""Movies at another scale than the model's: warned about, and resampled on request."""
 
 import dataclasses
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_resampling_does_not_depend_on_ranks_and_tiles(
     assert_same_maps(tmp_path / "alone.h5", tmp_path / "ranks.h5")
 
 
-def test_what_does_not_fit_is_warned_of(hrtemvae: Program, fine: Path, model_path: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_warned_about(hrtemvae: Program, fine: Path, model_path: Path, tmp_path: Path) -> None:
     text = hrtemvae("plan", fine, "--model", model_path).text
     assert "the frames have 0.04 nm/pixel, but the model was trained at 0.02" in text
     assert "4 times the windows" in text
@@ -105,7 +105,7 @@ def test_frames_that_are_not_decoded_are_left_out_of_resampled_windows(
 
 
 @pytest.mark.parametrize("factor", [None, 1.5])
-def test_where_a_frame_costs_much_a_few_windows_tell_its_period(
+def test_where_a_frame_costs_much_a_few_windows_give_its_period(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float | None
 ) -> None:
     with h5py.File(tmp_path / "m.h5", "w") as file:

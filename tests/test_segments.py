@@ -1,4 +1,4 @@
-"""Segments: read from microscopes' files, told from background by fringes, split by micrograph, on many ranks."""
+"""Segments: read from microscopes' files, separated from background by fringes, split by micrograph, on many ranks."""
 
 import json
 import signal
@@ -60,7 +60,7 @@ def test_segments_hold_fringes_and_know_where_they_come_from(
     with h5py.File(tmp_path / "s.h5") as file:
         place = file["place"][...]
         names = [json.loads(t)["name"] for t in file["sources"].asstr()[...]]
-    # None of the noise on the right half, and each is what stands at its place, scaled.
+    # None is from the noise on the right half, and each is what its place holds, scaled.
     assert place[:, 1].max() < 100
     for i in range(0, 180, 37):
         image = tifffile.imread(micrographs / names[segments.source[i]]).astype(float)
@@ -88,7 +88,7 @@ def test_the_same_file_from_any_number_of_ranks(
     assert not (tmp_path / "ranks.h5.parts").exists()
 
 
-def test_stopped_and_run_again(micrographs: Path, hrtemvae: Program, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes(micrographs: Path, hrtemvae: Program, tmp_path: Path) -> None:
     words = ["segments", micrographs, "-o", "s.h5", "--stride", 8, "--turns", 1]
     run = hrtemvae.start(*words)
     run.wait_until(lambda: list(tmp_path.glob("s.h5.parts/*.safetensors")))
@@ -182,7 +182,7 @@ def test_simulated_segments_show_the_periods_asked_for() -> None:
     st.floats(0.2, 5),
     st.data(),
 )
-def test_resampling_is_that_of_pytorch_wherever_it_is_cut(
+def test_resampling_is_that_of_pytorch_however_it_is_cut(
     height: int, width: int, factor: float, data: st.DataObject
 ) -> None:
     resampler = Resampler(height, width, scaled_shape(height, width, factor))
@@ -217,6 +217,6 @@ def test_full_disk(micrographs: Path, tmp_path: Path) -> None:
 mount -o remount,size=20m {disk}
 {cut} && cp {disk}/s.h5 {tmp_path}
 """
-    told = on_a_small_disk(disk, "1m", script)
-    assert "can't be written" in told
+    printed = on_a_small_disk(disk, "1m", script)
+    assert "can't be written" in printed
     assert len(open_segments(tmp_path / "s.h5").segments) == 180

@@ -1,4 +1,4 @@
-"""Training: the same for any number of ranks and after any end, and a model in use that only a better one replaces."""
+"""Training: the same for any number of ranks and after any stop, and a model in use that only a good one replaces."""
 
 import contextlib
 import csv
@@ -117,7 +117,7 @@ def test_torchrun(undisturbed: Path, segments: Path, tmp_path: Path) -> None:
 
 
 def start(program: Program, ranks: int | None, epochs: int = 2) -> Running:
-    """Begin the training of train.yaml and wait until so many ``epochs`` are done."""
+    """Start the training of train.yaml and wait until so many ``epochs`` are done."""
     training = program.start("train", "train.yaml", ranks=ranks)
     table = program.folder / "train.safetensors.training/losses.csv"
     training.wait_until(lambda: table.exists() and len(table.read_text().splitlines()) > epochs)
@@ -171,7 +171,7 @@ def test_a_signal_to_any_rank_stops_and_saves(
     assert (tmp_path / "train.safetensors.training/checkpoint.safetensors").exists()
 
 
-def test_losses_that_are_not_finite_name_the_epoch_and_keep_the_last_good(
+def test_losses_that_are_not_finite_name_the_epoch_and_keep_the_last_checkpoint(
     hrtemvae: Program, segments: Path, tmp_path: Path
 ) -> None:
     path = configure(tmp_path, segments, 4)
@@ -200,8 +200,8 @@ ls -A {disk}
 mount -o remount,size=20m {disk}
 {train} && cp -r {disk}/. {tmp_path}
 """
-    told = on_a_small_disk(disk, "60k", script)
-    assert "No space left on device" in told
+    printed = on_a_small_disk(disk, "60k", script)
+    assert "No space left on device" in printed
     assert losses(tmp_path) == losses(undisturbed)
 
 
@@ -276,7 +276,7 @@ def test_augmentation_does_not_depend_on_the_ranks(batch: int, ranks: int, seed:
     assert whole.max() <= 1
 
 
-def test_divergence_and_floor_are_those_of_others() -> None:
+def test_divergence_and_floor_agree_with_references() -> None:
     torch.manual_seed(0)
     mean, log_var = torch.randn(7, 5), torch.randn(7, 5)
     normal = torch.distributions.Normal

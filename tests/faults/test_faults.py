@@ -1,4 +1,4 @@
-"""Ranks that die, hang or are stopped, and disks that fill up: for real, on a run that takes its time."""
+"""Ranks that die, hang or are stopped, and disks that fill up: for real, in a slow run."""
 
 import os
 import re
@@ -48,7 +48,7 @@ def parts(folder: Path) -> int:
 
 @pytest.fixture
 def start(hrtemvae: Program, words: tuple[object, ...]) -> Callable[..., Running]:
-    """Begins an analysis that takes its time, and waits until ``saved`` tiles are done."""
+    """Starts a slow analysis, and waits until ``saved`` tiles are done."""
 
     def begin(ranks: int | None, *options: object, saved: int = 2) -> Running:
         run = hrtemvae.start(*words, *options, ranks=ranks, script="paced.py", variables=PACED)

@@ -101,7 +101,7 @@ def test_sizes_on_the_command_line(value: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["pipe", "/dev/zero", "folder"])
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path, path: str) -> None:
+def test_only_regular_files_are_read(tmp_path: Path, path: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     assert "is not a regular file" in refusal(lambda: load_config(tmp_path / path, {}, AnalysisConfig))
