@@ -1,8 +1,8 @@
-"""Decodes gzip-compressed movies as HDF5 does and as we do, on one thread and on all cores, and prints the ratios.
+"""Decodes gzip-compressed movies with HDF5 and with this program, on one thread and on all cores; prints the ratios.
 
     python benchmarks/decode.py [--frames 60] [--size 640] [--rounds 5]
 
-The movie is noise of 100 counts per pixel, in memory where the machine has /dev/shm.
+The movie is noise of 100 counts per pixel, in memory if the machine has /dev/shm.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def fill(reader: TileReader, pixels: np.ndarray, threads: int) -> None:
 
 
 def measure(path: Path, noise: np.ndarray, threads: int) -> tuple[float, float, float]:
-    """Seconds of HDF5, and of ours on one thread and on ``threads``."""
+    """Seconds of HDF5, and of this program on one thread and on ``threads``."""
     pixels = np.zeros_like(noise)
     with h5py.File(path, "r", locking=False) as file:
         dataset = file["movie"]
@@ -56,7 +56,7 @@ def main() -> None:
     options = parser.parse_args()
     frames, size, cores = options.frames, options.size, len(os.sched_getaffinity(0))
     noise = np.random.default_rng(0).poisson(100, (frames, size, size)).astype(np.uint16)
-    print(f"| chunks | HDF5, MB/s | ours, one thread | ours, {cores} threads |\n|---|---|---|---|")
+    print(f"| chunks | HDF5, MB/s | hrtemvae, one thread | hrtemvae, {cores} threads |\n|---|---|---|---|")
     for chunk in ((1, size, size), (1, size // 2, size // 2), (1, size // 5, size // 5), (frames, 32, 32)):
         for shuffle in (False, True):
             with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:

@@ -1,8 +1,8 @@
-"""Encodes a movie in memory in the plain way and in ours, each in a process of its own, and prints the ratios.
+"""Encodes a movie in memory with plain PyTorch and with this program, each in its own process, and prints the ratios.
 
     python benchmarks/encode.py [--frames 16] [--size 640] [--rounds 3]
 
-On a GPU where PyTorch sees one (a larger movie then tells more: --frames 64 --size 2048), else on the CPU.
+On a GPU if PyTorch sees one (then use a larger movie: --frames 64 --size 2048), else on the CPU.
 
 The plain way is batched PyTorch with nothing shared between windows: unfold, scale each window, batches of 512 (4,096
 on a GPU), channels last, all cores in each operation. Ours is the engine of `hrtemvae analyze`, on the threads that it
@@ -36,7 +36,7 @@ STEP = 8
 WAYS = {
     "plain": "plain PyTorch",
     "window": "ours",
-    "frame": "ours, one scale for a frame",
+    "frame": "hrtemvae, one scale per frame",
     "floor": "floor: products of all layers but the first",
 }
 

@@ -1,11 +1,11 @@
-"""Kills a small analysis on two ranks at random moments, again and again, and looks at what is left.
+"""Kills a small analysis on two ranks at random moments, repeatedly, and checks what is left.
 
     python benchmarks/kill_at_random.py [--times 100] [--seed 0]
 
 Each time SIGKILL goes to a rank, to the guardian of a rank, or to all processes with the launcher, after a random share
 of the time that an undisturbed run takes; then the same command is run again to its end. The maps must be those of the
-undisturbed run to the bit, files beside the result must not be touched, and nothing of ours may be left in the node's
-memory or in the folder of temporary files. What Open MPI leaves there once its launcher is killed is not counted.
+undisturbed run to the bit, files beside the result must not be touched, and the program may leave nothing in the
+node's memory or in the folder of temporary files. What Open MPI leaves there when its launcher is killed is ignored.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def state_of(folder: Path) -> dict[str, bytes]:
 
 
 def start(work: Path, temporary: Path, movie: Path) -> "subprocess.Popen[bytes]":
-    """Begin the analysis in a session of its own, so that all its processes can be killed at once."""
+    """Start the analysis in its own session, so that all its processes can be killed at once."""
     environment = {**os.environ, "TMPDIR": str(temporary), "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
     if os.geteuid() == 0:
         environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -78,13 +78,13 @@ def _is_ours(process: psutil.Process) -> bool:
 
 
 def left_over(names: Iterable[str], killed: str) -> list[str]:
-    """``names``, without those of Open MPI's own files where its launcher was killed, which else removes them."""
+    """``names``, without those of Open MPI's own files where its launcher was killed, which otherwise removes them."""
     of_mpi = ("ompi.", "sm_segment.", "prte", "pmix") if killed == "all" else ()
     return sorted(name for name in names if not name.startswith(of_mpi))
 
 
 def disturb(work: Path, temporary: Path, movie: Path, seconds: float, choice: random.Random) -> str:
-    """Begin the analysis and kill it after ``seconds``; returns what was killed, "nothing" if it ended before."""
+    """Start the analysis and kill it after ``seconds``; returns what was killed, "nothing" if it ended before that."""
     run = start(work, temporary, movie)
     try:
         run.communicate(timeout=seconds)
@@ -93,7 +93,7 @@ def disturb(work: Path, temporary: Path, movie: Path, seconds: float, choice: ra
     return "nothing"
 
 
-def go_on(work: Path, temporary: Path, movie: Path, undisturbed: str) -> list[str]:
+def resume(work: Path, temporary: Path, movie: Path, undisturbed: str) -> list[str]:
     """Run the analysis to its end; returns what is wrong then."""
     run = start(work, temporary, movie)
     output = run.communicate()[1].decode()
@@ -131,7 +131,7 @@ def main() -> None:
                 continue
             victims = disturb(work, temporary, movie, choice.uniform(LEAST_S, takes), choice)
             killed[victims] += 1
-            wrong = go_on(work, temporary, movie, undisturbed)
+            wrong = resume(work, temporary, movie, undisturbed)
             if left := left_over(set(os.listdir("/dev/shm")) - in_memory, victims):
                 wrong.append(f"in memory: {left}")
             if left := left_over(state_of(temporary), victims):

@@ -1,8 +1,8 @@
-"""What the precisions of encoding do to the maps of a movie: their differences to arithmetic in float64.
+"""How the precision of encoding changes the maps of a movie, compared with arithmetic in float64.
 
     python benchmarks/precision.py MOVIE.h5 [--step 16]
 
-fp32 and bf16 are what `hrtemvae analyze` writes on a CPU. tf32 is what GPUs do, imitated: the factors of every product
+fp32 and bf16 are what `hrtemvae analyze` writes on a CPU. tf32 imitates GPUs: the factors of every product
 but those of the first layer, which is in float32 there, rounded to 10 bits after the first one, sums in float32.
 float64 and tf32 are plain: windows scaled and encoded one by one, ranks by scipy.
 """
@@ -32,7 +32,7 @@ def as_tf32(x: Tensor) -> Tensor:
 
 
 def round_factors(encoder: Encoder) -> Encoder:
-    """Have every product of ``encoder`` after the first layer see factors in TensorFloat-32."""
+    """Round the factors of every product of ``encoder`` after the first layer to TensorFloat-32."""
     for module in encoder.modules():
         if isinstance(module, nn.Linear | nn.Conv2d) and module is not encoder.conv[0]:
             module.weight.data = as_tf32(module.weight.data)

@@ -1,4 +1,4 @@
-"""Analyses a movie on 1, 2 and 4 single-threaded ranks, beside what the estimate of `plan` says from the costs of one.
+"""Analyses a movie on 1, 2 and 4 single-threaded ranks, next to what the estimate of `plan` says from the costs of one.
 
     python benchmarks/scaling.py MOVIE.h5 [--step 8] [--rounds 3] [--windows-per-second 300000] [--cores 8]
 
@@ -32,7 +32,7 @@ from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import WindowGrid
 
 GB = 10**9
-PLAIN = 3 * GB  # bytes/s that a rank reads where nothing is compressed, assumed
+PLAIN = 3 * GB  # bytes/s that a rank reads if nothing is compressed, assumed
 
 
 @dataclasses.dataclass
@@ -78,7 +78,7 @@ def expected(path: Path, step: int, nodes: int, a_node: int, encode: float, deco
 
 
 def write_zeros(path: Path, shape: tuple[int, int, int], *, gzip: bool) -> None:
-    """A movie of zeros that takes hardly any room, contiguous or in chunks of whole frames."""
+    """A movie of zeros that takes hardly any space, contiguous or in chunks of whole frames."""
     with h5py.File(path, "w") as file:
         if gzip:
             movie = file.create_dataset("movie", shape, "u2", chunks=(1, *shape[1:]), compression="gzip")
@@ -106,7 +106,7 @@ def main() -> None:
         {ranks: analyze(options.movie, options.step, ranks) for ranks in (1, 2, 4)} for _ in range(options.rounds)
     ]
     encode, decode = median(r[1].encode for r in rounds), median(r[1].decode for r in rounds)
-    print("| ranks | start | staging | tiles | tiles expected | times one rank | times one rank, start to result |")
+    print("| ranks | start | staging | tiles | tiles expected | speed-up | speed-up, start to result |")
     print("|---|---|---|---|---|---|---|")
     for ranks in (1, 2, 4):
         start, staging, tiles = (median(r[ranks].phases[p] for r in rounds) for p in ("start", "staging", "tiles"))

@@ -1,8 +1,8 @@
-"""Variance and Spearman's rho of many series: ours beside scipy series by series and beside ranks of all at once.
+"""Variance and Spearman's rho of many series: this program, scipy series by series, and scipy's ranks of all at once.
 
     python benchmarks/statistics_over_time.py [--frames 62 1000] [--windows 64] [--rounds 5]
 
-All on one core, turn by turn; microseconds per series, medians, and ratios to ours.
+All on one core, in turn; microseconds per series, medians, and ratios to this program.
 """
 
 import argparse

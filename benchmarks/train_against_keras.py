@@ -1,10 +1,10 @@
-"""Trains the same network on the same segments in the published way and in ours, one after the other.
+"""Trains the same network on the same segments in the published way and with this program, one after the other.
 
     python benchmarks/train_against_keras.py SEGMENTS.h5 --keras PYTHON [--epochs 6] [--seeds 3]
 
 PYTHON is an interpreter with TensorFlow and h5py (`pip install tensorflow-cpu h5py`). The published way is written
 here in Keras from the article: the PbS network, binary cross-entropy summed over pixels + 2 x divergence, Adam at
-1e-3, batches of 32. For each seed both are trained; what is compared are the losses of the last epoch, mean over
+1e-3, batches of 32. For each seed both are trained; compared are the losses of the last epoch, mean over
 seeds, and segments per second without the first epoch.
 """
 
@@ -83,7 +83,7 @@ def ours(segments: Path, epochs: int, seed: int, precision: str) -> dict[str, fl
         optimizer = f"{{epochs: {epochs}, seed: {seed}, precision: {precision}}}"
         config.write_text(f"optimizer: {optimizer}\nrun: {{reconstructions_every: 1000}}\n")
         words = ["hrtemvae", "train", str(config), "--segments", str(segments), "-o", f"{folder}/m.safetensors"]
-        # So short a training may be refused as a model; its losses are there all the same.
+        # The model of so short a training may be refused; its losses exist all the same.
         done = subprocess.run(words, check=False, capture_output=True, text=True)
         if done.returncode not in (0, 2):
             sys.exit(done.stderr)

@@ -45,7 +45,7 @@ def parse_roi(value: Any) -> Any:
 def parse_frames(value: Any) -> Any:
     """``a:b`` or ``a:b:step`` to (a, b, step)."""
     if isinstance(value, tuple) and value[2:] == (0,):
-        raise ValueError("the step of frames is at least 1")
+        raise ValueError("the step of frames must be at least 1")
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"\s*(\d*):(\d*)(?::(\d+))?\s*", value)
@@ -73,7 +73,7 @@ FrameRange = Annotated[tuple[Count | None, Count | None, Count | None], BeforeVa
 
 
 class Section(BaseModel):
-    """A part of a configuration: frozen, and without keys that nobody knows."""
+    """A part of a configuration: frozen, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     example: ClassVar[str] = ""  # of a whole configuration: the file that explains it
@@ -82,11 +82,9 @@ class Section(BaseModel):
 class MovieSection(Section):
     """Which pixels of the file are analysed."""
 
-    dataset: Text | None = Field(
-        None, description="path of the movie inside the file; by default the only one there is"
-    )
+    dataset: Text | None = Field(None, description="path of the movie inside the file; by default the only one")
     axes: Annotated[str | None, BeforeValidator(parse_axes)] = Field(
-        None, description="order of the dataset's axes, tyx or yxt for example; by default read from the file"
+        None, description="order of the dataset's axes, for example tyx or yxt; by default read from the file"
     )
     roi: Annotated[tuple[Bounds, Bounds] | None, BeforeValidator(parse_roi)] = Field(
         None, description="region y0:y1,x0:x1 in pixels; by default the whole frame"
@@ -98,7 +96,7 @@ class MovieSection(Section):
 
 
 class PreprocessSection(Section):
-    """What is done to a whole frame (the region of interest of it) before it is cut into windows."""
+    """What is done to a whole frame (or its region of interest) before it is cut into windows."""
 
     clip_outliers: bool = Field(False, description="set pixels above mean + 3.717 sigma to mean + 3.5 sigma")
     low_pass: bool = Field(False, description="Gaussian low-pass, sigma 0.25 cycles per pixel")
@@ -130,14 +128,14 @@ class RunSection(Section):
         None,
         ge=1,
         le=2**60,
-        description="memory per rank, 2GB for example; by default 80% of the node's free memory",
+        description="memory per rank, for example 2GB; by default 80% of the node's free memory",
     )
     keep_parts: bool = Field(False, description="keep the part files after the result is written")
-    silent_after: float = Field(120.0, gt=0, description="seconds without progress after which a rank is named")
+    silent_after: float = Field(120.0, gt=0, description="seconds without progress after which a rank is reported")
 
 
 class AnalysisConfig(Section):
-    """Everything that decides an analysis but the movie file itself."""
+    """Everything that determines an analysis except the movie."""
 
     example: ClassVar[str] = "configs/analyze.yaml"
 
@@ -164,7 +162,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], schema: type[C]
         if not isinstance(loaded, dict | None):
             first = next(iter(schema.model_fields))
             raise InputError(f"{path}: a configuration is made of sections such as `{first}:`; see {example}.")
-        # A section of a commented-out file is null: it stands for its defaults.
+        # A section whose keys are all commented out is null: it stands for its defaults.
         values = {key: {} if section is None else section for key, section in (loaded or {}).items()}
     for key, value in overrides.items():
         section, name = key.split(".")
@@ -176,7 +174,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], schema: type[C]
         key = place(error)
         where = "--" + key.split(".")[-1].replace("_", "-") if key in overrides else f"{path}: `{short(key)}`"
         unknown = error.errors()[0]["type"] == "extra_forbidden"
-        why = f"no such key; {example} lists all there are" if unknown else reason(error)
+        why = f"no such key; {example} lists all keys" if unknown else reason(error)
         raise InputError(f"{where}: {why}.") from error
 
 

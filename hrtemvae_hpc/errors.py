@@ -22,13 +22,13 @@ class Stopped(HrtemvaeError):
 
 
 class RankFailed(HrtemvaeError):
-    """A rank, a device or the disk failed while the work was under way."""
+    """A rank, a device or the disk failed during the work."""
 
     exit_code = 4
 
 
 def printable(text: str) -> str:
-    """``text`` on one line: whatever else a terminal would act on is escaped, line breaks too."""
+    """``text`` on one line: whatever a terminal would act on is escaped, including line breaks."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -38,6 +38,6 @@ def show(text: str) -> None:
 
 
 def report(error: HrtemvaeError, where: str = "") -> None:
-    """Say ``error`` on standard error, in the program's name; only its first line begins so."""
+    """Print ``error`` on standard error; only its first line begins with the program's name."""
     lines = [printable(line) for line in str(error).split("\n")]
     print(f"hrtemvae: {printable(where)}" + "\n  ".join(lines), file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""Files that this program writes: created, named, replaced and deleted here, and nobody else's.
+"""Files that this program writes: created, named, replaced and deleted here, and no others.
 
-A file is written under a random name and renamed when it is complete. A folder of our own holds a mark, and only files
-that the program names are ever deleted in it.
+A file is written under a random name and renamed when it is complete. A folder of this program holds a mark, and only
+files that the program names are ever deleted in it.
 """
 
 import errno
@@ -45,24 +45,24 @@ def writing(
 def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
     """A new file to write to, in ``folder`` or beside ``path``; it is renamed to ``path`` if the block succeeds.
 
-    Else it is removed. ``folder`` must lie on the disk of ``path``. The path that is yielded leads to the open file
-    itself, so that nobody who may write in the folder can put a link in its place. Once this returns, the file and its
+    Otherwise it is removed. ``folder`` must lie on the disk of ``path``. The path that is yielded leads to the open
+    file itself, so that no one else can put a link in its place. Once this returns, the file and its
     name are on the disk.
 
-    Raises OSError where the disk is full or fails.
+    Raises OSError if the disk is full or fails.
     """
     with _new_file(folder or path.parent) as (file, aside):
         yield _opened(file)
         os.fsync(file)
         if not os.path.samestat(os.fstat(file), os.lstat(aside)):
-            raise OSError(errno.ESTALE, "somebody replaced the file while it was written")
+            raise OSError(errno.ESTALE, "the file was replaced while it was being written")
         aside.replace(path)
         _sync_folder(path.parent)
 
 
 @contextmanager
 def temporary_file(folder: Path) -> Iterator[Path]:
-    """A new file in ``folder`` to write to, by a path as of ``replacing``; it is removed in the end."""
+    """A new file in ``folder`` to write to, by a path as of ``replacing``; it is removed at the end."""
     with _new_file(folder) as (file, _):
         yield _opened(file)
 
@@ -91,10 +91,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 class OwnFolder:
-    """A folder that this program makes, fills and removes. Nothing else may lie in it."""
+    """A folder that this program makes, fills and removes. Nothing else may be in it."""
 
     def __init__(self, path: Path, kind: str, names: Sequence[str] | None = None) -> None:
-        """``kind`` is in the name of its mark; ``names`` are patterns of all paths in it, anything if None.
+        """``kind`` is in the name of its mark; ``names`` are patterns of all paths in it; None stands for any.
 
         A folder without ``names`` is never cleared.
         """
@@ -103,14 +103,14 @@ class OwnFolder:
         self._names = None if names is None else re.compile("|".join(names))
 
     def check(self) -> None:
-        """Raise InputError where the folder is not ours, or holds something that is not; nothing is changed."""
+        """Raise InputError if the folder is not ours, or holds something that is not; nothing is changed."""
         if self.path.is_symlink():
-            raise InputError(f"{self.path}: is a link, where a folder of this program would be; remove the link, "
+            raise InputError(f"{self.path}: is a link, but this program needs a folder there; remove the link, "
                              "or choose another output with -o.")  # fmt: skip
         if not os.path.lexists(self.path):
             return
         if not self.path.is_dir():
-            raise InputError(f"{self.path}: is no folder; move it away, or choose another output with -o.")
+            raise InputError(f"{self.path}: is not a folder; move it away, or choose another output with -o.")
         files = [str(name) for name, _ in self._files()]
         unknown = [name for name in files if not self._is_ours(name)]
         if unknown or (files and self._mark not in files and not all(map(_TEMPORARY.fullmatch, files))):
@@ -121,7 +121,7 @@ class OwnFolder:
             )
 
     def take(self) -> None:
-        """Make the folder and mark it as ours. Raises InputError where something else is there, or it can't be made."""
+        """Make the folder and mark it as ours. Raises InputError if something else is there, or it can't be made."""
         self.check()
         with writing(self.path, FOLDER_ADVICE):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ class OwnFolder:
                 mark.write(_MARK_TEXT)
 
     def clear(self, keep: Sequence[str] = ()) -> None:
-        """Delete all files of ours but the mark and those of the patterns ``keep``; nothing in a folder of others."""
+        """Delete all our files except the mark and those that match ``keep``; nothing in a folder that isn't ours."""
         kept = re.compile("|".join([re.escape(self._mark), *keep]))
         if not is_file(self.path / self._mark):
             return
@@ -139,7 +139,7 @@ class OwnFolder:
                     os.unlink(name.name, dir_fd=folder)
 
     def remove(self) -> None:
-        """Delete all files of ours, and the folder if nothing else lies in it."""
+        """Delete all our files, and the folder if nothing else is in it."""
         self.clear()
         left = {str(name) for name, _ in self._files()}
         if left - {self._mark} or self.path.is_symlink():
@@ -168,23 +168,23 @@ class OwnFolder:
 
 
 def append_to_log(path: Path) -> IO[str]:
-    """Open the log ``path`` to write at its end; others may not read it. Raises OSError where it can't be opened."""
+    """Open the log ``path`` for appending, readable by its owner alone. Raises OSError if it can't be opened."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     return open(os.open(path, flags, 0o600), "a")
 
 
 def is_file(path: Path) -> bool:
-    """Whether ``path`` is a file that can be seen; False too where the name or its folders forbid to look."""
+    """Whether ``path`` is a visible file; also False if the name or its folders forbid access."""
     return _looks(path.is_file)
 
 
 def is_folder(path: Path) -> bool:
-    """The same of a folder."""
+    """The same for a folder."""
     return _looks(path.is_dir)
 
 
 def exists(path: Path) -> bool:
-    """The same of anything."""
+    """The same for anything."""
     return _looks(path.exists)
 
 
@@ -209,12 +209,12 @@ def is_written_as(path: Path, kind: str) -> bool:
 
 
 def content_of(kind: str) -> str:
-    """What HDF5 files of ours say of their content."""
+    """How our HDF5 files describe their content."""
     return f"{CREATOR} {kind} file"
 
 
 def read_small(path: Path, most: int = 2**20) -> bytes:
-    """The content of a small file; raises OSError where it can't be read, is no regular file or has more bytes."""
+    """The content of a small file; raises OSError if it can't be read, isn't a regular file or has more bytes."""
     content = read_head(path, most + 1)
     if len(content) > most:
         raise OSError(errno.EFBIG, f"more than {most} bytes")
@@ -222,7 +222,7 @@ def read_small(path: Path, most: int = 2**20) -> bytes:
 
 
 def read_head(path: Path, most: int) -> bytes:
-    """The first ``most`` bytes of a file; raises OSError where it can't be read or is no regular file."""
+    """The first ``most`` bytes of a file; raises OSError if it can't be read or isn't a regular file."""
     with _open_regular(path) as file:
         return file.read(most)
 
@@ -238,12 +238,12 @@ def read_end(path: Path, most: int) -> bytes:
 def _open_regular(path: Path) -> Iterator[IO[bytes]]:
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "no regular file")
+            raise OSError(errno.EINVAL, "not a regular file")
         yield file
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file of any size, in hexadecimal. Raises OSError where it can't be read."""
+    """SHA-256 of a file of any size, in hexadecimal. Raises OSError if it can't be read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**24):
@@ -252,9 +252,9 @@ def file_sha256(path: Path) -> str:
 
 
 def reserve(path: Path, size: int) -> None:
-    """Try whether ``path`` can have ``size`` bytes now, before HDF5 meets a full disk in the middle of a file.
+    """Check that ``path`` can have ``size`` bytes, before HDF5 meets a full disk in the middle of a file.
 
-    HDF5 truncates the file and gives them back. Raises OSError where there is no room.
+    HDF5 truncates the file and gives them back. Raises OSError if there is no room.
     """
     with path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, size)
@@ -262,8 +262,8 @@ def reserve(path: Path, size: int) -> None:
 
 @contextmanager
 def hdf5_disk_errors() -> Iterator[None]:
-    """Have HDF5 raise OSError also where closing a file fails, on a full disk: by itself it raises RuntimeError."""
+    """Make HDF5 raise OSError also when closing a file fails, on a full disk: by itself it raises RuntimeError."""
     try:
         yield
     except RuntimeError as error:
-        raise OSError(errno.EIO, f"HDF5 could not finish the file, is the disk full? ({error})") from error
+        raise OSError(errno.EIO, f"HDF5 could not finish the file; is the disk full? ({error})") from error

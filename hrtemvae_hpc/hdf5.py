@@ -1,4 +1,4 @@
-"""HDF5 files that are read: opened without locks, and what they claim is checked before memory is given to it."""
+"""Reading HDF5 files: they are opened without locks, and their claims are checked before memory is allocated."""
 
 import math
 import os
@@ -30,7 +30,7 @@ _OWN_FILTERS = {GZIP, SHUFFLE, FLETCHER32, LZF}
 _LARGEST = 2**28  # bytes of an array that is read as a whole
 _GROWTH = 64, 1.01  # bytes, and times its size, that packing may add to a chunk
 
-# What h5py and HDF5 raise at files that are damaged, or not what they should be.
+# What h5py and HDF5 raise for files that are damaged, or not what they should be.
 DAMAGED = (
     OSError,
     RuntimeError,
@@ -49,7 +49,7 @@ def open_hdf5(path: Path, what: str, chunk_cache: int = CHUNK_CACHE) -> h5py.Fil
 
     HDF5 caches ``chunk_cache`` bytes of chunks for each dataset that is open, those of a virtual one among them.
 
-    Raises InputError where it can't be opened.
+    Raises InputError if it can't be opened.
     """
     try:
         str(path).encode()
@@ -60,29 +60,29 @@ def open_hdf5(path: Path, what: str, chunk_cache: int = CHUNK_CACHE) -> h5py.Fil
         raise InputError(f"{path}: there is no such file.") from error
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", error)
-        raise InputError(f"{path}: can't be looked at ({why}); fix the path or its permissions.") from error
+        raise InputError(f"{path}: can't be accessed ({why}); fix the path or its permissions.") from error
     if is_folder(path):
         raise InputError(f"{path}: is a folder; name the HDF5 file of {what}.")
     if not is_file(path):
-        raise InputError(f"{path}: is no regular file; name the HDF5 file of {what}.")
+        raise InputError(f"{path}: is not a regular file; name the HDF5 file of {what}.")
     if not os.access(path, os.R_OK):
-        raise InputError(f"{path}: may not be read; change its permissions.")
+        raise InputError(f"{path}: is not readable; change its permissions.")
     if size == 0:
         raise InputError(f"{path}: is empty (0 bytes); copy {what} again.")
     try:
         return h5py.File(path, "r", locking=False, rdcc_nbytes=chunk_cache)
     except (OSError, RuntimeError) as error:
         if "truncated" in str(error):
-            raise InputError(f"{path}: is truncated, its end is missing; copy {what} again.") from error
+            raise InputError(f"{path}: is truncated (its end is missing); copy {what} again.") from error
         if not h5py.is_hdf5(path):
-            raise InputError(f"{path}: is not an HDF5 file; name that of {what}, or convert it first.") from error
+            raise InputError(f"{path}: is not an HDF5 file; name the file of {what}, or convert it first.") from error
         raise InputError(f"{path}: is a damaged HDF5 file ({_one_line(error)}); copy {what} again.") from error
 
 
 def sign(file: h5py.File, kind: str) -> None:
-    """Have a new ``file`` say that this program wrote it as a file of ``kind``, before anything else is in it.
+    """Mark a new ``file`` as written by this program as a file of ``kind``, before anything else is in it.
 
-    As text of fixed length, which stands at the file's begin and is read without HDF5: that may search for ever in a
+    The mark is text of fixed length at the start of the file, and is read without HDF5, which may search forever in a
     damaged file.
     """
     file.attrs.update(creator=np.bytes_(CREATOR), content=np.bytes_(content_of(kind)))
@@ -93,8 +93,8 @@ def read_array(
 ) -> np.ndarray[Any, Any]:
     """The dataset ``name`` as a whole, of dtype kinds such as "iuf" and of ``ndim`` axes, in the machine's byte order.
 
-    Raises ValueError where it is something else, lies in other files, claims more than ``most`` bytes, or can't be
-    decoded; KeyError where there is none.
+    Raises ValueError if it is something else, lies in other files, claims more than ``most`` bytes, or can't be
+    decoded; KeyError if there is none.
     """
     dataset = check_array(group, name, kinds, ndim, most)
     check_inflated(dataset)
@@ -108,10 +108,10 @@ def read_array(
 def check_array(
     group: h5py.Group, name: str, kinds: str, ndim: int | None = None, most: int | None = None
 ) -> h5py.Dataset:
-    """The dataset ``name``, unread; raises as ``read_array`` does, but for what can't be decoded."""
+    """The dataset ``name``, unread; raises as ``read_array`` does, except for what can't be decoded."""
     dataset = group[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
-        raise ValueError(f"{name} is no dataset")
+        raise ValueError(f"{name} is not a dataset")
     if dataset.dtype.kind not in kinds:
         raise ValueError(f"{name} has type {dataset.dtype}")
     if ndim is not None and dataset.ndim != ndim:
@@ -133,12 +133,12 @@ def filters_of(dataset: h5py.Dataset) -> tuple[int, ...]:
 
 
 def chunk_bytes(dataset: h5py.Dataset) -> int:
-    """Bytes of a decoded chunk; 0 where ``dataset`` isn't stored in chunks."""
+    """Bytes of a decoded chunk; 0 if ``dataset`` isn't stored in chunks."""
     return math.prod(dataset.chunks) * int(dataset.dtype.itemsize) if dataset.chunks else 0
 
 
 def check_inflated(dataset: h5py.Dataset) -> None:
-    """Raise ValueError where a chunk of ``dataset`` takes more bytes than it should once it is inflated.
+    """Raise ValueError if a chunk of ``dataset`` takes more bytes than it should once it is inflated.
 
     HDF5 itself gives gzip all the memory that it asks for.
     """
@@ -153,7 +153,7 @@ def check_inflated(dataset: h5py.Dataset) -> None:
 def inflate_chunk(dataset: h5py.Dataset, filters: tuple[int, ...], offset: tuple[int, ...]) -> tuple[bytes, list[int]]:
     """The bytes of the chunk at ``offset`` after gzip is undone, and which of its ``filters`` remain to be undone.
 
-    Checksums are taken off, not checked. Raises OSError where the chunk can't be read or is larger than a chunk of
+    Checksums are taken off, not checked. Raises OSError if the chunk can't be read or is larger than a chunk of
     ``dataset`` can be.
     """
     size = chunk_bytes(dataset)
@@ -173,12 +173,12 @@ def inflate_chunk(dataset: h5py.Dataset, filters: tuple[int, ...], offset: tuple
 
 
 def inflate(packed: bytes, most: int) -> bytes:
-    """``packed`` by zlib, unpacked; OSError where that is damaged or takes more than ``most`` bytes."""
+    """``packed`` by zlib, unpacked; OSError if that is damaged or takes more than ``most`` bytes."""
     unpacking = isal_zlib.decompressobj()
     try:
         unpacked = unpacking.decompress(packed, max_length=most + 1)
     except isal_zlib.error as error:  # type: ignore[misc]  # isal's stub has an instance there
-        raise OSError(f"a chunk can't be read: it is no gzip ({error})") from error
+        raise OSError(f"a chunk can't be read: it is not gzip ({error})") from error
     if not unpacking.eof:
         larger = len(unpacked) > most
         raise OSError("a chunk can't be read: " + (f"it holds more than {most} bytes" if larger else "it is cut off"))

@@ -1,4 +1,4 @@
-"""What tells one analysis, training or content of a file from another."""
+"""What distinguishes one analysis, training or content of a file from another."""
 
 import hashlib
 import json

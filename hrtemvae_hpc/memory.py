@@ -8,9 +8,9 @@ from pathlib import Path
 
 @contextmanager
 def memory_of_at_most(count: int) -> Iterator[None]:
-    """Have the block, and other threads meanwhile, get no more than ``count`` bytes beyond what the process has.
+    """Limit the block, and other threads meanwhile, to ``count`` bytes beyond what the process has.
 
-    MemoryError is raised in it where more is asked for.
+    MemoryError is raised in it if it asks for more.
     """
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -18,11 +18,11 @@ class Output:
 
     path: Path
     what: str  # for messages: the result, the page
-    ours: Callable[[Path], bool]  # whether a file that is there was written by this program, as the same kind of file
+    ours: Callable[[Path], bool]  # whether an existing file was written by this program, as the same kind of file
 
 
 def check_outputs(outputs: Sequence[Output], inputs: Iterable[Path] = ()) -> None:
-    """Raise InputError where an output can't be written, is one of the ``inputs``, or replaces a file that isn't ours.
+    """Raise InputError if an output can't be written, is one of the ``inputs``, or replaces a file that isn't ours.
 
     Files are compared as files, not by name: through links of any kind. A folder among ``inputs`` stands for all files
     in it.
@@ -36,12 +36,12 @@ def check_outputs(outputs: Sequence[Output], inputs: Iterable[Path] = ()) -> Non
         if is_folder(path):
             raise InputError(f"{path}: is a folder; name the file of {what} with -o.")
         if status and not is_file(path):
-            raise InputError(f"{path}: is no regular file; choose another output with -o.")
+            raise InputError(f"{path}: is not a regular file; choose another output with -o.")
         if any(path == other.path for other in outputs[:number]):
             first = outputs[0]
             raise InputError(f"{first.path}: would be overwritten by {what}; choose another ending for {first.what}.")
         if status and _identity(path) in read:
-            raise InputError(f"{path}: is one of the files to be read itself; choose another output with -o.")
+            raise InputError(f"{path}: is itself one of the inputs; choose another output with -o.")
         if status and not output.ours(path):
             raise InputError(
                 f"{path}: exists, and {what} may only replace a file of its own kind that this program wrote; move it "
@@ -55,14 +55,14 @@ def check_outputs(outputs: Sequence[Output], inputs: Iterable[Path] = ()) -> Non
 
 
 def beside(output: Path, suffix: str) -> Path:
-    """The file of another ``suffix`` that is written beside ``output``; InputError where that has no name."""
+    """The file of another ``suffix`` that is written beside ``output``; InputError if that has no name."""
     if not output.name:
         raise InputError(f"{output}: is a folder; name a file with -o.")
     return output.with_suffix(suffix)
 
 
 def _look_at(path: Path) -> os.stat_result | None:
-    """What is at ``path``, None where nothing is; InputError where no file can have that name."""
+    """What is at ``path``, None if nothing; InputError if no file can have that name."""
     name = str(path.absolute())
     if "\0" in name or name.encode(errors="ignore").decode() != name:
         raise InputError(

@@ -1,4 +1,4 @@
-"""HTML pages that need nothing else: pictures stand inside them."""
+"""HTML pages that need nothing else: pictures are embedded."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 def write_page(template: Path, page: Path, folder: Path | None = None, **values: object) -> Path:
     """Draw ``template`` with ``values`` as ``page``, which is returned; it is written in ``folder`` first, or beside.
 
-    What can't be shown of names, control characters for example, is escaped. Raises InputError where ``page`` can't be
+    What can't be shown of names, control characters for example, is escaped. Raises InputError if ``page`` can't be
     written, or is a file that this program did not write as a page.
     """
     if os.path.lexists(page) and not is_page(page):
@@ -58,5 +58,5 @@ def grey_png(image: np.ndarray) -> bytes:
 
 
 def inline(picture: bytes) -> str:
-    """A PNG file as the address of an image."""
+    """A PNG file as a data URL."""
     return "data:image/png;base64," + base64.b64encode(picture).decode()

@@ -1,4 +1,4 @@
-"""What is shared by the schemas of configurations and files, and what they find wrong, in words for a terminal."""
+"""What the schemas of configurations and files share, and texts about what they refuse, fit for a terminal."""
 
 import re
 from typing import Annotated, Any
@@ -8,11 +8,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from hrtemvae_hpc.errors import printable
 
 _LONGEST = 160  # characters of a name or value in a message
-_VALIDATOR = re.compile(r"[\w-]+\[.*\]")  # as pydantic names what it looks with
+_VALIDATOR = re.compile(r"[\w-]+\[.*\]")  # how pydantic names its validators
 
 
 class Described(BaseModel):
-    """What a file says of itself, of exactly these types. Keys that nobody knows are left aside."""
+    """What a file says about itself, of exactly these types. Unknown keys are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 

@@ -1,4 +1,4 @@
-"""Safetensors files with a checksum over all that they hold, by which a damaged one is known."""
+"""Safetensors files with a checksum over all that they hold, which reveals damage."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -21,26 +21,26 @@ def pack(tensors: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
 def unpack(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The tensors in ``path`` and the texts about them.
 
-    Raises OSError where it can't be read, ValueError where it is not what was packed.
+    Raises OSError if it can't be read, ValueError if it is not what was packed.
     """
     if not path.is_file() and path.exists():
-        raise ValueError("no regular file")
+        raise ValueError("not a regular file")
     try:
         with safe_open(path, "np") as file:
             about = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, TypeError, MemoryError) as error:
-        raise ValueError(f"no readable safetensors file ({error})") from error
+        raise ValueError(f"not a readable safetensors file ({error})") from error
     check_seal(tensors, about)
     about.pop(_SEAL)
     return tensors, about
 
 
 def check_seal(tensors: Mapping[str, np.ndarray], about: Mapping[str, str]) -> None:
-    """Raise ValueError where ``tensors`` and the texts ``about`` them, as read from a file, are not what was packed."""
+    """Raise ValueError if ``tensors`` and the texts ``about`` them, as read from a file, are not what was packed."""
     others = {name: text for name, text in about.items() if name != _SEAL}
     if about.get(_SEAL) != _digest(tensors, others):
-        raise ValueError("its content does not fit its checksum")
+        raise ValueError("its content does not match its checksum")
 
 
 def _digest(tensors: Mapping[str, np.ndarray], about: Mapping[str, str]) -> str:

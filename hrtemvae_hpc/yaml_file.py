@@ -16,14 +16,14 @@ _DEEPEST = 10  # sections within sections
 
 
 def read_yaml(path: Path) -> Any:
-    """The sections, lists and plain values in ``path``; keys are text, and none stands twice in its section.
+    """The sections, lists and plain values in ``path``; keys are text, and none occurs twice in its section.
 
-    Numbers are those of YAML 1.2: 1:4 is text, where YAML 1.1 has it as minutes and seconds. Raises InputError where
+    Numbers are those of YAML 1.2: 1:4 is text, where YAML 1.1 reads minutes and seconds. Raises InputError if
     the file can't be read, is larger than 64 KiB, or holds anything else: anchors, aliases, tags.
     """
     try:
         if path.exists() and not path.is_file():
-            raise InputError(f"{path}: is no regular file; name the file of a configuration.")
+            raise InputError(f"{path}: is not a regular file; name a configuration file.")
         with path.open("rb") as file:
             text = file.read(_LARGEST + 1)
         if len(text) > _LARGEST:
@@ -64,7 +64,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(name, str):
                 raise ConstructorError(None, None, "a key must be text", key.start_mark)
             if name in seen:
-                raise ConstructorError(None, None, f"`{short(name)}` stands there twice", key.start_mark)
+                raise ConstructorError(None, None, f"`{short(name)}` is given twice", key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
 

@@ -11,7 +11,7 @@
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 set -u
-asked= # to stop, before this script is ready to heed it
+asked= # set by a signal that comes before this script handles signals
 trap 'asked=1' USR1 TERM
 
 # Slurm runs a copy of this file: it knows where the original is.
@@ -38,7 +38,7 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
   exec sbatch --export=ALL ${HRTEMVAE_SBATCH:-} "$home/slurm/analyze.sh" "${movies[@]}" "$@"
 fi
 
-heed_signals
+handle_signals
 for_this_start "$@"
 set -- "${kept[@]}"
 full=${SLURM_JOB_NAME}-${SLURM_JOB_ID}.full.log
@@ -59,5 +59,5 @@ for movie in "${movies[@]}"; do
     *) say "failed with exit code $code: $movie" ;;
   esac
 done
-! may_go_on "$worst" || go_on
+! may_requeue "$worst" || requeue
 exit "$worst"

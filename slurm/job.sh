@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What the Slurm scripts share: the site's settings, the image, ranks, logs, and resuming after a stop.
 # A script sets `home`, the folder of the project, before it reads this file, and `full` before it launches ranks; and
-# `asked`, if a signal came before heed_signals.
+# `asked`, if a signal came before handle_signals.
 : "${home:?}" "${full:=}" "${asked:=}"
 
 # A task of an array by its own number: the plain one may mean the whole array.
@@ -90,7 +90,7 @@ bind_files_of() {
 # A command inside the image, as one process on this node.
 in_image() { "${container[@]}" "$image" "$@"; }
 
-# How many ranks this job has: as many as tasks were asked for, else one for each GPU, else one for each node.
+# How many ranks this job has: as many as tasks were requested, else one for each GPU, else one for each node.
 count_ranks() {
   if [ -n "${SLURM_NTASKS:-}" ]; then
     ranks=$SLURM_NTASKS
@@ -101,7 +101,7 @@ count_ranks() {
   fi
 }
 
-# What helps to understand a job, by name: the environment may also hold credentials, such as SLURM_JWT.
+# Variables that help to understand a job, by name: the environment may also hold credentials, such as SLURM_JWT.
 shown=(
   SLURM_CLUSTER_NAME SLURM_JOB_ID SLURM_JOB_NAME SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_RESTART_COUNT
   SLURM_JOB_PARTITION SLURM_JOB_NODELIST SLURM_JOB_NUM_NODES SLURM_NTASKS SLURM_NTASKS_PER_NODE SLURM_TASKS_PER_NODE
@@ -114,10 +114,10 @@ shown=(
   CUDA_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES HIP_VISIBLE_DEVICES
 )
 
-# The file $full, readable by its owner alone, with what this start of the job is: its facts, settings and command.
+# The file $full, readable by its owner alone, with the facts, settings and command of this start of the job.
 begin_full_log() {
   local name
-  [ ! -L "$full" ] || refuse "$full: is a link, where the log would be; remove it."
+  [ ! -L "$full" ] || refuse "$full: is a link, but the log belongs there; remove it."
   { (umask 077 && : >>"$full") && chmod 600 -- "$full"; } || refuse "$full: the log can't be written."
   {
     date
@@ -128,17 +128,16 @@ begin_full_log() {
   } >>"$full"
 }
 
-# `hrtemvae ARGUMENTS` on all ranks of the job. Its words for people go to standard output, all words of all ranks to
-# the file $full. Returns its exit code. At a signal to this script the ranks are asked to save what is
-# done and stop.
+# `hrtemvae ARGUMENTS` on all ranks of the job. Messages for people go to standard output, the full output of all ranks
+# to the file $full. Returns its exit code. At a signal to this script, the ranks are asked to save their work and stop.
 launch() {
   local cpus result logger step
   cpus=$((SLURM_CPUS_ON_NODE * SLURM_JOB_NUM_NODES / ranks))
   cpus=${SLURM_CPUS_PER_TASK:-$((cpus > 0 ? cpus : 1))}
   export OMP_NUM_THREADS=$cpus HRTEMVAE_STOP
-  say "job $job on $SLURM_JOB_NODELIST: $ranks ranks with $cpus CPUs each; all words of all ranks in $full"
+  say "job $job on $SLURM_JOB_NODELIST: $ranks ranks with $cpus CPUs each; full output of all ranks in $full"
   begin_full_log "$@"
-  exec {log}> >(trap '' USR1 TERM; tee -a "$full" | words_for_people)
+  exec {log}> >(trap '' USR1 TERM; tee -a "$full" | lines_for_people)
   logger=$!
   # Ranks end together by themselves; --wait is for those that a lost rank leaves behind.
   # shellcheck disable=SC2086  # HRTEMVAE_SRUN is a list of options
@@ -161,7 +160,7 @@ launch() {
 }
 
 # From now on a signal to this script asks the ranks to stop.
-heed_signals() {
+handle_signals() {
   HRTEMVAE_STOP=$PWD/.hrtemvae-$SLURM_JOB_ID.stop
   rm -f -- "$HRTEMVAE_STOP"
   trap 'rm -f -- "$HRTEMVAE_STOP"' EXIT
@@ -176,13 +175,13 @@ ask_to_stop() {
   touch -- "$HRTEMVAE_STOP"
 }
 
-# Of labelled lines: all of rank 0, of other ranks what they say of themselves; and the errors of Slurm.
-words_for_people() {
+# From labelled lines: all of rank 0, messages of other ranks, and errors of Slurm.
+lines_for_people() {
   sed -un -e 's/^ *0: //p; t' -e 's/^ *[0-9]*: \(hrtemvae: \)/\1/p; t' -e '/Exited with exit code/d; /^\(srun\|slurmstepd\)[^ ]*: error/p'
 }
 
 # Whether this job may go back to the queue after exit code $1: stopped, or a rank lost, with starts left, not cancelled.
-may_go_on() {
+may_requeue() {
   local attempt=${SLURM_RESTART_COUNT:-0}
   case $1 in 3 | 4) ;; *) return 1 ;; esac
   if [ "$attempt" -ge "${HRTEMVAE_REQUEUES:-5}" ]; then
@@ -209,7 +208,7 @@ for_this_start() {
 }
 
 # Put this job back into the queue.
-go_on() {
+requeue() {
   say "requeued, resumes from there (start $((${SLURM_RESTART_COUNT:-0} + 2)))"
   scontrol requeue "$job" || say "the job can't be put back into the queue; submit it again to resume."
 }

@@ -3,7 +3,7 @@
 #
 #     slurm/session.sh FOLDER [-o RESULTS] [options of `hrtemvae analyze`]
 #
-# Run again, it submits only what is missing. A summary, RESULTS/session.html, follows whatever happens. Each job gets
+# Run again, it submits only what is missing. A summary, RESULTS/session.html, follows in any case. Each job gets
 # the options of sbatch in HRTEMVAE_SBATCH; HRTEMVAE_AT_ONCE jobs run at the same time.
 #SBATCH --job-name=hrtemvae-session
 #SBATCH --open-mode=append
@@ -53,7 +53,7 @@ submit() {
 movie() {
   local index=$(($1 + SLURM_ARRAY_TASK_ID)) words=() log again
   settings
-  heed_signals
+  handle_signals
   bind_files_of "$2"
   count_ranks
   mapfile -d '' -t words < <(in_image hrtemvae session begin "$index" --ranks "$ranks")
@@ -68,9 +68,9 @@ movie() {
   bind_files_of "${words[@]:1}"
   launch "${words[@]:1}" && code=0 || code=$?
   again=()
-  ! may_go_on "$code" || again=(--again)
+  ! may_requeue "$code" || again=(--again)
   in_image hrtemvae session end "$index" --code "$code" "${again[@]}"
-  [ ${#again[@]} = 0 ] || go_on
+  [ ${#again[@]} = 0 ] || requeue
   exit "$code"
 }
 

@@ -1,9 +1,9 @@
 #!/bin/bash
-# Train a model as a Slurm job, on as many nodes as are asked for:
+# Train a model as a Slurm job, on as many nodes as requested:
 #
 #     sbatch [options of sbatch] slurm/train.sh CONFIG [options of hrtemvae train]
 #
-# At a signal before its time limit, or when a rank or node is lost, it goes back to the queue and on from its last
+# At a signal before its time limit, or when a rank or node is lost, it is requeued and resumes from its last
 # checkpoint. Started by itself, without sbatch, it submits itself with the options in HRTEMVAE_SBATCH.
 #SBATCH --job-name=hrtemvae-train
 #SBATCH --output=%x-%j.log
@@ -11,7 +11,7 @@
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@120
 set -u
-asked= # to stop, before this script is ready to heed it
+asked= # set by a signal that comes before this script handles signals
 trap 'asked=1' USR1 TERM
 
 # Slurm runs a copy of this file: it knows where the original is.
@@ -28,7 +28,7 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
   exec sbatch --export=ALL ${HRTEMVAE_SBATCH:-} "$home/slurm/train.sh" "$@"
 fi
 
-heed_signals
+handle_signals
 for_this_start "$@"
 set -- "${kept[@]}"
 full=${SLURM_JOB_NAME}-${SLURM_JOB_ID}.full.log
@@ -36,5 +36,5 @@ bind_files_of "$@"
 count_ranks
 launch hrtemvae train "$@" && code=0 || code=$?
 [ "$code" = 0 ] || say "ended with exit code $code"
-! may_go_on "$code" || go_on
+! may_requeue "$code" || requeue
 exit "$code"

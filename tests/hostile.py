@@ -17,7 +17,7 @@ MEMORY = 10**9  # bytes beyond what the tests themselves hold
 
 
 def within_budget(call: Callable[[], object]) -> BaseException | None:
-    """What ``call`` raised in a forked child; fails where it takes more than 20 s or 1 GB, or ends the process."""
+    """What ``call`` raised in a forked child; fails if it takes more than 20 s or 1 GB, or ends the process."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -25,11 +25,11 @@ def within_budget(call: Callable[[], object]) -> BaseException | None:
         _run(call, writer)
     os.close(writer)
     with open(reader, "rb") as answer:
-        told = answer.read()
+        pickled = answer.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status != -signal.SIGALRM, f"it took more than {SECONDS} s"
     assert status == 0, f"it ended the process with {status}"
-    raised, trace = pickle.loads(told)
+    raised, trace = pickle.loads(pickled)
     assert not _is_memory(raised, trace), f"it asked for more than {MEMORY // 10**6} MB:\n{trace}"
     return raised
 
@@ -58,12 +58,12 @@ def _run(call: Callable[[], object], writer: int) -> None:
             raised, trace = error, "".join(traceback.format_exception(error))
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         try:
-            told = pickle.dumps((raised, trace))
-            pickle.loads(told)
+            pickled = pickle.dumps((raised, trace))
+            pickle.loads(pickled)
         except Exception:  # noqa: BLE001  not all errors can be pickled
-            told = pickle.dumps((RuntimeError(trace), trace))
+            pickled = pickle.dumps((RuntimeError(trace), trace))
         with open(writer, "wb") as answer:
-            answer.write(told)
+            answer.write(pickled)
     finally:
         os._exit(0)
 

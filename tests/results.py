@@ -1,4 +1,4 @@
-"""Results that tests write by themselves, without an analysis."""
+"""Results that tests write themselves, without an analysis."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def made_up_info(
 
 
 def tiles_of(grid: WindowGrid) -> Iterator[tuple[Rectangle, Tile]]:
-    """One tile with all windows: a bright spot in each map, where one window has no map."""
+    """One tile with all windows: a bright spot in each map, and one window without a map."""
     shape = grid.rows, grid.columns
     y, x = np.mgrid[: grid.rows, : grid.columns]
     spot = np.exp(-((y - grid.rows / 3) ** 2) / grid.rows - (x - grid.columns / 2) ** 2 / grid.columns)

@@ -38,7 +38,7 @@ def alone(
 
 
 def rho_uncertainty(latents: np.ndarray, error: float) -> np.ndarray:
-    """By how much rho [...] may differ where latents [frames, ...] are ``error`` off: frames as near as that may swap
+    """By how much rho [...] may differ where latents [frames, ...] are ``error`` off: frames that close may swap
     their ranks, and each swap of t and u moves rho = 1 - 6 sum(d^2) / (n (n^2 - 1)) by 12 |t - u| / (n (n^2 - 1)).
     """
     n = len(latents)
@@ -67,7 +67,7 @@ def test_oracle(hrtemvae: Program, shared: Path, oracle_model: Path, alone: Path
 
 
 def tiles_of(rows: int, columns: int) -> dict[str, Any]:
-    """How the program is started so that tiles have ``rows`` x ``columns`` blocks."""
+    """How to start the program so that tiles have ``rows`` x ``columns`` blocks."""
     return {"script": "paced.py", "variables": {"HRTEMVAE_TILES": f"{rows}x{columns}"}}
 
 
@@ -125,7 +125,7 @@ def test_agrees_with_a_plain_loop(hrtemvae: Program, tmp_path: Path, tiny_model_
         np.testing.assert_allclose(got[name], expected[name].T.reshape(-1, *shape), atol=tolerance[name], err_msg=name)
 
 
-def test_result_tells_where_it_came_from(
+def test_a_result_records_where_it_came_from(
     hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny_model_path: Path
 ) -> None:
     outcome = hrtemvae("analyze", movie_path, "--model", tiny_model_path, "-o", "maps.h5", "--frames", "1:", ranks=2)
@@ -182,7 +182,9 @@ def test_independent_readers_open_the_result(hrtemvae: Program, tmp_path: Path, 
     assert (y["units"], x["scale"]) == ("nm", pytest.approx(16 * 0.0145))
 
 
-def test_paths_with_odd_letters(hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny_model_path: Path) -> None:
+def test_paths_with_unusual_characters(
+    hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny_model_path: Path
+) -> None:
     folder = tmp_path / "Größe 'é\" $HOME; #1"
     folder.mkdir()
     (folder / "фильм 1.h5").write_bytes(movie_path.read_bytes())
@@ -192,7 +194,7 @@ def test_paths_with_odd_letters(hrtemvae: Program, tmp_path: Path, movie_path: P
     assert outcome.code == 0, outcome.text
 
 
-def test_same_command_again_does_nothing_and_restart_does_it_again(
+def test_repeating_the_command_does_nothing_and_restart_computes_again(
     hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny_model_path: Path
 ) -> None:
     command = ["analyze", movie_path, "--model", tiny_model_path, "-o", "maps.h5"]

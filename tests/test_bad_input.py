@@ -52,7 +52,7 @@ FILES = {
     "an image only": (hdf5(m=PIXELS[0]), "/m (40, 40)"),
     "several": (hdf5(a=PIXELS, b=PIXELS), "--dataset: /a, /b"),
     "a link to nowhere": (external, "no dataset of three dimensions"),
-    "a name too long": (None, "can't be looked at"),
+    "a name too long": (None, "can't be accessed"),
     "complex": (hdf5(m=PIXELS.astype(complex)), "dataset /m: holds complex numbers"),
     "text": (hdf5(m=np.full((3, 20, 20), b"text")), "dataset /m: holds text"),
     "booleans": (hdf5(m=PIXELS > 100), "dataset /m: holds booleans"),
@@ -91,13 +91,13 @@ def test_movies_that_can_not_be_analysed(hrtemvae: Program, tmp_path: Path, tiny
         (["--frames", "1:3"], "2 frames can't vary over time"),
         (["--axes", "xyz"], "--axes: name each of the axes t, y and x once"),
         (["--step", "0"], "--step: input should be greater than or equal to 1, not 0"),
-        (["--precision", "tf32"], "tf32: is arithmetic of NVIDIA's GPUs"),
+        (["--precision", "tf32"], "tf32: needs an NVIDIA GPU"),
         (["--model", "none.safetensors"], "none.safetensors: there is no such model file"),
         (["--config", "none.yaml"], "none.yaml: the configuration can't be read"),
         (["--max-memory", "50MB"], "raise --max-memory to"),
         (["-o", "none/maps.h5"], "there is no such folder"),
-        (["-o", "movie.h5"], "is one of the files to be read"),
-        (["-o", "link.h5"], "is one of the files to be read"),
+        (["-o", "movie.h5"], "is itself one of the inputs"),
+        (["-o", "link.h5"], "is itself one of the inputs"),
         (["-o", "folder"], "is a folder"),
         (["-o", "maps.html"], "would be overwritten by its page"),
         (["-o", "n" * 300], "can't be written"),
@@ -155,7 +155,7 @@ def test_parts_of_another_analysis_are_not_mixed(
     assert "tiles are done" in outcome.text
 
 
-def test_an_output_nobody_may_write_to(
+def test_an_output_that_is_not_writable(
     hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny_model_path: Path
 ) -> None:
     if os.geteuid() == 0:
@@ -189,7 +189,7 @@ def test_reports_of_other_files(hrtemvae: Program, tmp_path: Path, what: str) ->
     assert not list(tmp_path.glob("*.report"))
 
 
-def test_unknown_options_are_told(hrtemvae: Program, movie_path: Path) -> None:
+def test_unknown_options_are_reported(hrtemvae: Program, movie_path: Path) -> None:
     outcome = hrtemvae("analyze", movie_path, "--fast")
     assert outcome.code == 2
     assert "unrecognized arguments: --fast" in outcome.text

@@ -85,7 +85,7 @@ def test_layers_and_pieces_end_where_chunks_do(grid: ChunkGrid) -> None:
             assert len({p // grid.unit[axis] for p in places(grid, axis, part)}) == 1
 
 
-def test_what_is_not_chunked_is_read_in_lines() -> None:
+def test_unchunked_datasets_are_read_in_lines() -> None:
     assert line_together((10, 300, 400), "tyx", 2) == (1, 1, 400)
     assert line_together((10, 20, 30), "tyx", 2) == (10, 20, 30)
     assert line_together((1000, 300, 400), "yxt", 2) == (1000, 1, 1)

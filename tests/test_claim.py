@@ -43,7 +43,7 @@ def assert_held_by_us(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["run.json"]
 
 
-def test_it_is_seen_and_given_free(tmp_path: Path) -> None:
+def test_a_claim_is_seen_and_released(tmp_path: Path) -> None:
     with Claim(tmp_path) as own:
         own.take()
         run = run_at_work(tmp_path)
@@ -53,7 +53,7 @@ def test_it_is_seen_and_given_free(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_can_not_be_written_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="can't be written"):
         Claim(tmp_path / "gone").take()
 
@@ -65,7 +65,7 @@ def test_a_process_that_is_gone_does_not_count(tmp_path: Path) -> None:
     assert run_at_work(tmp_path) is None
 
 
-def test_a_process_that_nobody_reaped_does_not_count(tmp_path: Path) -> None:
+def test_an_unreaped_process_does_not_count(tmp_path: Path) -> None:
     gone = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     assert gone.stdin is not None
     ticks = start_ticks(gone.pid)
@@ -81,7 +81,7 @@ def test_a_later_process_with_its_number_does_not_count(tmp_path: Path) -> None:
     assert run_at_work(tmp_path) is None
 
 
-def test_a_process_is_known_by_the_kernel_and_not_by_a_clock(tmp_path: Path) -> None:
+def test_a_process_is_identified_by_the_kernel_and_not_by_a_clock(tmp_path: Path) -> None:
     with Claim(tmp_path) as own:
         own.take()
         stored = json.loads((tmp_path / "run.json").read_text())
@@ -96,7 +96,7 @@ def test_a_process_is_known_by_the_kernel_and_not_by_a_clock(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("elsewhere", [{"boot": "another"}, {"processes": "pid:[1]"}])
-def test_elsewhere_it_counts_while_it_gives_signs_of_life(tmp_path: Path, elsewhere: dict[str, str]) -> None:
+def test_on_another_host_a_run_counts_while_it_gives_signs_of_life(tmp_path: Path, elsewhere: dict[str, str]) -> None:
     put(tmp_path, **elsewhere)
     assert run_at_work(tmp_path) is not None
     for seconds in (300, -300):
@@ -123,7 +123,7 @@ def test_a_lost_claim_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("seconds", [300, -3600])
-def test_one_whose_clock_is_wrong_is_seen_to_live(tmp_path: Path, seconds: float) -> None:
+def test_a_run_with_a_wrong_clock_still_counts(tmp_path: Path, seconds: float) -> None:
     put(tmp_path, boot="another")
     age(tmp_path, seconds)
     sign = threading.Timer(0.5, age, (tmp_path, seconds - 5))
@@ -156,7 +156,7 @@ def test_a_folder_that_is_removed_is_not_written_again(tmp_path: Path, monkeypat
         assert list(tmp_path.iterdir()) == []
 
 
-def test_one_that_was_taken_for_lost_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_taken_for_lost_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim, "_EVERY_S", 0.02)
     with Claim(tmp_path) as own:
         own.take()
@@ -196,7 +196,7 @@ def test_a_damaged_claim_does_not_block(tmp_path: Path, damage: str | dict[str, 
 
 
 @pytest.mark.timeout(20)
-def test_a_claim_that_is_no_file_does_not_block(tmp_path: Path) -> None:
+def test_a_claim_that_is_not_a_file_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "run.json")
     assert run_at_work(tmp_path) is None
     with Claim(tmp_path) as own:
@@ -204,7 +204,7 @@ def test_a_claim_that_is_no_file_does_not_block(tmp_path: Path) -> None:
         assert_held_by_us(tmp_path)
 
 
-def test_a_link_is_no_claim_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+def test_a_link_is_not_a_claim_and_its_target_stays(tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()
     put(tmp_path)
@@ -217,11 +217,11 @@ def test_a_link_is_no_claim_and_what_it_leads_to_stays(tmp_path: Path) -> None:
     assert (tmp_path / "run.json").read_text() == theirs
 
 
-def test_what_a_claim_says_can_not_act_on_a_terminal(tmp_path: Path) -> None:
+def test_the_content_of_a_claim_can_not_act_on_a_terminal(tmp_path: Path) -> None:
     put(tmp_path, boot="another", host="\x1b[2Jx\nhrtemvae: done", job="\x9b1")
-    told = str(run_at_work(tmp_path))
-    assert told.isprintable()
-    assert "x1b[2Jx" in told
+    text = str(run_at_work(tmp_path))
+    assert text.isprintable()
+    assert "x1b[2Jx" in text
 
 
 @pytest.mark.parametrize("ahead", [-60, 0, 3600])
@@ -238,7 +238,7 @@ def test_a_run_killed_in_its_turn_does_not_block(tmp_path: Path, ahead: float) -
 
 
 @pytest.mark.timeout(20)
-def test_a_turn_that_others_take_again_and_again_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_turn_that_others_keep_taking_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim, "_TURN_LOST_AFTER_S", (0.3, 0.4))
     monkeypatch.setattr(claim, "_NO_TURN_AFTER_S", 1.5)
     turn, done = tmp_path / ".run.json.turn", threading.Event()
@@ -251,7 +251,7 @@ def test_a_turn_that_others_take_again_and_again_is_waited_for(tmp_path: Path, m
     thread = threading.Thread(target=others)
     thread.start()
     try:
-        with pytest.raises(InputError, match="try once more"):
+        with pytest.raises(InputError, match="try again"):
             Claim(tmp_path).take()
     finally:
         done.set()
@@ -263,7 +263,7 @@ def test_a_turn_that_others_take_again_and_again_is_waited_for(tmp_path: Path, m
 def test_of_many_at_once_one_wins(run_in: Callable[[Path], Program], tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()
-    put(folder, ticks=0)  # a lost claim, which all want to take over
+    put(folder, ticks=0)  # a lost claim that all want to take over
     program = run_in(tmp_path)
     logs = [tmp_path / f"log{i}" for i in range(6)]
     racers = [program.start(folder, tmp_path / "go", script="race_for_claim.py", log=log) for log in logs]

@@ -24,7 +24,7 @@ def test_demo_configuration_is_valid() -> None:
     assert load_config(CONFIGS / "demo.yaml", {}, AnalysisConfig).preprocess.clip_outliers
 
 
-def test_command_line_goes_before_the_file(tmp_path: Path) -> None:
+def test_command_line_overrides_the_file(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("windows: {step: 4, scaling: frame}\nmovie:\nrun: {max_memory: 1.5 GiB}\n")
     config = load_config(path, {"windows.step": 2, "movie.roi": "1:20,:30"}, AnalysisConfig)
@@ -48,7 +48,7 @@ def test_command_line_goes_before_the_file(tmp_path: Path) -> None:
         ("movie: {roi: 5}", "`movie.roi`"),
         ("movie: {roi: '5:7'}", "`movie.roi`: give a region as y0:y1,x0:x1 in pixels"),
         ("movie: {frames: '1:5:0'}", "`movie.frames`: give frames as a:b"),
-        ("movie: {frames: [0, 6, 0]}", "`movie.frames`: the step of frames is at least 1"),
+        ("movie: {frames: [0, 6, 0]}", "`movie.frames`: the step of frames must be at least 1"),
         ("movie: {frames: [-5, 6]}", "`movie.frames`"),
         ("movie: {axes: txx}", "`movie.axes`: name each of the axes"),
         ("run: {max_memory: lots}", "`run.max_memory`: give a size such as 2GB"),

@@ -1,4 +1,4 @@
-"""What the README says is there: its links, its commands, the version it is cited by."""
+"""What the documentation names exists: links, commands, the version to cite."""
 
 import re
 import shlex
@@ -32,7 +32,7 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if "hrtemvae " in c])
-def test_commands_of_the_readme_are_understood(command: str) -> None:
+def test_commands_of_the_readme_are_valid(command: str) -> None:
     words = shlex.split(command)
     parser().parse_args(words[words.index("hrtemvae") + 1 :])
 

@@ -19,7 +19,7 @@ def doctor(program: Program, ranks: int | None = None, **variables: str) -> tupl
 
 
 @pytest.mark.parametrize("ranks", [None, 2])
-def test_where_all_is_well(hrtemvae: Program, ranks: int | None, tmp_path: Path) -> None:
+def test_where_everything_works(hrtemvae: Program, ranks: int | None, tmp_path: Path) -> None:
     code, checks = doctor(hrtemvae, ranks, OMP_NUM_THREADS="2")
     assert code == 0
     looked_at = {"program", "ranks", "MPI", "devices", "threads", "driver", "memory", "/dev/shm"}
@@ -37,7 +37,7 @@ def test_ranks_that_do_not_know_of_each_other(hrtemvae: Program) -> None:
     assert doctor(hrtemvae, SLURM_STEP_NUM_TASKS="4", SLURM_PROCID="3") == (2, {})
 
 
-def test_a_scratch_that_is_not_there(hrtemvae: Program, tmp_path: Path) -> None:
+def test_a_missing_scratch_folder(hrtemvae: Program, tmp_path: Path) -> None:
     code, checks = doctor(hrtemvae, HRTEMVAE_SCRATCH=str(tmp_path / "none"))
     assert code == 2
     assert "WRONG" in checks["scratch"]
@@ -70,5 +70,5 @@ def test_every_compression_can_be_read() -> None:
 
 
 def test_locks_leave_nothing_behind(tmp_path: Path) -> None:
-    assert hdf5_check.bears_locks(tmp_path)
+    assert hdf5_check.supports_locks(tmp_path)
     assert not list(tmp_path.iterdir())

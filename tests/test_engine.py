@@ -250,7 +250,7 @@ def test_bfloat16_is_close_and_tf32_is_refused_on_a_cpu() -> None:
         make_engine(model, precision="tf32")
 
 
-def test_a_network_that_overflows_is_told(tiny_model: Model) -> None:
+def test_a_network_that_overflows_is_reported(tiny_model: Model) -> None:
     model = random_model(TINY)
     model.encoder.mean.bias[0] = torch.inf
     with pytest.raises(RankFailed, match="overflow"):

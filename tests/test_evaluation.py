@@ -1,4 +1,4 @@
-"""Judging a model: on lattices that move, by its reconstruction, beside another."""
+"""Judging a model: on lattices that move, by its reconstruction, next to another."""
 
 import json
 import math
@@ -61,14 +61,14 @@ def test_the_lattice_is_the_one_of_the_article() -> None:
     row, column = np.unravel_index(spectrum.argmax(), spectrum.shape)
     assert SIZE / math.hypot(min(row, SIZE - row), column) == pytest.approx(PERIOD, rel=0.03)
     assert first[:90].min() == first.max()
-    # After one period it looks as before, but for the jitter of 0.05 pixel.
+    # After one period it looks as before, except for the jitter of 0.05 pixel.
     contrast = np.ptp(first[170:470, 170:470])
     assert abs(first[170:470, 170:470] - last[170:470, 170:470]).max() < 0.15 * contrast
     halfway = list(frames(MOVEMENTS[0]))[12]
     assert abs(first[170:470, 170:470] - halfway[170:470, 170:470]).max() > 0.5 * contrast
 
 
-def test_a_turn_by_90_degrees_ends_as_it_began() -> None:
+def test_a_rotation_by_90_degrees_ends_as_it_began() -> None:
     first, *_, last = frames(MOVEMENTS[2])
     np.testing.assert_allclose(last[150:490, 150:490], np.rot90(first[150:490, 150:490]), atol=1e-3)
 
@@ -148,14 +148,14 @@ def test_bad_input(hrtemvae: Program, models: list[Path], tmp_path: Path, tiny_m
     assert_refused(hrtemvae("model", "compare", models[0]), "two models")
 
 
-def test_the_bundled_model_shows_what_happens_in_the_demonstration(hrtemvae: Program, tmp_path: Path) -> None:
+def test_the_bundled_model_shows_what_happens_in_the_demo(hrtemvae: Program, tmp_path: Path) -> None:
     assert hrtemvae("simulate", "-o", "movie.h5", "--frames", 16).code == 0
     words = ("--step", 16, "--clip-outliers", "--precision", "bf16", "-o", "maps.h5")
     outcome = hrtemvae("analyze", "movie.h5", *words, threads=2)
     assert outcome.code == 0, outcome.text
     with open_result(tmp_path / "maps.h5") as result:
         verdicts = find_verdicts(result)
-    assert [v.region for v in verdicts] == ["crystal that turns", "edge that grows", "edge that shrinks"]
+    assert [v.region for v in verdicts] == ["rotating crystal", "growing edge", "shrinking edge"]
     for verdict in verdicts:
         assert verdict.together > 0.98
         assert verdict.latent_still > 0.95

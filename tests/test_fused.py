@@ -1,4 +1,4 @@
-"""The first layer's GPU kernel: run by Triton's interpreter on the CPU, and compiled for GPUs that needn't be here."""
+"""The first layer's GPU kernel: run by Triton's interpreter on the CPU, and compiled for GPUs that may be absent."""
 
 import copy
 import importlib.util

@@ -1,4 +1,4 @@
-"""Help: quick to come, and each example in it does what it says."""
+"""Help appears quickly, and each of its examples works."""
 
 import shlex
 import shutil

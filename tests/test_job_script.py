@@ -1,4 +1,4 @@
-"""The full log of a Slurm job: what it holds of the environment, and who may read it."""
+"""The full log of a Slurm job: which variables it contains, and who may read it."""
 
 import os
 import stat
@@ -30,7 +30,7 @@ launch echo done
 
 @pytest.fixture
 def job(tmp_path: Path) -> dict[str, str]:
-    """The environment of a job in ``tmp_path``, with programs in place of Slurm's."""
+    """The environment of a job in ``tmp_path``, with stand-ins for Slurm's programs."""
     programs = tmp_path / "programs"
     programs.mkdir()
     for name, text in (

@@ -158,7 +158,7 @@ def test_lengths_become_nanometres(value: float, units: str) -> None:
 
 
 @pytest.mark.parametrize("units", ["", "px", "1/nm", "s", "nonsense", "[]", "<undefined>", "%", "(", "nm)", "nm/0"])
-def test_other_units_are_no_length(units: str) -> None:
+def test_other_units_are_not_lengths(units: str) -> None:
     assert convert(1.0, units, "nm") is None
 
 
@@ -245,7 +245,7 @@ def test_virtual_dataset_and_external_link(tmp_path: Path) -> None:
             Movie(tmp_path / name)
 
 
-def test_a_movie_that_another_process_holds_is_read(tmp_path: Path) -> None:
+def test_a_movie_that_another_process_holds_open_is_read(tmp_path: Path) -> None:
     path = tmp_path / "movie.h5"
     with h5py.File(path, "w") as file:
         file["m"] = PIXELS
@@ -461,7 +461,7 @@ def test_named_axes_take_their_calibration_along(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [-1.0, 0.0, np.nan, np.inf])
-def test_pixel_sizes_that_are_none(tmp_path: Path, size: float) -> None:
+def test_invalid_pixel_sizes(tmp_path: Path, size: float) -> None:
     with h5py.File(tmp_path / "m.h5", "w") as file:
         file["m"] = PIXELS
         file["m"].attrs["pixel_size_nm"] = size

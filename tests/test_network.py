@@ -98,7 +98,7 @@ def test_model_file_keeps_everything(tmp_path: Path, normalization: str) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_bundled_weights_are_the_published_architecture_and_tell_their_scale() -> None:
+def test_bundled_weights_have_the_published_architecture_and_a_scale() -> None:
     model = load_model(DEFAULT_MODEL)
     assert model.architecture == Architecture(decoder=DecoderArchitecture())
     assert model.trained_on.pixel_size_nm == pytest.approx(0.0145)
@@ -110,7 +110,7 @@ def test_bundled_weights_are_the_published_architecture_and_tell_their_scale() -
 def test_periods_that_the_bundled_model_reconstructs() -> None:
     model = load_model(DEFAULT_MODEL)
     assert reconstructed_periods(model) == (14, 27)
-    # As measured by others, who did not know this code, on square lattices of their own.
+    # As measured independently of this code, on other square lattices.
     measured = {11: 0.09, 12: 0.41, 13: 0.86, 14: 0.98, 19: 0.98, 24: 0.98, 28: 0.88}
     assert reconstruction(model, model.decoder, list(measured)) == pytest.approx(list(measured.values()), abs=0.03)
 

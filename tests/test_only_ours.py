@@ -22,7 +22,7 @@ from hrtemvae_hpc.outputs import Output, check_outputs, is_model, is_movie, is_n
 from hrtemvae_hpc.windows.grid import Rectangle
 
 PIXELS = drifting_pixels(5, 40, 40)
-FOREIGN = b"the only copy of somebody's thesis"
+FOREIGN = b"the only copy of a thesis"
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def test_only_named_files_are_deleted(names: set[str]) -> None:
         assert own.path.exists() == bool(kept)
 
 
-def test_an_analysis_refuses_folders_of_others(
+def test_an_analysis_refuses_foreign_folders(
     hrtemvae: Program, tmp_path: Path, movie: Path, tiny_model_path: Path
 ) -> None:
     for number, make in enumerate((foreign_folder, linked_folder)):
@@ -140,7 +140,7 @@ def test_an_analysis_refuses_folders_of_others(
 
 
 @pytest.mark.parametrize("command", ["segments", "train", "session"])
-def test_other_commands_refuse_folders_of_others(
+def test_other_commands_refuse_foreign_folders(
     hrtemvae: Program, tmp_path: Path, movie: Path, tiny_model_path: Path, command: str
 ) -> None:
     suffix = {"segments": ".parts", "train": ".training", "session": ""}[command]
@@ -226,7 +226,7 @@ def test_no_file_of_the_movie_is_replaced(
     given, output = make(movie)
     with untouched(tmp_path):
         outcome = hrtemvae("analyze", given, "--model", tiny_model_path, "-o", output, "--restart")
-        assert_refused(outcome, str(output), "one of the files to be read itself")
+        assert_refused(outcome, str(output), "is itself one of the inputs")
 
 
 def test_neither_model_nor_configuration_is_replaced(
@@ -237,12 +237,10 @@ def test_neither_model_nor_configuration_is_replaced(
     for output in ("model.h5", "config.h5"):
         with untouched(tmp_path):
             outcome = hrtemvae("analyze", movie, "--config", "config.h5", "-o", output, "--restart")
-            assert_refused(outcome, "one of the files to be read itself")
+            assert_refused(outcome, "is itself one of the inputs")
 
 
-def test_files_of_others_are_not_replaced(
-    hrtemvae: Program, tmp_path: Path, movie: Path, tiny_model_path: Path
-) -> None:
+def test_foreign_files_are_not_replaced(hrtemvae: Program, tmp_path: Path, movie: Path, tiny_model_path: Path) -> None:
     for name in ("notes.html", "session.json", "other.h5", "picture.png", "weights.safetensors", "s.html"):
         (tmp_path / name).write_bytes(FOREIGN)
     with h5py.File(tmp_path / "data.h5", "w") as file:
@@ -278,7 +276,7 @@ def test_each_kind_of_file_is_known_by_its_own_mark(tmp_path: Path, tiny_model_p
         assert [kind for kind in (*kinds.values(), is_picture) if kind(tmp_path / name)] == [kinds[name]]
 
 
-def test_outputs_that_can_not_be(tmp_path: Path, movie: Path) -> None:
+def test_invalid_outputs(tmp_path: Path, movie: Path) -> None:
     (tmp_path / "nowhere.h5").symlink_to("gone.h5")
     (tmp_path / "folder.h5").mkdir()
     os.mkfifo(tmp_path / "pipe.h5")
@@ -288,7 +286,7 @@ def test_outputs_that_can_not_be(tmp_path: Path, movie: Path) -> None:
         ("no/such/folder.h5", "there is no such folder"),
         ("n" * 253 + ".h5", "File name too long"),
         ("null\0.h5", "can't be written"),
-        ("pipe.h5", "is no regular file"),
+        ("pipe.h5", "is not a regular file"),
         (os.fsdecode(b"caf\xe9.h5"), "not UTF-8"),
     ):
         with pytest.raises(InputError, match=words):
@@ -321,11 +319,11 @@ def test_a_file_is_on_the_disk_before_anything_it_replaces_goes(
     calls: list[str] = []
     opened: dict[int, str] = {}
 
-    def record(name: str, told: Callable[..., str]) -> None:
+    def record(name: str, describe: Callable[..., str]) -> None:
         real = getattr(os, name)
 
         def call(*arguments: object, **named: object) -> object:
-            calls.append(f"{name} {told(*arguments)}")
+            calls.append(f"{name} {describe(*arguments)}")
             return real(*arguments, **named)
 
         monkeypatch.setattr(os, name, call)
@@ -350,7 +348,7 @@ def test_a_file_is_on_the_disk_before_anything_it_replaces_goes(
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_files_have_the_mode_that_the_umask_leaves(tmp_path: Path, umask: int) -> None:
+def test_files_have_the_mode_that_the_umask_allows(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         with replacing(tmp_path / "file") as aside:

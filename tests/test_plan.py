@@ -70,7 +70,7 @@ def test_less_memory_gives_smaller_tiles(parts) -> None:
     assert tight.memory[0] == need - roomy.tile_bytes // 2
 
 
-def test_too_little_memory_is_refused_with_the_flag_that_mends_it(parts) -> None:
+def test_too_little_memory_is_refused_with_the_option_that_helps(parts) -> None:
     with pytest.raises(
         InputError, match=r"rank 0 on node0 \(3 ranks on this node\).*raise --max-memory to (.*) or"
     ) as e:
@@ -81,7 +81,7 @@ def test_too_little_memory_is_refused_with_the_flag_that_mends_it(parts) -> None
 
 
 def test_more_than_the_node_has_is_refused(parts) -> None:
-    with pytest.raises(InputError, match=r"node node1: 2 ranks of --max-memory 6 GB each need 12 GB.*has 9 GB free"):
+    with pytest.raises(InputError, match=r"node node1: 2 ranks with --max-memory 6 GB each need 12 GB.*has 9 GB free"):
         make_plan(*parts, [*ranks(1, free=100 * GB), *(r for r in ranks(4, 2) if r.host == "node1")], 6 * GB)
 
 
@@ -130,11 +130,11 @@ def test_tiles_decode_no_more_than_every_node_would(parts, tmp_path: Path, compr
     with Movie(tmp_path / "other.h5") as movie:
         there = [dataclasses.replace(r, stage_memory=GB) for r in ranks(4, hosts)]
         plan = make_plan(engine, TileReader(movie, PreprocessSection(), False), grid, there, None)
-        # The movie's last rows and columns are in no window, but in a chunk or a line.
+        # The movie's last rows and columns are not in a window, but in a chunk or a line.
         assert plan.read_amplification <= 1.05 * hosts * (320 * 400) / (312 * 392)
 
 
-def test_the_benchmark_of_scaling_plans_for_gpus_that_are_not_here(tmp_path: Path) -> None:
+def test_the_scaling_benchmark_plans_for_gpus_of_other_machines(tmp_path: Path) -> None:
     benchmark = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/scaling.py"))
     benchmark["write_zeros"](tmp_path / "large.h5", (1000, 4096, 4096), gzip=True)
     estimated = benchmark["expected"](tmp_path / "large.h5", 8, 8, 4, 3e5, 1e9, "cuda")
@@ -147,15 +147,15 @@ def test_the_benchmark_of_scaling_plans_for_gpus_that_are_not_here(tmp_path: Pat
 def test_bf16_is_advised_where_it_is_faster(parts, tiny_model: Model, precision: str, bfloat16: bool) -> None:
     slow = [dataclasses.replace(r, encode_rate=1.0, decode_rate=1e6, bfloat16=bfloat16) for r in ranks(2)]
     config = AnalysisConfig.model_validate({"encoding": {"precision": precision}})
-    told = describe_plan(parts[1], tiny_model, config, make_plan(*parts, slow, None), slow)
-    assert ("no rank has a GPU; --precision bf16 is faster" in told) == (bfloat16 and precision == "fp32")
-    assert ("rank 0 on node0 has no bfloat16 instructions" in told) == (not bfloat16 and precision == "bf16")
+    text = describe_plan(parts[1], tiny_model, config, make_plan(*parts, slow, None), slow)
+    assert ("no rank has a GPU; --precision bf16 is faster" in text) == (bfloat16 and precision == "fp32")
+    assert ("rank 0 on node0 has no bfloat16 instructions" in text) == (not bfloat16 and precision == "bf16")
 
 
 @pytest.mark.parametrize("hosts", [1, 2])
-def test_slow_decoding_is_told(parts, tiny_model: Model, hosts: int) -> None:
+def test_slow_decoding_is_reported(parts, tiny_model: Model, hosts: int) -> None:
     room = {"stage_memory": GB, "encode_rate": 1e5, "decode_rate": 1e6}
     slow = [dataclasses.replace(r, **room) for r in ranks(2, hosts)]
-    told = describe_plan(parts[1], tiny_model, AnalysisConfig(), make_plan(*parts, slow, None), slow)
-    assert "decoding the movie takes" in told
-    assert ("as every node decodes it all" in told) == ("more ranks on fewer nodes" in told) == (hosts == 2)
+    text = describe_plan(parts[1], tiny_model, AnalysisConfig(), make_plan(*parts, slow, None), slow)
+    assert "decoding the movie takes" in text
+    assert ("as every node decodes it all" in text) == ("more ranks on fewer nodes" in text) == (hosts == 2)

@@ -1,4 +1,4 @@
-"""Numbers prove where they come from: a flipped bit, a movie that changes or another processor is noticed."""
+"""The origin of numbers is verified: a flipped bit, a movie that changes or another processor is noticed."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ def test_any_flipped_bit_in_a_part_is_found(parts: Parts, bit: int) -> None:
     assert parts.load(TILE) is None
 
 
-def test_a_part_of_another_analysis_or_tile_is_none_of_ours(parts: Parts, tmp_path: Path) -> None:
+def test_a_part_of_another_analysis_or_tile_is_not_used(parts: Parts, tmp_path: Path) -> None:
     done = TileMaps(np.zeros((4, 5, 2, 3), np.float32), np.full((2, 3), 7, np.int32), np.zeros(0, np.int64))
     parts.save(TILE, done)
     other = Parts(tmp_path / "o.h5", {"movie": 2}, {"device": "this"}, False)
@@ -62,7 +62,7 @@ def test_a_part_of_another_analysis_or_tile_is_none_of_ours(parts: Parts, tmp_pa
     assert parts.load(Rectangle(0, 3, 0, 2)) is None
 
 
-def test_parts_under_each_others_names_are_none(parts: Parts) -> None:
+def test_parts_under_swapped_names_are_not_used(parts: Parts) -> None:
     other = Rectangle(0, 2, 3, 6)
     for tile, value in ((TILE, 1.0), (other, 2.0)):
         maps = np.full((4, 5, 2, 3), value, np.float32)
@@ -175,7 +175,7 @@ def test_a_movie_that_changes_while_it_is_read(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log", "movie.h5"]
 
 
-# Where there is nothing to map
+# Nothing to map
 
 
 def test_a_movie_without_a_single_map_is_refused(hrtemvae: Program, tmp_path: Path, tiny_model_path: Path) -> None:
@@ -209,7 +209,7 @@ def segments(tmp_path: Path) -> Path:
 
 
 def stored_again(path: Path, dtype: str, **options: object) -> Path:
-    """A copy whose pixels are stored in another way, as h5repack and conversions do."""
+    """A copy whose pixels are stored in another way, as by h5repack and conversions."""
     target = path.with_name("copy.h5")
     shutil.copy(path, target)
     with h5py.File(target, "r+") as file:

@@ -26,7 +26,7 @@ def result(hrtemvae: Program, tmp_path: Path, tiny_model_path: Path) -> Path:
     return tmp_path / "maps.h5"
 
 
-def test_page_needs_nothing_else_and_tells_the_run(result: Path) -> None:
+def test_page_needs_nothing_else_and_describes_the_run(result: Path) -> None:
     html = result.with_suffix(".html").read_text()
     assert re.findall(r'(?:src|href)="(?!data:image/png;base64,)', html) == []
     assert "http" not in html
@@ -39,7 +39,7 @@ def test_page_needs_nothing_else_and_tells_the_run(result: Path) -> None:
         assert np.asarray(image.convert("L")).std() > 10
 
 
-def test_ranking_is_by_what_shows_most(result: Path) -> None:
+def test_ranking_is_by_what_changes_most(result: Path) -> None:
     maps = read_maps(result)["time_correlated_variance"]
     with open_result(result) as opened:
         shown = rank_latents(opened)
@@ -81,7 +81,7 @@ def test_a_result_without_any_finite_map_is_reported(tmp_path: Path) -> None:
     assert "Nothing to show" in page.read_text()
 
 
-def test_a_movie_that_stands_still_is_reported(hrtemvae: Program, tmp_path: Path, tiny_model_path: Path) -> None:
+def test_a_movie_without_movement_is_reported(hrtemvae: Program, tmp_path: Path, tiny_model_path: Path) -> None:
     with h5py.File(tmp_path / "still.h5", "w") as file:
         file["m"] = np.tile(np.random.default_rng(0).integers(0, 255, (40, 40), "u1"), (4, 1, 1))
     outcome = hrtemvae("analyze", "still.h5", "--model", tiny_model_path)

@@ -1,4 +1,4 @@
-"""Movies at another scale than the model's: warned of, and resampled where asked."""
+"""Movies at another scale than the model's: warned about, and resampled on request."""
 
 import dataclasses
 from pathlib import Path
@@ -66,15 +66,15 @@ def test_resampling_does_not_depend_on_ranks_and_tiles(
     assert_same_maps(tmp_path / "alone.h5", tmp_path / "ranks.h5")
 
 
-def test_what_does_not_fit_is_warned_of(hrtemvae: Program, fine: Path, model_path: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_warned_about(hrtemvae: Program, fine: Path, model_path: Path, tmp_path: Path) -> None:
     text = hrtemvae("plan", fine, "--model", model_path).text
-    assert "the frames have 0.04 nm/pixel, the model was trained at 0.02" in text
+    assert "the frames have 0.04 nm/pixel, but the model was trained at 0.02" in text
     assert "4 times the windows" in text
     assert "warning" not in hrtemvae("plan", fine, "--model", model_path, "--resample", "model").text
     far = calibrated(tmp_path / "far.h5", drifting_pixels(8, 128, 128), 0.0145)
     text = hrtemvae("plan", far).text
     assert "median period 7.0 pixels; the model reconstructs periods of 14 to 27 pixels" in text
-    assert "lies outside those that the model reconstructs (14 to 27); --resample 2.8 would bring it inside" in text
+    assert "lies outside the range that the model reconstructs (14 to 27); --resample 2.8 would bring it inside" in text
 
 
 def test_bad_input(hrtemvae: Program, movie_path: Path, tiny_model_path: Path, model_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_bad_input(hrtemvae: Program, movie_path: Path, tiny_model_path: Path, m
 
 def test_known_scale_and_unknown_model(hrtemvae: Program, fine: Path, tiny_model_path: Path) -> None:
     refused = hrtemvae("plan", fine, "--model", tiny_model_path, "--resample", "model")
-    assert_refused(refused, "knows no pixel size")
+    assert_refused(refused, "has no pixel size to scale to")
 
 
 def test_frames_that_are_not_decoded_are_left_out_of_resampled_windows(
@@ -105,7 +105,7 @@ def test_frames_that_are_not_decoded_are_left_out_of_resampled_windows(
 
 
 @pytest.mark.parametrize("factor", [None, 1.5])
-def test_where_a_frame_costs_much_a_few_windows_tell_its_period(
+def test_where_a_frame_costs_much_a_few_windows_give_its_period(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float | None
 ) -> None:
     with h5py.File(tmp_path / "m.h5", "w") as file:

@@ -1,4 +1,4 @@
-"""Segments: read from microscopes' files, told from background by fringes, split by micrograph, on many ranks."""
+"""Segments: read from microscopes' files, separated from background by fringes, split by micrograph, on many ranks."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_segments_hold_fringes_and_know_where_they_come_from(
     with h5py.File(tmp_path / "s.h5") as file:
         place = file["place"][...]
         names = [json.loads(t)["name"] for t in file["sources"].asstr()[...]]
-    # None of the noise on the right half, and each is what stands at its place, scaled.
+    # None is from the noise on the right half, and each is what its place holds, scaled.
     assert place[:, 1].max() < 100
     for i in range(0, 180, 37):
         image = tifffile.imread(micrographs / names[segments.source[i]]).astype(float)
@@ -144,7 +144,7 @@ def test_simulated_segments_show_the_periods_asked_for() -> None:
     st.floats(0.2, 5),
     st.data(),
 )
-def test_resampling_is_that_of_pytorch_wherever_it_is_cut(
+def test_resampling_is_that_of_pytorch_however_it_is_cut(
     height: int, width: int, factor: float, data: st.DataObject
 ) -> None:
     resampler = Resampler(height, width, scaled_shape(height, width, factor))

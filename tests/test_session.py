@@ -25,7 +25,7 @@ from hrtemvae_hpc.facility.session_status import describe_session
 
 @pytest.fixture
 def night(tmp_path: Path, movie_path: Path) -> Path:
-    """Two movies, one of them below with an odd name, one that is cut off, and files that are none."""
+    """Two movies, one in a subfolder with an odd name, one that is cut off, and files that are not movies."""
     folder = tmp_path / "night"
     (folder / "late").mkdir(parents=True)
     shutil.copy(movie_path, folder / "a.h5")
@@ -69,12 +69,12 @@ MANIFESTS = {
 
 
 @pytest.mark.parametrize("what", MANIFESTS)
-def test_a_manifest_that_is_none_is_refused(tmp_path: Path, what: str) -> None:
+def test_an_invalid_manifest_is_refused(tmp_path: Path, what: str) -> None:
     (tmp_path / "session.json").write_text(MANIFESTS[what])
     assert "session.json: is damaged" in refusal(lambda: open_session(tmp_path))
 
 
-def test_a_manifest_that_is_no_small_file_is_refused(tmp_path: Path) -> None:
+def test_a_manifest_that_is_not_a_small_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "session.json"
     os.mkfifo(path)
     assert "there is no session" in refusal(lambda: open_session(tmp_path))
@@ -95,7 +95,7 @@ RECORDS = [
 
 
 @pytest.mark.parametrize("text", RECORDS)
-def test_a_record_that_is_none_counts_as_no_attempt(night: Path, tmp_path: Path, text: str) -> None:
+def test_an_invalid_record_counts_as_no_attempt(night: Path, tmp_path: Path, text: str) -> None:
     session = begin_session(night, tmp_path / "out", [])
     (session.folder / "records" / "0.json").write_text(text)
     assert session.movie(0).state is State.WAITING
@@ -114,13 +114,13 @@ def test_the_manifest_is_frozen_and_only_grows(night: Path, tmp_path: Path, movi
         begin_session(night, tmp_path / "out", ["--step", "4"])
 
 
-def test_results_inside_the_folder_of_movies_are_no_movies(night: Path) -> None:
+def test_results_inside_the_folder_of_movies_are_not_movies(night: Path) -> None:
     begin_session(night, night / "out", [])
     (night / "out" / "b.h5").write_text("")
     assert len(begin_session(night, night / "out", []).names) == 3
 
 
-def test_the_queue_is_understood(night: Path, tmp_path: Path) -> None:
+def test_the_queue_is_read(night: Path, tmp_path: Path) -> None:
     session = begin_session(night, tmp_path / "out", [])
     queue = f"{session.id}+0 2;{session.id}+1000 7;other+0 1;{session.id}+0 N/A;"
     assert queued_of(session, queue) == {2, 1007}
@@ -138,7 +138,7 @@ def test_states(night: Path, tmp_path: Path) -> None:
     session.begin(0, ranks=4)
     failed = session.end(0, 4, again=False)
     assert (failed.state, len(failed.attempts)) == (State.FAILED, 2)
-    assert 0 in session.missing(), "a rank that was lost may do better"
+    assert 0 in session.missing(), "after a lost rank, another attempt may succeed"
     session.begin(1, ranks=1)
     assert session.end(1, 2, again=False).reason.startswith("ended with exit code 2")
     assert 1 not in session.missing(), "refused as it is"

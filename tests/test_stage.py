@@ -85,7 +85,7 @@ def test_ranks_decode_every_chunk_once(
     assert not [name for name in set(os.listdir("/dev/shm")) - before if name.startswith("hrtemvae-")]
 
 
-def test_what_a_kill_left_of_a_stage_is_removed_by_the_next(tmp_path: Path, tiny_model: Model) -> None:
+def test_remains_of_a_killed_stage_are_removed_by_the_next(tmp_path: Path, tiny_model: Model) -> None:
     gone = subprocess.Popen(["sleep", "60"])
     lost = tmp_path / f"{_our_names()}{gone.pid}-{start_ticks(gone.pid)}-{16 * '0'}"
     gone.kill()
@@ -177,14 +177,14 @@ def test_a_thread_begins_on_the_next_tile_before_the_last_one_is_done(
         both = threading.Barrier(2, timeout=60)
         encode = engine.encode
         monkeypatch.setattr(engine, "encode", lambda *block: both.wait() >= 0 and encode(*block))
-        tiling = Tiling(grid, engine.block, 1, 1)  # a tile has one block, the other thread nothing of it to do
+        tiling = Tiling(grid, engine.block, 1, 1)  # a tile has one block, which leaves the other thread without work
         for tile in (0, 1):
             worker.start(Order(Task.TILE, tile), tiling)
         found = [worker.poll(60), worker.poll(60)]
     assert [finished and finished.order.first for finished in found] == [0, 1]
 
 
-def test_scratch_in_memory_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_in_memory_is_not_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HRTEMVAE_SCRATCH", "/dev/shm")
     assert scratch_bytes() == 0
     (tmp_path / "link").symlink_to("/dev/shm")

@@ -51,7 +51,7 @@ def test_constant_series_has_no_rho_and_no_variance() -> None:
 
 
 @pytest.mark.parametrize("valid_frames", [0, 1, 2])
-def test_fewer_than_three_frames_are_nothing(valid_frames: int) -> None:
+def test_fewer_than_three_frames_give_no_map(valid_frames: int) -> None:
     valid = torch.zeros(8, 1, dtype=torch.bool)
     valid[:valid_frames] = True
     got = series_statistics(torch.randn(8, 1, 4), valid)

@@ -1,4 +1,4 @@
-"""What is installed is what the lock files name, to the byte: in the environment and in the image."""
+"""What is installed is what the lock files name, to the byte, in the environment and in the image."""
 
 import hashlib
 import importlib.metadata
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 IMAGE_LOCK = ROOT / "containers" / "requirements.lock"
 LOCKS = sorted([*ROOT.glob("requirements*.lock"), IMAGE_LOCK])
 LINUX = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
-# What the package index says that torch 2.13.0 needs there, and which packages the extras of cuda-toolkit stand for.
+# What torch 2.13.0 needs according to the package index, and the packages that the extras of cuda-toolkit stand for.
 OF_CUDA = """
 filelock typing-extensions>=4.10.0 setuptools>=77.0.3 sympy>=1.13.3 networkx>=2.5.1 jinja2 fsspec>=0.8.5
 cuda-toolkit==13.0.3 cuda-bindings<14,>=13.0.3 nvidia-cudnn-cu13==9.20.0.48 nvidia-cusparselt-cu13==0.8.1
@@ -75,7 +75,7 @@ def test_the_locks_cover_what_pytorch_for_cuda_needs(python: str) -> None:
 
 @pytest.mark.parametrize("base", [ROOT / "requirements.lock", IMAGE_LOCK], ids=["environment", "image"])
 def test_the_locks_cover_what_the_installed_pytorch_needs(base: Path) -> None:
-    """It is that for CPUs where the tests run, or else that of the other lock file."""
+    """The build for CPUs where the tests run, or else that of the other lock file."""
     build = "cuda" if importlib.metadata.version("torch") == "2.13.0" else "cpu"
     locked = pins(base, ROOT / f"requirements-{build}.lock", python="3.11")
     assert str(locked["torch"]) == importlib.metadata.version("torch")
@@ -150,13 +150,13 @@ def make_env(checkout: Path, *words: str) -> tuple[int, str, set[str]]:
 
 
 def replace_wheel(wheels: Path, name: str, version: str) -> None:
-    """Another content under the name of a wheel, as from an index that was taken over."""
+    """Other content under the name of a wheel, as from a compromised index."""
     with zipfile.ZipFile(wheels / f"{name}-{version}-py3-none-any.whl", "a") as archive:
         archive.writestr("stolen.py", "")
 
 
 def test_a_build_that_was_replaced_gives_way_to_the_next_locked_one(checkout: Path) -> None:
-    """As does a build that isn't there; the one for CPUs, which pip prefers by its version, isn't taken again."""
+    """So does a missing build; the one for CPUs, which pip prefers by its version, isn't taken again."""
     replace_wheel(checkout / "wheels", "torch", "2.13.0+cpu")
     code, text, found = make_env(checkout)
     assert code == 0, text
@@ -167,7 +167,7 @@ def test_a_build_that_was_replaced_gives_way_to_the_next_locked_one(checkout: Pa
 
 
 def test_pip_itself_is_installed_by_hash(checkout: Path) -> None:
-    """Even where the pip that begins has the same version."""
+    """Even if the pip at the start has the same version."""
     replace_wheel(checkout / "wheels", "pip", importlib.metadata.version("pip"))
     code, text, found = make_env(checkout)
     assert code == 2, text
@@ -182,7 +182,7 @@ def test_a_lock_file_without_hashes_is_refused(checkout: Path) -> None:
     assert "torch-2.13.0+cpu" not in found
 
 
-def test_what_is_not_verified_says_so(checkout: Path) -> None:
+def test_an_unverified_environment_says_so(checkout: Path) -> None:
     wheel(checkout / "wheels", "torch", "2.14.0")
     code, text, found = make_env(checkout, "UNVERIFIED_TORCH=torch==2.14.0")
     assert code == 0, text
@@ -225,7 +225,7 @@ def test_no_image_is_made_of_another_wheel_under_the_same_name(name: str, versio
         fill(package, package / "requirements-cpu.lock")
 
 
-def test_an_image_of_what_is_not_verified_says_so(package: Path) -> None:
+def test_an_unverified_image_says_so(package: Path) -> None:
     wheel(package / "wheels", "torch", "2.14.0")
     listed, said = fill(package, "torch==2.14.0")
     assert any(line.startswith("torch==2.14.0 --hash=") for line in listed)

@@ -139,7 +139,7 @@ def test_bad_input(hrtemvae: Program, undisturbed: Path, segments: Path, tmp_pat
     assert_refused(hrtemvae("train", plain, "--segments", segments), "network", "needs a decoder")
     plain.write_text("network: {latents: 3}\n")  # with the decoder's defaults, so that only the window is wrong
     assert_refused(hrtemvae("train", plain, "--segments", segments, "--latents", 5), "16 x 16")
-    assert_refused(hrtemvae("train", path, "-o", segments), "one of the files to be read")
+    assert_refused(hrtemvae("train", path, "-o", segments), "is itself one of the inputs")
     path.write_text(path.read_text() + "optimiser: {}\n")
     assert_refused(hrtemvae("train", path), "optimiser", "configs/train.yaml")
 
@@ -170,7 +170,7 @@ def test_augmentation_does_not_depend_on_the_ranks(batch: int, ranks: int, seed:
     assert whole.max() <= 1
 
 
-def test_divergence_and_floor_are_those_of_others() -> None:
+def test_divergence_and_floor_agree_with_references() -> None:
     torch.manual_seed(0)
     mean, log_var = torch.randn(7, 5), torch.randn(7, 5)
     normal = torch.distributions.Normal

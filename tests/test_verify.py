@@ -1,4 +1,4 @@
-"""Results prove that they are as they were written: each flipped bit is found, and what is repacked is known again."""
+"""Results prove that they are as they were written: each flipped bit is found, and a repacked file still verifies."""
 
 import os
 import random
@@ -50,7 +50,7 @@ def hrtemvae(*words: object) -> int:
 
 
 def repack(path: Path, target: Path, **storage: object) -> Path:
-    """What h5repack does: the same content, stored otherwise."""
+    """What h5repack does: the same content, stored differently."""
 
     def copy(name: str, item: object) -> None:
         if isinstance(item, h5py.Group):
@@ -65,7 +65,7 @@ def repack(path: Path, target: Path, **storage: object) -> Path:
     return target
 
 
-def test_a_result_is_whole_as_it_was_written(whole: Path) -> None:
+def test_a_written_result_is_intact(whole: Path) -> None:
     seen: list[int] = []
     assert "all its bytes" in check_whole(whole, seen.append)
     assert 0 < whole.stat().st_size - sum(seen) < 200, "all of the file but its own digest is read"
@@ -93,16 +93,16 @@ def test_every_flipped_bit_is_found(result: Path) -> None:
                 write_report(result, result.with_suffix(".report"), tiff=False)
         flip(result, place, bit)
     assert result.read_bytes() == content
-    assert os.listdir(result.parent) == ["maps.h5"], "nothing was drawn of a damaged result"
+    assert os.listdir(result.parent) == ["maps.h5"], "nothing was drawn from a damaged result"
     check_whole(result)
 
 
-def test_damage_that_hdf5_does_not_return_from_is_told(result: Path) -> None:
+def test_damage_that_makes_hdf5_hang_is_reported(result: Path) -> None:
     content = result.read_bytes()
     for place in (match.start() for match in re.finditer(b"GCOL", content)):
         for offset in range(8, 40):
             flip(result, place + offset, 0)
-    with pytest.raises(InputError, match=r"is not whole: .*(damaged|differ)"):
+    with pytest.raises(InputError, match=r"is not intact: .*(damaged|differ)"):
         check_whole(result, name_damage=True)
 
 
@@ -153,7 +153,7 @@ def test_what_differs_is_named(result: Path, tmp_path: Path) -> None:
     assert "/entry/mean were added" not in said(lambda entry: entry.__setitem__("z", h5py.SoftLink("/entry/mean")))
 
 
-def test_a_result_that_was_repacked_is_whole_and_its_damage_is_found(result: Path, tmp_path: Path) -> None:
+def test_a_repacked_result_is_intact_and_its_damage_is_found(result: Path, tmp_path: Path) -> None:
     packed = repack(result, tmp_path / "packed.h5", chunks=(1, 2, 3), compression="gzip", shuffle=True)
     assert "repacked" in check_whole(packed)
     write_result_page(packed, tmp_path / "packed.html")
@@ -165,7 +165,7 @@ def test_a_result_that_was_repacked_is_whole_and_its_damage_is_found(result: Pat
         check_whole(plain)
 
 
-def test_a_result_without_digests_cannot_be_known(whole: Path, tmp_path: Path) -> None:
+def test_a_result_without_digests_cannot_be_verified(whole: Path, tmp_path: Path) -> None:
     result = repack(whole, tmp_path / "old.h5")
     with h5py.File(result, "r+") as file:
         del file["entry/process/digests"], file["entry/process/file_digest"]
@@ -175,17 +175,17 @@ def test_a_result_without_digests_cannot_be_known(whole: Path, tmp_path: Path) -
         pass
 
 
-def test_verify_looks_at_all_files(whole: Path, result: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_verify_checks_all_files(whole: Path, result: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     cut = tmp_path / "cut\x1b[2J.h5"
     cut.write_bytes(whole.read_bytes()[:-1000])
     flip(result, 30_000, 1)
     assert hrtemvae("verify", cut, result, tmp_path / "none.h5", tmp_path, whole) == 2
     said = capsys.readouterr()
-    assert said.out == f"{whole}: whole, all its bytes are as they were written\n"
+    assert said.out == f"{whole}: intact, all its bytes are as they were written\n"
     lines = said.err.splitlines()
     assert [line.startswith("hrtemvae: ") for line in lines] == [True] * 4
     for line, words in zip(
-        lines, ("is truncated", "is not whole", "no such result file", "no such result file"), strict=True
+        lines, ("is truncated", "is not intact", "no such result file", "no such result file"), strict=True
     ):
         assert words in line
     assert "\x1b" not in said.err
@@ -209,7 +209,7 @@ def test_strings_that_hdf5_cannot_hold_are_escaped(tmp_path: Path) -> None:
     assert rb"m\udcff\x00\x1b[31m.h5" in html
 
 
-def test_a_result_is_tried_before_it_is_computed(tmp_path: Path) -> None:
+def test_writing_a_result_is_tried_before_it_is_computed(tmp_path: Path) -> None:
     info = made_up_info(height=3000, width=3000, step=1, preview=(np.zeros((2, 3, 3), np.float32), 1000, (0, 5)))
     try_result(tmp_path, info)
     for key, value in {"model_provenance": {"a": b"bytes"}, "bytes_read": 2**70, "seconds": object()}.items():

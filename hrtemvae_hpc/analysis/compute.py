@@ -1,4 +1,4 @@
-"""The maps of a tile: its pixels are read or taken from the stage, its windows encoded, their series reduced."""
+"""The maps of a tile: pixels are read or taken from the stage, windows encoded, series reduced to statistics."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 
 @dataclass(frozen=True)
 class Means:
-    """What one rank computes tiles with. They are cut from ``stage`` where the movie is staged, else read from it."""
+    """What one rank needs to compute tiles. They are cut from ``stage`` if the movie is staged, else read from it."""
 
     engine: Engine
     reader: TileReader
@@ -31,7 +31,7 @@ class Means:
     ) -> TilePixels:
         """All frames of a tile's pixels; ``each`` has slabs of them read.
 
-        Raises InputError where a frame can't be decoded, or the movie changed meanwhile.
+        Raises InputError if a frame can't be decoded, or the movie changed meanwhile.
         """
         area = self.grid.area(tile)
         pixels = self.stage.pixels if self.stage else self.reader.read(area, self.skip_bad_frames, each)
@@ -51,7 +51,7 @@ class Means:
     ) -> tuple[float, float]:
         """Compute the maps of one block of a tile; returns the seconds of encoding and of statistics.
 
-        ``check`` is given the number of windows after each batch; what it raises ends this.
+        ``check`` gets the number of windows after each batch; an exception it raises ends this.
         """
         began = monotonic()
         rows = slice(block.row0 - tile.row0, block.row1 - tile.row0)

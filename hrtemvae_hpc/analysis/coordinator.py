@@ -23,7 +23,7 @@ from hrtemvae_hpc.ranks.resources import RankResources
 from hrtemvae_hpc.ranks.world import World
 from hrtemvae_hpc.windows.grid import Tiling
 
-_BUSY_S, _IDLE_S = 0.01, 0.001  # between two looks for messages: each takes time from what computes
+_BUSY_S, _IDLE_S = 0.01, 0.001  # between checks for messages, which take time from computing
 _AHEAD = 6
 _PATIENCE_S = 3.0
 
@@ -34,7 +34,7 @@ class RankRecord:
 
     resources: RankResources
     ready: bool = False
-    orders: deque[Order] = field(default_factory=deque)  # in hand; the first began first
+    orders: deque[Order] = field(default_factory=deque)  # under way, oldest first
     windows: int = 0
     activity: int = 0
     tiles: int = 0
@@ -86,14 +86,14 @@ class Coordinator:
         return self.tiling.count - len(self._unfinished)
 
     def run(self, stop: StopRequest, silent_after: float) -> None:
-        """Have every tile computed and saved, and name ranks that are silent for more than ``silent_after`` seconds.
+        """Compute and save every tile, and report ranks that are silent for more than ``silent_after`` seconds.
 
         Raises Stopped on a signal, and what a rank raised, after all ranks were ordered to end.
         """
         self.records[0].ready = True
         try:
             while self._unfinished:
-                while self._hear():
+                while self._receive():
                     pass
                 self._work()
                 if stop:
@@ -114,15 +114,15 @@ class Coordinator:
             self.worker.abandon(_PATIENCE_S)
             if isinstance(error, Stopped):
                 raise Stopped(
-                    f"{str(error).partition(';')[0]}: {self.finished} of {self.tiling.count} tiles are saved, "
+                    f"{str(error).partition(';')[0]}: {self.finished} of {self.tiling.count} tiles are saved; "
                     "run the same command again to resume."
                 ) from error
             raise
         finally:
             self._progress.close()
 
-    def _hear(self) -> bool:
-        """Take in a message of another rank, if there is one."""
+    def _receive(self) -> bool:
+        """Handle a message from another rank, if there is one."""
         if self.world.comm is None:
             return False
         report = receive_report(self.world.comm, self.tiling, self.worker.means.engine.latents)
@@ -143,7 +143,7 @@ class Coordinator:
         return True
 
     def _work(self) -> None:
-        """Let this rank's own orders go on for a moment."""
+        """Let this rank's own orders continue for a moment."""
         record = self.records[0]
         try:
             finished = self.worker.poll(_BUSY_S if record.orders else _IDLE_S)
@@ -165,7 +165,7 @@ class Coordinator:
             self._regions_done += finished.order.count
             self.staged_at = time.monotonic()
             return
-        self._hand_out()  # the rank goes on while its tile is saved
+        self._hand_out()  # the rank continues while its tile is saved
         index = finished.order.first
         self.parts.save(self.tiling.tiles[index], finished.maps)
         self._unfinished.discard(index)
@@ -184,8 +184,8 @@ class Coordinator:
     def _next_order(self, record: RankRecord) -> Order | None:
         """What a rank does next, None if nothing or not yet: tiles come when its node has staged the movie.
 
-        A rank has its next order beforehand, so that its threads needn't wait, as long as more than ``_AHEAD`` are left
-        for each of the others: one that is three times slower has done both before the others have done those.
+        A rank gets its next order in advance, so that its threads needn't wait, while more than ``_AHEAD`` are left for
+        each of the others: a rank three times slower finishes both before the others finish those.
         """
         rank = record.resources
         left = len(self._unstaged[rank.host]) / rank.threads or len(self._pending)
@@ -212,8 +212,8 @@ class Coordinator:
                 record.named_silent = True
                 say(
                     f"{record} (process {record.resources.pid}) has been silent for {silence:.0f} s while "
-                    f"{describe(record.orders[0], self.tiling)}; its disk or device may hang. Stop the job and run the "
-                    "same command again: only the missing tiles are computed."
+                    f"{describe(record.orders[0], self.tiling)}; its disk or device may hang. Stop the job and run "
+                    "the same command again: only the missing tiles are computed."
                 )
 
     def _end(self, code: int) -> None:
@@ -259,7 +259,7 @@ def serve(
 
 
 def failure(error: Exception, record: RankRecord, tiling: Tiling) -> HrtemvaeError:
-    """What a rank's exception means to the job: the user's input as it is, anything else names rank and tile."""
+    """The error that ends the job after a rank's exception: a user's mistake as it is, else one with rank and tile."""
     if isinstance(error, HrtemvaeError) and not isinstance(error, RankFailed):
         return error
     if not isinstance(error, RankFailed):

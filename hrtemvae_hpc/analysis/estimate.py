@@ -2,8 +2,8 @@
 
     on each node: the movie is decoded once, if it is staged -> tiles, as ranks become free -> the result
 
-Tiles are handed out one by one, which is followed here rank by rank. Rank 0 saves the maps of all tiles, one at a time,
-beside its own work: with many fast ranks, that may hold the others back.
+Tiles are handed out one by one, which is simulated here rank by rank. Rank 0 saves the maps of all tiles, one at a
+time, besides its own work: with many fast ranks, that may hold up the others.
 """
 
 import heapq
@@ -16,8 +16,8 @@ from hrtemvae_hpc.analysis.plan import Plan, map_bytes
 from hrtemvae_hpc.ranks.resources import RankResources
 
 # Measured once, on a local disk (benchmarks/RESULTS.md). The other rates are each rank's own, from its trial.
-SAVE_S = 4e-9  # a byte of maps: written to its part file
-RESULT_S = 1.5e-9  # a byte of maps: read from there and written to the result
+SAVE_S = 4e-9  # per byte of maps: to write it to its part file
+RESULT_S = 1.5e-9  # per byte of maps: to read it from there and write it to the result
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Estimate:
 
 def estimate(plan: Plan, latents: int, ranks: Sequence[RankResources]) -> Estimate:
     """Seconds of ``plan`` on ``ranks``, from their rates."""
-    decode = [r.decode_rate or math.inf for r in ranks]  # 0 where the trial could not decode
+    decode = [r.decode_rate or math.inf for r in ranks]  # 0 if the trial could not decode
     staging = tile_decode = 0.0
     if plan.source == "movie":
         tile_decode = plan.decoded_bytes / plan.tiling.count

@@ -39,7 +39,7 @@ from hrtemvae_hpc.windows.grid import Rectangle, Tiling
 
 
 def plan_analysis(world: World, path: Path, config: AnalysisConfig) -> str:
-    """The plan of an analysis, in words, on every rank."""
+    """The plan of an analysis as text, on every rank."""
     with open_inputs(world, path, config) as opened:
         job = prepare(world, opened)
         ranks = check_same(world, job)
@@ -55,10 +55,10 @@ def analyze(
     stop: StopRequest,
     inputs: Sequence[Path] = (),
 ) -> None:
-    """Analyse ``path`` and write the result file ``output`` with its page, unless they are there already.
+    """Analyse ``path`` and write the result file ``output`` with its page, unless they already exist.
 
-    Resumes what an earlier, stopped run of the same analysis left behind, unless ``restart``. ``inputs`` are files
-    beside movie and model that must not be overwritten.
+    Resumes an earlier, stopped run of the same analysis, unless ``restart``. ``inputs`` are further files, besides
+    movie and model, that must not be overwritten.
     Raises InputError, Stopped or RankFailed; on ranks other than 0 RankEnds with the job's exit code.
     """
     began = time.monotonic() - rank_age()
@@ -112,7 +112,7 @@ def analyze(
 
 
 def _draw_page(output: Path, page: Path, folder: Path) -> str:
-    """Draw the page of a result, in ``folder`` first, and say so, or why not: the result is complete all the same."""
+    """Draw the page of a result, in ``folder`` first; returns what to say. If it fails, the result is complete."""
     from hrtemvae_hpc.maps.report import write_result_page  # draws, which takes a second to load
 
     try:
@@ -122,7 +122,7 @@ def _draw_page(output: Path, page: Path, folder: Path) -> str:
 
 
 def _prepare(job: Job, ranks: list[RankResources], parts: Parts, output: Path, restart: bool) -> Plan | None:
-    """What is to be done, None where it is done already; from then on the folder of parts is this run's.
+    """What remains to be done, None if nothing; from then on the folder of parts belongs to this run.
 
     A result without maps is written first, so that nothing about it can fail after the last tile.
     """
@@ -141,7 +141,7 @@ def _prepare(job: Job, ranks: list[RankResources], parts: Parts, output: Path, r
         if restart:
             parts.claimed.clear()
         elif parts.known_tiling(job.grid) != known:
-            raise InputError(f"{output}: another run began at the same time; run the same command again.")
+            raise InputError(f"{output}: another run started at the same time; run the same command again.")
         parts.start(plan.tiling, replaces=exists(output))
         with _result_disk(output):
             try_result(parts.folder, info)
@@ -156,7 +156,7 @@ def _prepare(job: Job, ranks: list[RankResources], parts: Parts, output: Path, r
 def _compute(
     job: Job, plan: Plan, coordinator: Coordinator, parts: Parts, output: Path, began: float, stop: StopRequest
 ) -> list[int]:
-    """Have the missing tiles computed and the result written; returns the frames that were left out."""
+    """Compute the missing tiles and write the result; returns the frames that were left out."""
     if coordinator.resumed:
         say(f"resuming: {len(coordinator.resumed)} of {plan.tiling.count} tiles are done.")
     try:
@@ -170,19 +170,19 @@ def _compute(
         with _result_disk(output):
             return write_result(output, parts.folder, info, _finished_tiles(job, parts, plan.tiling))
     except InputError:
-        # Tiles that may be of use with other options are kept.
+        # Tiles that may be useful with other options are kept.
         if coordinator.finished in (0, plan.tiling.count) or job.movie.has_changed(thorough=True):
             parts.claimed.discard()
         raise
 
 
 def _result_disk(output: Path) -> AbstractContextManager[None]:
-    kept = f"tiles that are finished are kept in {output.name}.parts, make room and run the same command again."
+    kept = f"finished tiles are kept in {output.name}.parts; make room and run the same command again."
     return writing(output, kept, RankFailed)
 
 
 def _accept_existing(output: Path, job: Job, parts: Parts) -> None:
-    """Say that ``output`` holds just this analysis; raises InputError where it doesn't."""
+    """Say that ``output`` already holds this analysis; raises InputError if it doesn't."""
     known = result_identity(output)
     if known.analysis != parts.key:
         raise InputError(
@@ -204,13 +204,13 @@ def _finished_tiles(job: Job, parts: Parts, tiling: Tiling) -> Iterator[tuple[Re
     for tile in tiling.tiles:
         done = parts.load(tile)
         if done is None:
-            raise RankFailed(f"{parts.folder}: the part of {tile} is gone or damaged; run the same command again.")
+            raise RankFailed(f"{parts.folder}: the part of {tile} is missing or damaged; run the same command again.")
         most = max(most, int(done.valid_frames.max()))
         yield tile, done
     if most < MINIMUM_FRAMES:
         raise InputError(
-            f"{job.movie.where}: no window has maps: each is flat, or holds pixels that are not finite, in all frames "
-            f"but {most}, and at least {MINIMUM_FRAMES} are needed; look at the movie's frames, or choose others with "
+            f"{job.movie.where}: no window has maps: each is flat, or holds pixels that are not finite, in all "
+            f"but {most} frames, and at least {MINIMUM_FRAMES} are needed; check the frames, or choose others with "
             "--frames or --roi."
         )
 

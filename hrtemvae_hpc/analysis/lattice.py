@@ -14,8 +14,8 @@ from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.resample import Resampler, source_area
 from hrtemvae_hpc.movie.tiles import TilePixels
 
-_LOOKED_AT = 512  # windows whose lattice period is measured, and where the first frame costs much of the movie
-_LOOKED_AT_THERE = 32
+_MEASURED = 512  # windows whose lattice period is measured; fewer if the first frame costs much of the movie
+_FEWER = 32
 _MUCH = 0.1, 2**28  # share of the movie, and bytes, that are decoded for it
 _FEW = 0.05  # share of windows with fringes below which their period says nothing
 
@@ -23,7 +23,7 @@ _FEW = 0.05  # share of windows with fringes below which their period says nothi
 def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tuple[float, float]:
     """Median period (pixels) of the lattice fringes in the first frame, and the share of its windows that hold any.
 
-    The frame is resampled, but not filtered. (NaN, 0) where it can't be decoded.
+    The frame is resampled, but not filtered. (NaN, 0) if it can't be decoded.
     """
     rows, columns = resampler.shape if resampler else movie.shape[1:]
     places = [
@@ -31,8 +31,8 @@ def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tu
         for y in range(0, rows - window + 1, window)
         for x in range(0, columns - window + 1, window)
     ]
-    chosen = [places[i] for i in np.random.default_rng(0).permutation(len(places))[:_LOOKED_AT]]
-    few = chosen[:_LOOKED_AT_THERE]
+    chosen = [places[i] for i in np.random.default_rng(0).permutation(len(places))[:_MEASURED]]
+    few = chosen[:_FEWER]
     sources = [source_area(resampler, place) for place in few]
     frame_bytes = movie.chunk_grid.decoded_bytes(movie.area, slice(0, 1))
     few_bytes = sum(movie.chunk_grid.decoded_bytes(source, slice(0, 1)) for source in sources)
@@ -62,7 +62,7 @@ def _first_frame(movie: Movie, area: Area, resampler: Resampler | None) -> TileP
 
 
 def describe_lattice(movie: Movie, model: Model, resampler: Resampler | None) -> tuple[str, list[str]]:
-    """The lattice of the movie and those that the model reconstructs, in words, and warnings where they don't fit."""
+    """A text about the movie's lattice and those that the model reconstructs, and warnings if they don't fit."""
     known_periods = reconstructed_periods(model)
     period, share = lattice_period(movie, model.architecture.window, resampler)
     line = f"fringes in {share:.0%} of the windows of the first frame" + (
@@ -75,6 +75,6 @@ def describe_lattice(movie: Movie, model: Model, resampler: Resampler | None) ->
     if share <= _FEW or shortest - 0.5 <= period <= longest + 0.5:
         return line, []
     return line, [
-        f"the lattice period of {period:.1f} pixels lies outside those that the model reconstructs ({shortest} to "
+        f"the lattice period of {period:.1f} pixels lies outside the range that the model reconstructs ({shortest} to "
         f"{longest}); --resample {math.sqrt(shortest * longest) / period:.2g} would bring it inside."
     ]

@@ -1,4 +1,4 @@
-"""What ranks say to each other while they work, as typed buffers.
+"""The messages between ranks while they work, as typed buffers.
 
 A rank sends rank 0 a header, followed by the maps of a finished tile or the text of an error. Rank 0 answers
 with orders: regions of the movie to stage, a tile, or the end.
@@ -24,7 +24,7 @@ _BEAT_S = 0.5
 
 
 class Kind(IntEnum):
-    """What a rank has to say."""
+    """The kind of a report."""
 
     READY = 0
     PROGRESS = 1
@@ -36,21 +36,21 @@ class Kind(IntEnum):
 
 @dataclass
 class Report:
-    """A message of a rank to rank 0."""
+    """A message from a rank to rank 0."""
 
     rank: int
     kind: Kind
     windows: int = 0  # encoded so far
-    activity: int = 0  # grows as long as the rank gets on
+    activity: int = 0  # grows as long as the rank makes progress
     code: int = 0  # of a failure
     text: str = ""
     finished: Finished | None = None
 
 
 class Outbox:
-    """What a rank sends to rank 0: reports as they come, and now and then how far it is.
+    """Sends messages to rank 0: reports as they come, and its progress from time to time.
 
-    Nothing here waits, so that a rank can tell when rank 0 no longer listens.
+    Nothing here waits, so a rank notices when rank 0 no longer listens.
     """
 
     def __init__(self, comm: "Comm") -> None:
@@ -59,7 +59,7 @@ class Outbox:
         self._sent = time.monotonic()
 
     def post(self, report: Report) -> None:
-        """Begin to send ``report``."""
+        """Start to send ``report``."""
         done = report.finished
         body = report.text.encode()
         header = np.zeros(9, np.float64)  # whole numbers up to 2^53 are exact
@@ -92,7 +92,7 @@ class Outbox:
 
 
 def receive_report(comm: "Comm", tiling: Tiling, latents: int) -> Report | None:
-    """The next report of any rank, None where there is none."""
+    """The next report of any rank, None if there is none."""
     from mpi4py import MPI
 
     status = MPI.Status()
@@ -130,7 +130,7 @@ def send_order(comm: "Comm", rank: int, order: Order) -> None:
 
 
 def receive_order(comm: "Comm") -> Order | None:
-    """Rank 0's next order, None where there is none yet."""
+    """Rank 0's next order, None if there is none yet."""
     if not comm.Iprobe(0, _ORDER):
         return None
     buffer = np.empty(3, np.int64)

@@ -11,7 +11,7 @@ from hrtemvae_hpc.analysis.parts import describe_difference
 from hrtemvae_hpc.analysis.plan import Plan, check_smallest_read, make_plan
 from hrtemvae_hpc.analysis.scale import make_resampler
 from hrtemvae_hpc.analysis.stage import MEMORY, free_bytes, scratch_bytes
-from hrtemvae_hpc.analysis.trial import try_out
+from hrtemvae_hpc.analysis.trial import measure_rates
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model
@@ -52,7 +52,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Job:
-    """What every rank has to compute tiles of a movie with."""
+    """What every rank needs to compute tiles of a movie."""
 
     config: AnalysisConfig
     movie: Movie
@@ -64,12 +64,12 @@ class Job:
 
     @property
     def arithmetic(self) -> dict[str, str]:
-        """What decides the last bits of the result."""
+        """What determines the last bits of the result."""
         return arithmetic(self.engine.device)
 
     @property
     def identity(self) -> dict[str, object]:
-        """All that decides what the numbers of the result mean."""
+        """Everything that determines what the numbers of the result mean."""
         c = self.config
         return {
             "movie": self.movie.fingerprint,
@@ -90,14 +90,14 @@ def _model_path(config: AnalysisConfig) -> Path:
 
 @contextmanager
 def open_inputs(world: World, path: Path, config: AnalysisConfig) -> Iterator[Opened]:
-    """Open movie and model on every rank. Raises InputError where they can't be analysed together."""
+    """Open movie and model on every rank. Raises InputError if they can't be analysed together."""
     model = world.on_all(lambda: load_model(_model_path(config)))
     with world.on_all(lambda: Movie(path, config.movie)) as movie:
         yield world.on_all(lambda: _fit(movie, model, config))
 
 
 def _fit(movie: Movie, model: Model, config: AnalysisConfig) -> Opened:
-    """Lay windows of the model over the movie; raises InputError where it has too few frames or too small ones."""
+    """Lay windows of the model over the movie; raises InputError if it has too few frames or too small ones."""
     resampler = make_resampler(movie, model, config)
     frames, height, width = movie.shape
     if resampler:
@@ -105,8 +105,8 @@ def _fit(movie: Movie, model: Model, config: AnalysisConfig) -> Opened:
     window = model.architecture.window
     if frames < MINIMUM_FRAMES:
         raise InputError(
-            f"{movie.where}: {frames} frame{'s' * (frames != 1)} can't vary over time, at least {MINIMUM_FRAMES} "
-            "are needed; check --frames and --axes."
+            f"{movie.where}: {frames} frame{'s' * (frames != 1)} can't vary over time (at least {MINIMUM_FRAMES} "
+            "are needed); check --frames and --axes."
         )
     if min(height, width) < window:
         raise InputError(
@@ -119,7 +119,7 @@ def _fit(movie: Movie, model: Model, config: AnalysisConfig) -> Opened:
 def prepare(world: World, opened: Opened) -> Job:
     """Make this rank ready to compute tiles, and try it out. Every rank calls this.
 
-    Raises InputError where the memory is too small for any tile, RankFailed where a rank's device can't be used.
+    Raises InputError if the memory is too small for any tile, RankFailed if a rank's device can't be used.
     """
     threads = compute_threads(world)
     return world.on_all(lambda: _prepare(world, opened, threads))
@@ -133,7 +133,7 @@ def _prepare(world: World, opened: Opened, threads: int) -> Job:
         )
         reader = TileReader(movie, config.preprocess, config.windows.scaling == "frame", opened.resampler)
         check_smallest_read(reader, grid, config.run.max_memory or node_free_bytes())
-        encode_rate, decode_rate = try_out(engine, reader, grid, threads)
+        encode_rate, decode_rate = measure_rates(engine, reader, grid, threads)
     except (RuntimeError, ImportError) as error:
         what = " ".join(str(error).split())
         raise RankFailed(f"the device can't be used ({what}); see `hrtemvae doctor`.") from error
@@ -156,24 +156,24 @@ def _prepare(world: World, opened: Opened, threads: int) -> Job:
 
 
 def plan_job(job: Job, ranks: list[RankResources], known: Tiling | None) -> Plan:
-    """The plan of ``job`` on ``ranks``, by the ``known`` tiling if there is one; raises InputError as make_plan."""
+    """The plan of ``job`` on ``ranks``, by the ``known`` tiling if any; raises InputError as ``make_plan`` does."""
     return make_plan(job.engine, job.reader, job.grid, ranks, job.config.run.max_memory, known)
 
 
 def check_same(world: World, job: Job) -> list[RankResources]:
-    """What all ranks have to work with; raises InputError where they would not compute the same numbers."""
+    """The resources of all ranks; raises InputError if they would not compute the same numbers."""
     world.check_same(
         job.arithmetic,
         lambda rank, theirs: (
             f"{rank} computes with {describe_difference(theirs, job.arithmetic)} as rank 0: the last digits of their "
-            "numbers would differ; give all ranks the same kind of processor, or of GPU that PyTorch sees (or none, "
-            "with CUDA_VISIBLE_DEVICES=), and the same software."
+            "numbers would differ; give all ranks the same kind of processor, the same kind of GPU visible to PyTorch "
+            "(or none, with CUDA_VISIBLE_DEVICES=), and the same software."
         ),
     )
     world.check_same(
         job.identity,
         lambda rank, _: (
-            f"{rank} sees another movie or model than rank 0, under the same name; make it see the same files."
+            f"{rank} sees a different movie or model than rank 0 under the same name; make it see the same files."
         ),
     )
     return world.allgather(job.resources)

@@ -1,6 +1,6 @@
 """Part files: the finished tiles of a run, each in its own file, so that a run can resume where it stopped.
 
-The folder of a run also holds its tiling: a run that resumes, with any number of ranks, cuts the movie alike.
+The folder of a run also holds its tiling: a run that resumes, with any number of ranks, cuts the movie in the same way.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _NAMES = [re.escape(_PLAN), r"[0-9a-f]{32}\.safetensors"]
 
 @dataclass
 class TileMaps:
-    """What is known of a finished tile."""
+    """What is known about a finished tile."""
 
     maps: np.ndarray  # [4, latents, rows, columns] float32, in the order of statistics.over_time.MAPS
     valid_frames: np.ndarray  # [rows, columns] int32
@@ -47,11 +47,11 @@ class _Note(Described):
 
 
 class Parts:
-    """The part files of one analysis, known by a ``key`` over all that decides what its numbers mean.
+    """The part files of one analysis, identified by a ``key`` over everything that determines what its numbers mean.
 
     The last bits of the numbers also depend on the ``arithmetic``: processor or GPU, and versions of libraries. Parts
     of different arithmetic are not mixed. A tile that left out frames that can't be decoded counts as finished only
-    where that is allowed.
+    if that is allowed.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Parts:
         self._arithmetic = dict(arithmetic)
 
     def known_tiling(self, grid: WindowGrid) -> Tiling | None:
-        """The tiling of ``grid`` of the run that left parts here, None where there are none.
+        """The tiling of ``grid`` of the run that left parts here, None if there are none.
 
         Raises InputError when they belong to another analysis, or were computed with another arithmetic.
         """
@@ -74,13 +74,13 @@ class Parts:
         if noted.arithmetic != self._arithmetic:
             raise InputError(
                 f"{self.folder}: holds parts that were computed with "
-                f"{describe_difference(noted.arithmetic, self._arithmetic)}; their last digits would differ. Go on "
-                "where they were computed, or start over with --restart."
+                f"{describe_difference(noted.arithmetic, self._arithmetic)}; their last digits would differ. "
+                "Resume where they were computed, or start over with --restart."
             )
         return Tiling(grid, noted.block, noted.rows, noted.columns)
 
     def replaces_result(self) -> bool:
-        """Whether parts are here of a run that was to replace an earlier result.
+        """Whether the folder holds parts of a run that was meant to replace an earlier result.
 
         Raises InputError when they belong to another analysis.
         """
@@ -103,9 +103,9 @@ class Parts:
         return note
 
     def start(self, tiling: Tiling, replaces: bool) -> None:
-        """Note the tiling, and whether the result ``replaces`` an earlier one, in the folder; it may be there already.
+        """Record in the folder, which may exist, the tiling and whether the result ``replaces`` an earlier one.
 
-        Raises InputError where that can't be written.
+        Raises InputError if that can't be written.
         """
         if (self.folder / _PLAN).exists():
             return
@@ -121,7 +121,7 @@ class Parts:
             self._write(_PLAN, pack({}, {"plan": note.model_dump_json()}))
 
     def save(self, tile: Rectangle, done: TileMaps) -> None:
-        """Write a finished tile: aside, then by rename. Raises RankFailed when the disk is full or fails."""
+        """Write a finished tile, which appears by rename. Raises RankFailed when the disk is full or fails."""
         data = pack(
             {"maps": done.maps, "valid_frames": done.valid_frames, "bad_frames": done.bad_frames},
             {"tile": str(tile), "key": self.key},
@@ -130,12 +130,12 @@ class Parts:
             self._write(self._name(tile), data)
         except OSError as error:
             raise RankFailed(
-                f"{self.folder}: {tile} can't be saved ({error.strerror}); finished tiles are kept, "
-                "make room and run the same command again."
+                f"{self.folder}: {tile} can't be saved ({error.strerror}); finished tiles are kept. "
+                "Make room and run the same command again."
             ) from error
 
     def load(self, tile: Rectangle) -> TileMaps | None:
-        """A finished tile, or None where it is missing or damaged."""
+        """A finished tile, or None if it is missing or damaged."""
         try:
             tensors, about = unpack(self.folder / self._name(tile))
             done = TileMaps(tensors["maps"], tensors["valid_frames"], tensors["bad_frames"])
@@ -154,6 +154,6 @@ class Parts:
 
 
 def describe_difference(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
-    """Where the arithmetic of earlier numbers differs from this program's, in words."""
+    """How the arithmetic of earlier numbers differs from this program's, as text."""
     differ = [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
     return ", ".join(printable(f"{n} {theirs.get(n, 'unknown')}, not {ours.get(n, 'unknown')}")[:200] for n in differ)

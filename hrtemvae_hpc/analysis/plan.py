@@ -13,17 +13,17 @@ from hrtemvae_hpc.statistics import over_time
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 
-# What a tile would cost on an ordinary machine: only the ratio of these matters, and they must not be measured,
-# or the same command would cut the same movie differently each time.
-_ENCODE_S = {"cpu": 3e-4, "cuda": 3e-6}  # a window
-_DECODE_S = {False: 5e-10, True: 3e-9}  # a byte, plain or compressed
-_FILTER_S = 1.5e-8  # a byte of a whole frame
-_STAGE_S = {"movie": 0.0, "memory": 4e-10, "scratch": 4e-9}  # a byte, written and read
+# What a tile would cost on an ordinary machine. Only the ratios matter, and they must not be measured, or the same
+# command would cut the same movie differently each time.
+_ENCODE_S = {"cpu": 3e-4, "cuda": 3e-6}  # per window
+_DECODE_S = {False: 5e-10, True: 3e-9}  # per byte, plain or compressed
+_FILTER_S = 1.5e-8  # per byte of a whole frame
+_STAGE_S = {"movie": 0.0, "memory": 4e-10, "scratch": 4e-9}  # per byte, written and read
 _TILE_S = 0.02  # messages and the part file
 _INTERRUPTED = 0.1  # the chance that a run is interrupted, and half a tile lost
 _LONGEST_TILE_S = 300.0
-_ONCE = 1.05  # times what staging decodes, up to which reading tiles counts as no more
-_MARGIN = 1.15  # allocators keep more than was asked for
+_ONCE = 1.05  # up to this many times what staging decodes, reading tiles counts as no more
+_MARGIN = 1.15  # allocators keep more than was requested
 
 
 # What tiles are read from: the movie itself, or the movie staged in each node's memory or on its scratch.
@@ -36,7 +36,7 @@ class Plan:
 
     tiling: Tiling
     source: Source
-    stage_bytes: int  # of a node
+    stage_bytes: int  # per node
     frames: int
     tile_bytes: int
     working_bytes: int
@@ -71,8 +71,8 @@ def memory_limits(ranks: Sequence[RankResources], max_memory: int | None) -> dic
         available = free[r.host] + used[r.host]
         if max_memory is not None and max_memory * on_host[r.host] > available:
             raise InputError(
-                f"node {r.host}: {on_host[r.host]} ranks of --max-memory {format_bytes(max_memory)} each need "
-                f"{format_bytes(max_memory * on_host[r.host])}, the node has {format_bytes(available)} free; "
+                f"node {r.host}: {on_host[r.host]} ranks with --max-memory {format_bytes(max_memory)} each need "
+                f"{format_bytes(max_memory * on_host[r.host])}, but the node has {format_bytes(available)} free; "
                 "lower --max-memory or start fewer ranks per node."
             )
         limits[r.rank] = max_memory or r.used + int(FREE_SHARE * free[r.host] / on_host[r.host])
@@ -80,7 +80,7 @@ def memory_limits(ranks: Sequence[RankResources], max_memory: int | None) -> dic
 
 
 def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads: int) -> int:
-    """Bytes a rank needs beside its tile: a block on each of its threads."""
+    """Bytes a rank needs besides its tile: a block on each of its threads."""
     frames = reader.movie.shape[0]
     windows = min(engine.block, grid.rows) * min(engine.block, grid.columns)
     lines = []  # rows of pixels that a batch of a low block or a whole one reads
@@ -89,7 +89,7 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
         at_once = engine.frames_at_once(height * min(engine.block, grid.columns))
         lines.append(min(frames, at_once) * source.height)
     batch = max(lines) * reader.movie.shape[2]
-    # Of staged pixels, in whole rows of frames: smaller than a page.
+    # Rows of staged pixels span whole frames: they are smaller than a page of memory.
     block = batch * reader.dtype.itemsize + patch_bytes(reader, grid, engine.block)
     if engine.device.type == "cuda":
         # Pinned, all batches at worst, as float64 at worst, in powers of two; the rest is the device's memory.
@@ -100,7 +100,7 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
 
 
 def patch_bytes(reader: TileReader, grid: WindowGrid, block: int) -> int:
-    """Bytes that resampling the pixels of one block of windows takes, in and out; 0 where frames are not."""
+    """Bytes that resampling the pixels of one block of windows takes, in and out; 0 if frames are not resampled."""
     if reader.resampler is None:
         return 0
     area = grid.area(Rectangle(0, min(block, grid.rows), 0, min(block, grid.columns)))
@@ -111,7 +111,7 @@ def patch_bytes(reader: TileReader, grid: WindowGrid, block: int) -> int:
 def tile_bytes(
     engine: Engine, reader: TileReader, grid: WindowGrid, tile: Rectangle, source: Source, threads: int
 ) -> int:
-    """Bytes of a tile's maps, and of its pixels and to read them on ``threads`` where they are not staged."""
+    """Bytes of a tile's maps, and of its pixels and of reading them on ``threads`` if they are not staged."""
     # The maps of a finished tile are held, sent and written at the same time, while others are computed.
     maps = (AT_ONCE + 3) * map_bytes(tile.windows, engine.latents)
     if source != "movie":
@@ -144,15 +144,15 @@ def decoded_bytes(reader: TileReader, tiling: Tiling) -> int:
 
 
 def check_smallest_read(reader: TileReader, grid: WindowGrid, memory: int) -> None:
-    """Raise InputError where even one chunk, and the frames of one block in it, take more than ``memory`` bytes."""
+    """Raise InputError if even one chunk, and the frames of one block in it, take more than ``memory`` bytes."""
     movie = reader.movie
     depth, rows, columns = movie.storage.chunk or movie.chunk_grid.unit
     pixels = reader.read_area(grid.area(Rectangle(0, 1, 0, 1))).pixels
     need = (3 * depth * rows * columns + depth * pixels) * movie.dtype.itemsize
     if need > memory:
         raise InputError(
-            f"{movie.where}: reading one chunk of {depth} x {rows} x {columns} pixels takes {format_bytes(need)}, a "
-            f"rank may use {format_bytes(memory)}; raise --max-memory, or store the movie in smaller chunks."
+            f"{movie.where}: reading one chunk of {depth} x {rows} x {columns} pixels takes {format_bytes(need)}, "
+            f"but a rank may use only {format_bytes(memory)}; raise --max-memory, or store the movie in smaller chunks."
         )
 
 
@@ -166,7 +166,7 @@ def make_plan(
 ) -> Plan:
     """The cheapest tiling that fits, or ``known`` if it fits.
 
-    What is compressed is decoded by tiles only where that is no more than decoding it once on each node, or where it
+    A compressed movie is decoded tile by tile only if that is no more than decoding it once on each node, or if it
     can't be staged.
 
     Raises InputError when not even one block of windows fits the memory of every rank.
@@ -179,7 +179,7 @@ def make_plan(
     filling = int(_MARGIN * threads * reader.filling_bytes())
 
     def room(source: Source) -> int:
-        """Bytes that every rank has for a tile."""
+        """Bytes that every rank has available for a tile."""
         if source == "movie":
             return min(limits[r.rank] - r.used - working[r.rank] for r in ranks)
         if staged > min(r.stage_memory if source == "memory" else r.stage_scratch for r in ranks):
@@ -200,12 +200,12 @@ def make_plan(
         other = "; --restart plans new tiles" if known else ", or shorten the movie with --frames"
         raise InputError(
             f"{reader.movie.where}: rank {tightest.rank} on {tightest.host} ({there} ranks on this node) needs at "
-            f"least {format_bytes(need)}, it may use {format_bytes(limits[tightest.rank])}; raise --max-memory "
+            f"least {format_bytes(need)} but may use only {format_bytes(limits[tightest.rank])}; raise --max-memory "
             f"to {format_bytes(need)} or more, start fewer ranks per node{other}."
         )
     if ways["memory"]:
         ways["scratch"] = []
-    # What is plain already may be read twice sooner than copied to scratch.
+    # Reading uncompressed pixels twice may be faster than copying them to scratch.
     plain = reader.movie.storage.compression == "not compressed" and not reader.filters
     if ways["memory"] or (ways["scratch"] and not plain):
         ways["movie"] = [t for t in ways["movie"] if decoded_bytes(reader, t) <= _ONCE * once_on_each_node]
@@ -243,14 +243,14 @@ def _candidates(grid: WindowGrid, block: int) -> list[Tiling]:
 def _cost(
     engine: Engine, reader: TileReader, source: Source, tiling: Tiling, ranks: Sequence[RankResources], decoded: int
 ) -> tuple[float, int]:
-    """Seconds of all ranks together on an ordinary machine, beside the encoding itself."""
+    """Seconds of all ranks together on an ordinary machine, apart from the encoding itself."""
     movie, kind = reader.movie, engine.device.type
     largest = tiling.largest.windows * movie.shape[0] * _ENCODE_S[kind]
     count = tiling.count
     byte = _DECODE_S[movie.storage.compression != "not compressed"] + _FILTER_S * reader.filters
     read = decoded * byte + len({r.host for r in ranks}) * stage_bytes(reader) * _STAGE_S[source]
     waiting = largest * 0.5 * ((len(ranks) - 1) + _INTERRUPTED)
-    # Ranks without a tile wait for the whole of one.
+    # Ranks without a tile wait as long as one takes.
     idle = max(0, len(ranks) - count) * largest
     too_long = max(0.0, largest - _LONGEST_TILE_S) * 1e3
     return read + waiting + idle + count * _TILE_S + too_long, count

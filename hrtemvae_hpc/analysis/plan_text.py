@@ -1,4 +1,4 @@
-"""The plan and the account of an analysis, in words and tables."""
+"""The plan and the timings of an analysis, as text and tables."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.ranks.progress import format_seconds
 from hrtemvae_hpc.ranks.resources import RankResources
 
-_FILES = 8  # raw files that are named
+_FILES = 8  # raw files that are listed
 _SOURCES = {"movie": "", "memory": "; {} staged in each node's memory", "scratch": "; {} staged on each node's scratch"}
 
 
@@ -28,7 +28,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def describe_plan(
     reader: TileReader, model: Model, config: AnalysisConfig, plan: Plan, ranks: Sequence[RankResources]
 ) -> str:
-    """Movie, tiles, memory and time, the table of ranks, and what would make it better."""
+    """Movie, tiles, memory and time, the table of ranks, and advice."""
     movie = reader.movie
     scale, scale_warnings = describe_scale(movie, model, reader.resampler)
     lattice, lattice_warnings = describe_lattice(movie, model, reader.resampler)
@@ -49,7 +49,7 @@ def describe_plan(
         f"lattice   {'; '.join(filter(None, (lattice, scale)))}",
         f"windows   {grid.rows} x {grid.columns}, {grid.step} pixels apart: {plan.encodings:,} encodings",
         f"tiles     {plan.tiling.count} of up to {rows} x {columns} windows",
-        f"memory    a rank {format_bytes(plan.tile_bytes)} for tiles and {format_bytes(plan.working_bytes)} to work",
+        f"memory    {format_bytes(plan.tile_bytes)} for tiles and {format_bytes(plan.working_bytes)} to work, per rank",
         f"reading   {format_bytes(plan.decoded_bytes)} decoded, read amplification {plan.read_amplification:.2f}"
         + _SOURCES[plan.source].format(format_bytes(plan.stage_bytes)),
     ]
@@ -85,24 +85,24 @@ def _advice(
     if model.scaling != config.windows.scaling:
         advice.append(
             f"the model was trained on windows scaled by {model.scaling}, not by {config.windows.scaling}: its latents"
-            f" may mean little; --scaling {model.scaling} is what it knows."
+            f" may mean little; use --scaling {model.scaling}."
         )
     encode = plan.encodings / sum(r.encode_rate for r in ranks)
     e = estimate(plan, model.architecture.latents, ranks)
     if e.total > 1.25 * encode and plan.read_amplification > 1.5 and plan.source == "movie":
         chunk = f" The movie is stored in {movie.storage}." if movie.storage.chunk else ""
-        advice.append(f"reading costs as much as it does because each tile decodes its chunks again.{chunk} "
-                      "A larger --max-memory gives fewer, larger tiles; with room for it on a disk, a folder there in "
-                      "HRTEMVAE_SCRATCH, the movie would be decoded once.")  # fmt: skip
+        advice.append(f"reading is slow because each tile decodes its chunks again.{chunk} "
+                      "A larger --max-memory gives fewer, larger tiles; if HRTEMVAE_SCRATCH names a folder with room "
+                      "for the movie, it is decoded only once.")  # fmt: skip
     if e.staging > 0.25 * e.tiles and movie.storage.compression != "not compressed":
         several = len({r.host for r in ranks}) > 1
         why, better = (", as every node decodes it all", "more ranks on fewer nodes, or ") if several else ("", "")
         advice.append(
-            f"decoding the movie takes {e.staging / e.tiles:.0%} of the time of the tiles{why} ({movie.storage}): "
-            f"{better}a faster compression would be quicker."
+            f"decoding the movie takes {e.staging / e.tiles:.0%} of the time that tiles take{why} ({movie.storage}): "
+            f"{better}a faster compression would help."
         )
     if e.busy < 0.75 and plan.tiling.count >= len(ranks):
-        advice.append(f"ranks have work for {e.busy:.0%} of the time of the tiles; fewer would take hardly longer.")
+        advice.append(f"ranks are busy for {e.busy:.0%} of the time that tiles take; fewer would be hardly slower.")
     if plan.tiling.count < len(ranks):
         advice.append(
             f"{len(ranks)} ranks share {plan.tiling.count} tiles: the movie is too small for so many; start fewer."
@@ -115,8 +115,8 @@ def _advice(
         )
     if not bf16 and encode > 600 and all(r.device_type == "cpu" and r.bfloat16 for r in ranks):
         advice.append(
-            "no rank has a GPU; --precision bf16 is faster on processors with bfloat16 instructions, at less precise "
-            "maps."
+            "no rank has a GPU; --precision bf16 is faster on processors with bfloat16 instructions, but gives less "
+            "precise maps."
         )
     return advice
 
@@ -136,7 +136,7 @@ def describe_stages(records: Sequence[RankRecord], seconds: float) -> str:
 
 
 def describe_phases(began: float, ends: Mapping[str, float]) -> str:
-    """The seconds of one phase after the other, from their ends."""
+    """The seconds that each phase took, from their ends."""
     starts = [began, *ends.values()]
     spent = (f"{name} {end - start:.1f} s" for (name, end), start in zip(ends.items(), starts, strict=False))
     return ", ".join(spent)

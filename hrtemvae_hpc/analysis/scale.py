@@ -13,9 +13,9 @@ _FAR = 1.25  # ratio of scales above which a movie is said to lie outside a mode
 
 
 def make_resampler(movie: Movie, model: Model, config: AnalysisConfig) -> Resampler | None:
-    """What brings the frames of ``movie`` to the scale that ``config`` asks for, None where they stay as they are.
+    """The resampler that brings the frames of ``movie`` to the scale that ``config`` asks for, None if there is none.
 
-    Raises InputError where the model's scale is asked for and movie or model has none.
+    Raises InputError if the model's scale is requested and movie or model has none.
     """
     wanted = config.preprocess.resample
     if wanted is None:
@@ -28,18 +28,16 @@ def make_resampler(movie: Movie, model: Model, config: AnalysisConfig) -> Resamp
         return Resampler(height, width, scaled_shape(height, width, factor))
     except ValueError as error:
         raise InputError(
-            f"{movie.where}: can't be resampled, {error}; check the pixel sizes of the movie and of model {model.name}."
+            f"{movie.where}: can't be resampled ({error}); check the pixel sizes of movie and model {model.name}."
         ) from error
 
 
 def _model_factor(movie: Movie, model: Model) -> float:
     size = _pixel_size(movie)
     if size is None:
-        raise InputError(f"{movie.where}: has no pixel size to scale from; give a number, --resample 2.5 for example.")
+        raise InputError(f"{movie.where}: has no pixel size to scale from; give a factor such as --resample 2.5.")
     if model.trained_on.pixel_size_nm is None:
-        raise InputError(
-            f"model {model.name}: knows no pixel size to scale to; give a number, --resample 2.5 for example."
-        )
+        raise InputError(f"model {model.name}: has no pixel size to scale to; give a factor such as --resample 2.5.")
     return size / model.trained_on.pixel_size_nm
 
 
@@ -48,7 +46,7 @@ def _pixel_size(movie: Movie) -> float | None:
 
 
 def describe_scale(movie: Movie, model: Model, resampler: Resampler | None) -> tuple[str, list[str]]:
-    """What resampling does, in words ("" without), and warnings where the model was trained at another scale."""
+    """A text about the resampling ("" without), and warnings if the model was trained at another scale."""
     height, width = movie.shape[1:]
     rows, columns = resampler.shape if resampler else (height, width)
     more = rows * columns / (height * width)
@@ -60,7 +58,7 @@ def describe_scale(movie: Movie, model: Model, resampler: Resampler | None) -> t
     if 1 / _FAR <= analysed / trained_at <= _FAR:
         return line, []
     return line, [
-        f"the frames have {analysed:.4g} nm/pixel, the model was trained at {trained_at:.4g}: its maps may mean "
-        f"little. --resample model brings the frames to the model's scale, at {(size / trained_at) ** 2:.2g} times the "
-        "windows of the movie as it is."
+        f"the frames have {analysed:.4g} nm/pixel, but the model was trained at {trained_at:.4g}: its maps may "
+        f"mean little. --resample model brings the frames to the model's scale, with "
+        f"{(size / trained_at) ** 2:.2g} times the windows."
     ]

@@ -1,7 +1,7 @@
 """The staged movie of a node: its pixels in one file, in the node's memory or on scratch, that all ranks there map.
 
-The file has lost its name before it is filled, so that nothing is left of it however the ranks end. An empty one that a
-kill left in that moment is removed by the next run.
+The file is unlinked before it is filled, so that nothing remains of it however the ranks end. If a kill leaves an empty
+file in that moment, the next run removes it.
 """
 
 import math
@@ -35,7 +35,7 @@ def scratch() -> Path:
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that can still be written in ``folder``, 0 where there is no such folder."""
+    """Bytes that can still be written in ``folder``, 0 if there is no such folder."""
     try:
         return shutil.disk_usage(folder).free if os.access(folder, os.W_OK) else 0
     except OSError:
@@ -43,7 +43,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def scratch_bytes() -> int:
-    """Bytes that a movie may take on scratch: none where that lies in memory, as /tmp does on many nodes."""
+    """Bytes that a movie may take on scratch: none if that lies in memory, as /tmp does on many nodes."""
     kinds = {Path(mount.mountpoint): mount.fstype for mount in psutil.disk_partitions(all=True)}
     folder = scratch().resolve()
     kind = next((kinds[place] for place in (folder, *folder.parents) if place in kinds), "")
@@ -72,15 +72,15 @@ class Stage:
         seen = frame_range if reader.frame_scaling else None
         self.pixels = TilePixels(pixels, area, reader.resampler, seen, pieces, lost)
 
-    def let_go(self) -> None:
-        """No longer count what was touched as this rank's memory; its content stays."""
+    def release_pages(self) -> None:
+        """No longer count the pages that were touched as this rank's memory; their content stays."""
         self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def open_stage(world: World, reader: TileReader, folder: Path) -> Stage:
     """The stage of this node, with room for all pixels.
 
-    Every rank calls this. Raises RankFailed on rank 0 where a node has no room in ``folder``.
+    Every rank calls this. Raises RankFailed on rank 0 if a node has no room in ``folder``.
     """
 
     def create() -> Path:
@@ -109,13 +109,13 @@ def open_stage(world: World, reader: TileReader, folder: Path) -> Stage:
 
 
 def _our_names() -> str:
-    """How the names of staged movies begin that processes of this host and namespace make."""
+    """The prefix of names of staged movies that processes of this host and namespace create."""
     namespace = "".join(filter(str.isdigit, process_namespace()))
     return f"hrtemvae-{boot_id()[:8]}-{namespace}-"
 
 
 def _remove_lost(folder: Path) -> None:
-    """Remove the empty files of runs that were killed in the moment in which theirs had a name."""
+    """Remove the empty files of runs that were killed before they unlinked theirs."""
     begin = _our_names()
     for path in folder.glob(f"{begin}*"):
         process = re.fullmatch(r"(\d+)-(\d+)-[0-9a-f]{16}", path.name.removeprefix(begin))
@@ -125,7 +125,7 @@ def _remove_lost(folder: Path) -> None:
 
 
 def _on_all(world: World, folder: Path, function: Callable[[], T]) -> T:
-    """What ``function`` returns here, once it has returned on all ranks; RankFailed where it fails on any."""
+    """What ``function`` returns here, once it has returned on all ranks; RankFailed if it fails on any."""
 
     def attempt() -> T:
         try:

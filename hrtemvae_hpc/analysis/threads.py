@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def on_threads(pool: ThreadPoolExecutor, function: Callable[[S], T], items: Iterable[S]) -> list[T]:
-    """``function`` of each item, on the threads of ``pool``; nothing further is begun once one has failed."""
+    """``function`` of each item, on the threads of ``pool``; no further call starts once one has failed."""
     jobs = [pool.submit(function, item) for item in items]
     try:
         return [job.result() for job in jobs]

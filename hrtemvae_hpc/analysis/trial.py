@@ -11,7 +11,7 @@ from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 
 
-def try_out(engine: Engine, reader: TileReader, grid: WindowGrid, threads: int) -> tuple[float, float]:
+def measure_rates(engine: Engine, reader: TileReader, grid: WindowGrid, threads: int) -> tuple[float, float]:
     """Windows/s and decoded bytes/s, of all ``threads`` together.
 
     A CPU encodes short batches for it. Frames that can't be decoded are left to the analysis.

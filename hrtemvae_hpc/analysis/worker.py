@@ -17,12 +17,12 @@ from hrtemvae_hpc.ranks.guard import doing
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling
 
 STAGES = ("read", "encode", "statistics")
-# Orders carried out at a time: threads begin on a staged tile before the last one is done.
+# Orders carried out at the same time: threads start on a staged tile before the last one is done.
 AT_ONCE = 2
 
 
 class Abandoned(Exception):
-    """The tile in hand is dropped."""
+    """The current tile is dropped."""
 
 
 class Task(IntEnum):
@@ -72,7 +72,7 @@ class Worker:
         self._abandoned = False
 
     def start(self, order: Order, tiling: Tiling) -> None:
-        """Carry out ``order``; ``tiling`` knows its tile. Threads turn to it when those begun before need no more."""
+        """Carry out ``order``; ``tiling`` knows its tile. Threads start on it once earlier orders need no more."""
         self._orders.append((describe(order, tiling), self._carrier.submit(self._carry_out, order, tiling)))
         doing(self._orders[0][0])
 
@@ -95,7 +95,7 @@ class Worker:
             raise
 
     def abandon(self, patience: float) -> None:
-        """Drop all orders, waiting at most ``patience`` seconds for the threads of those in hand."""
+        """Drop all orders, waiting at most ``patience`` seconds for their threads."""
         self._abandoned = True
         orders = [order for _, order in self._orders]
         for order in orders:
@@ -114,7 +114,7 @@ class Worker:
             self.windows += windows
             self.activity += 1
         if self.means.stage:
-            self.means.stage.let_go()
+            self.means.stage.release_pages()
         if self._abandoned:
             raise Abandoned
 
@@ -161,7 +161,7 @@ class Worker:
 
 
 def describe(order: Order, tiling: Tiling) -> str:
-    """What a rank does that carries out ``order``."""
+    """What a rank is doing that carries out ``order``."""
     if order.task is Task.TILE:
         return f"working on tile {order.first} ({tiling.tiles[order.first]})"
     return f"staging regions {order.first} to {order.first + order.count - 1} of the movie"

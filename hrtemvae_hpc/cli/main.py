@@ -23,7 +23,7 @@ class Command:
     module: str
     text: str
     example: str
-    guarded: bool = False  # reads files on one process and may hang in a library: a guardian ends it then
+    guarded: bool = False  # reads files in one process and may hang in a library: then a guardian ends it
 
 
 COMMANDS = {
@@ -68,7 +68,7 @@ COMMANDS = {
 
 
 def parser(named: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """The parser of all commands; only those that are ``named`` know their options, which takes time to load."""
+    """The parser of all commands; only those that are ``named`` get their options, which take time to load."""
     top = argparse.ArgumentParser("hrtemvae", description="Maps of what changes in in situ HRTEM movies.")
     top.add_argument("--version", action="version", version=f"hrtemvae {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -113,8 +113,8 @@ def _carry_out(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that ``arguments`` (those of the process) name, and exit with its code."""
-    # PyTorch is made of so many objects that looking for garbage among them takes a fifth of the time to load it, and
-    # half a second at the end.
+    # PyTorch consists of so many objects that garbage collection takes a fifth of its loading time, and half a second
+    # at the end.
     gc.set_threshold(100_000, 50, 50)
     atexit.register(gc.freeze)
     sys.exit(_run(sys.argv[1:] if arguments is None else arguments))

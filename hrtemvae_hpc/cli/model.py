@@ -20,21 +20,23 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
     evaluate = add("evaluate", _evaluate, "Measure what a model responds to: one HTML page and its numbers.")
     evaluate.add_argument("model", type=Path, nargs="?", help="model file (the bundled weights)")
-    evaluate.add_argument("-o", "--output", type=Path, help="page (MODEL.html in this folder), numbers in .json beside")
+    evaluate.add_argument("-o", "--output", type=Path, help="page (MODEL.html in this folder); numbers go to .json")
     evaluate.add_argument("--segments", type=Path, metavar="FILE", help="reconstruct its validation segments too")
-    evaluate.add_argument("--period", type=float, metavar="PIXELS", help="of the lattice that moves (20.5)")
+    evaluate.add_argument("--period", type=float, metavar="PIXELS", help="period of the lattice that moves (20.5)")
 
     traverse = add("traverse", _traverse, "Draw what each latent does to a segment.")
     traverse.add_argument("model", type=Path, nargs="?", help="model file (the bundled weights)")
     traverse.add_argument("-o", "--output", type=Path, help="picture (MODEL.traversal.png in this folder)")
-    traverse.add_argument("--segments", type=Path, metavar="FILE", help="take a segment from here, else of a lattice")
+    traverse.add_argument("--segments", type=Path, metavar="FILE", help="take a segment from here, not from a lattice")
     traverse.add_argument("--index", type=int, default=0, help="which validation segment (0)")
-    traverse.add_argument("--latents", type=int, nargs="+", metavar="Z", help="which latents (the 16 of most variance)")
+    traverse.add_argument(
+        "--latents", type=int, nargs="+", metavar="Z", help="which latents (the 16 with most variance)"
+    )
 
-    compare = add("compare", _compare, "Put models side by side, or one model on two files of segments.")
+    compare = add("compare", _compare, "Compare models, or one model on two files of segments.")
     compare.add_argument("models", type=Path, nargs="+", help="model files")
     compare.add_argument(
-        "--segments", type=Path, nargs="+", default=[], metavar="FILE", help="for all models, or two for one"
+        "--segments", type=Path, nargs="+", default=[], metavar="FILE", help="one file for all models, or two for one"
     )
     compare.add_argument("-o", "--output", type=Path, default=Path("comparison.html"), help="page (comparison.html)")
 
@@ -74,7 +76,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     show(str(write_evaluation(evaluation, page)))
     for response in evaluation.responses:
         latents = " ".join(f"z{i}" for i in response.leading)
-        back = "" if response.movement.degrees else f", back to {response.return_error:.1%} of the range"
+        back = "" if response.movement.degrees else f", returns to within {response.return_error:.1%} of the range"
         show(f"{response.movement.name}: {latents} hold {response.explained:.0%} of the variance{back}")
     for one, other, overlap, similarity in evaluation.overlaps:
         show(f"{one} and {other}: overlap {overlap:.2f}, similarity {similarity:.2f}")
@@ -136,6 +138,6 @@ def _compare(options: argparse.Namespace) -> int:
         names = [path.name for path in options.models]
         basis = compare_models(models[0], models[1], data[0]) if len(models) == 2 and data else None
     else:
-        raise InputError("name two models or more (and at most one file of segments), or one model and two files.")
+        raise InputError("name two models or more (with at most one file of segments), or one model and two files.")
     show(str(write_comparison(evaluations, names, basis, options.output)))
     return 0

@@ -85,7 +85,7 @@ def analysis_config(options: argparse.Namespace) -> AnalysisConfig:
 
 
 def analysis_words(options: argparse.Namespace) -> list[str]:
-    """``options`` as words of a command line that means the same in any folder; raises InputError like the above."""
+    """``options`` as arguments that mean the same in any folder; raises InputError as ``analysis_config`` does."""
     analysis_config(options)
     words = [] if options.config is None else ["--config", str(options.config.absolute())]
     for flag, key, _ in _ANALYSIS:
@@ -100,7 +100,7 @@ def analysis_words(options: argparse.Namespace) -> list[str]:
 def subcommands(
     command: argparse.ArgumentParser,
 ) -> Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]:
-    """Make ``command`` a family; what is returned adds one of its commands, by name, function and help."""
+    """Make ``command`` a group; the returned function adds a command to it, by name, function and help."""
     commands = command.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -115,4 +115,4 @@ def add_restart(command: argparse.ArgumentParser, what: str) -> None:
     """Give ``command`` the choice between resuming and restarting ``what`` was stopped."""
     again = command.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help=f"resume {what} that was stopped (the default)")
-    again.add_argument("--restart", action="store_true", help=f"discard what an earlier run of {what} left behind")
+    again.add_argument("--restart", action="store_true", help=f"start {what} from scratch, discarding earlier work")

@@ -32,7 +32,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("micrographs", type=Path, nargs="*", help="files, or folders that are searched to any depth")
     command.add_argument("-o", "--output", type=Path, required=True, help="file of segments (.h5)")
     add_schema_options(command, CutOptions, _CUT)
-    command.add_argument("--validation", type=float, default=0.1, metavar="SHARE", help="of the files (0.1)")
+    command.add_argument(
+        "--validation", type=float, default=0.1, metavar="SHARE", help="share of the files to validate on (0.1)"
+    )
     command.add_argument("--simulated", type=int, metavar="N", help="N simulated segments instead of micrographs")
     command.add_argument("--restart", action="store_true", help="discard what an earlier, stopped run left behind")
 
@@ -41,7 +43,7 @@ def _run(options: argparse.Namespace) -> int:
     if bool(options.micrographs) == (options.simulated is not None):
         raise InputError("name micrographs, or a number of segments with --simulated.")
     if not 0 <= options.validation < 1:
-        raise InputError(f"--validation: {options.validation:g} is no share between 0 and 1.")
+        raise InputError(f"--validation: {options.validation:g} is not between 0 and 1.")
     values = given(options, _CUT)
     cut = from_options(CutOptions, values)
     if options.simulated is not None:

@@ -28,7 +28,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     prepare.add_argument("--array-size", type=int, default=1001, help=argparse.SUPPRESS)
     for each in (submit, run, prepare):
         each.add_argument("movies", type=Path, help="folder with movies, searched to any depth")
-        each.add_argument("--refused", action="store_true", help="also movies that were refused as they are")
+        each.add_argument("--refused", action="store_true", help="also movies that were refused and have not changed")
         add_analysis_options(each)
     for each in (status, report):
         each.add_argument("movies", type=Path, nargs="?", help="folder with movies")
@@ -54,8 +54,8 @@ def _submit(options: argparse.Namespace) -> int:
     script = CHECKOUT / "slurm" / "session.sh"
     if not script.is_file() or shutil.which("sbatch") is None:
         raise InputError(
-            "sessions are submitted where Slurm's sbatch is, from a checkout of the project; inside the image or on a "
-            "single machine use `hrtemvae session run`."
+            "sessions are submitted from a checkout of the project, on a machine with sbatch; inside the image or on "
+            "a single machine use `hrtemvae session run`."
         )
     output = [] if options.output is None else ["-o", options.output]
     refused = ["--refused"] * options.refused

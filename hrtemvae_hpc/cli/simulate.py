@@ -15,7 +15,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--size", type=int, nargs=2, default=(320, 448), metavar=("ROWS", "COLUMNS"), help="pixels (320 448)"
     )
     command.add_argument("--dose", type=float, default=60.0, help="electrons per pixel and frame (60)")
-    command.add_argument("--seed", type=int, default=0, help="of the noise (0)")
+    command.add_argument("--seed", type=int, default=0, help="seed of the noise (0)")
 
 
 def _run(options: argparse.Namespace) -> int:

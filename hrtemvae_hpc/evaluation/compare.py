@@ -19,7 +19,7 @@ _MOST = 4096
 
 @dataclass(frozen=True)
 class Basis:
-    """How alike two sets of latents are, 1 where they are the same."""
+    """How similar two sets of latents are, 1 if they are the same."""
 
     what: str
     numbers_by_name: dict[str, float]
@@ -40,7 +40,7 @@ def _means(model: Model, segments: Segments) -> np.ndarray:
 def compare_models(one: Model, other: Model, segments: Segments) -> Basis:
     """Match the latents of two models by their correlation over the same segments, one to one.
 
-    Raises InputError where the windows of the models differ.
+    Raises InputError if the windows of the models differ.
     """
     if one.architecture.window != other.architecture.window:
         raise InputError(

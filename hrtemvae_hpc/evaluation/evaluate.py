@@ -1,4 +1,4 @@
-"""Everything that is measured of one model, as numbers."""
+"""All measurements of one model, as numbers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ class Reconstruction:
     segments: int
     loss: float
     floor: float  # their entropy
-    average: float  # what answering their average to all of them would cost
+    average: float  # the cost of answering their average for all of them
     divergence: float
     variance: np.ndarray  # [latents] of the means, in the model's order
     examples: tuple[np.ndarray, np.ndarray]  # [n, size, size] segments and their reconstructions
@@ -37,7 +37,7 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is known of a model."""
+    """What is known about a model."""
 
     model: Model
     period: float  # pixels, of the lattice that moved
@@ -46,9 +46,9 @@ class Evaluation:
 
     @property
     def variance(self) -> np.ndarray | None:
-        """Variance [latents] over the training set, in the model's order; over validation segments where not known.
+        """Variance [latents] over the training set, in the model's order; over validation segments if not known.
 
-        None where neither is.
+        None if neither is.
         """
         variance = self.model.provenance.get("variance_over_training")
         if variance is not None:
@@ -103,7 +103,7 @@ class Evaluation:
 def evaluate(model: Model, segments: Path | None, period: float | None = None) -> Evaluation:
     """Measure ``model`` on moving lattices of ``period`` pixels, and on the validation part of ``segments`` if given.
 
-    Raises InputError where the segments don't fit the model.
+    Raises InputError if the segments don't fit the model.
     """
     if period is None:
         period = lattice_period(model)
@@ -113,9 +113,9 @@ def evaluate(model: Model, segments: Path | None, period: float | None = None) -
 
 @torch.inference_mode()
 def reconstruct(model: Model, segments: Segments) -> Reconstruction:
-    """Reconstruct the validation ``segments``. Raises InputError where the model has no decoder."""
+    """Reconstruct the validation ``segments``. Raises InputError if the model has no decoder."""
     if model.decoder is None:
-        raise InputError(f"model {model.name}: has no decoder, so that nothing can be reconstructed.")
+        raise InputError(f"model {model.name}: has no decoder, so nothing can be reconstructed.")
     which = segments.validation
     average = torch.logit(segments.average(which), eps=1e-6)
     totals, means = np.zeros(4), []

@@ -20,7 +20,7 @@ def variance_curves(evaluations: list[Evaluation]) -> bytes:
     for e in evaluations:
         if e.variance is not None:
             axes.semilogy(np.maximum(e.variance, 1e-6), ".-", label=e.model.name)
-    axes.axhline(ACTIVE, color="0.5", linestyle=":", label="active above")
+    axes.axhline(ACTIVE, color="0.5", linestyle=":", label="threshold of active latents")
     axes.set(xlabel="latent variable", ylabel="variance over segments")
     axes.legend(fontsize=8)
     return png(figure)
@@ -80,10 +80,10 @@ def against_size(evaluations: list[Evaluation]) -> bytes:
     left, right = figure.subplots(1, 2)
     known = [(n, e.reconstruction) for n, e in zip(size, ordered, strict=True) if e.reconstruction]
     left.plot([n for n, _ in known], [r.loss for _, r in known], ".-", label="cross-entropy")
-    left.plot([n for n, _ in known], [r.floor for _, r in known], ":", color="0.5", label="its floor")
+    left.plot([n for n, _ in known], [r.floor for _, r in known], ":", color="0.5", label="floor")
     left.set(xlabel="latent variables", ylabel="nats per segment")
     left.legend(fontsize=8)
     counted = [(n, e.active) for n, e in zip(size, ordered, strict=True) if e.active is not None]
     right.plot([n for n, _ in counted], [a for _, a in counted], ".-")
-    right.set(xlabel="latent variables", ylabel="active ones")
+    right.set(xlabel="latent variables", ylabel="active latents")
     return png(figure)

@@ -35,7 +35,7 @@ class Response:
 
     @property
     def leading(self) -> list[int]:
-        """The fewest latents that hold more than half of the variance, the first most."""
+        """The fewest latents that hold more than half of the variance, by decreasing share."""
         order = np.argsort(self.share)[::-1]
         return [int(i) for i in order[: 1 + int((np.cumsum(self.share[order]) <= _HALF).sum())]]
 
@@ -46,7 +46,7 @@ class Response:
 
     @property
     def return_error(self) -> float:
-        """How far from its start the first leading latent ends, of the range it went through; median of the windows."""
+        """How far from its start the first leading latent ends, relative to its range; median over the windows."""
         z = self.series[:, :, self.leading[0]]
         return float(np.median(abs(z[-1] - z[0]) / np.maximum(np.ptp(z, axis=0), 1e-12)))
 
@@ -54,7 +54,7 @@ class Response:
 def respond(model: Model, movement: Movement, period: float, step: int) -> Response:
     """Encode the frames of ``movement``, windows ``step`` pixels apart, and follow the latents over them.
 
-    Raises InputError where the model's window is too large for the lattice.
+    Raises InputError if the model's window is too large for the lattice.
     """
     engine = Engine(model, torch.device("cpu"), "fp32", model.scaling, step)
     inside = still_inside(engine.window, step, period)
@@ -79,7 +79,7 @@ def respond(model: Model, movement: Movement, period: float, step: int) -> Respo
 
 
 def lattice_period(model: Model) -> float:
-    """The period (pixels) of the lattice a model is tested on: the article's, where the model reconstructs it."""
+    """The period (pixels) of the lattice a model is tested on: the article's, if the model reconstructs it."""
     known = reconstructed_periods(model)
     if known is None or known[0] <= PERIOD <= known[1]:
         return PERIOD
@@ -92,10 +92,10 @@ def respond_to_all(model: Model, period: float) -> list[Response]:
 
 
 def overlap(one: list[int], other: list[int]) -> float:
-    """The share of two sets of latents that is in both (Jaccard's index): 0 where disjoint, 1 where the same."""
+    """The share of two sets of latents that is in both (Jaccard's index): 0 if disjoint, 1 if the same."""
     return len(set(one) & set(other)) / len(set(one) | set(other))
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> float:
-    """The cosine between two spectra of variance [latents]: 0 where no latent is in both, 1 where they are alike."""
+    """The cosine between two spectra of variance [latents]: 0 if no latent is in both, 1 if they are alike."""
     return float(one @ other / np.sqrt((one @ one) * (other @ other)))

@@ -30,7 +30,7 @@ def lattice_window(size: int, period: float) -> np.ndarray:
 
 
 def leading_latents(evaluation: Evaluation, count: int = _TRAVERSED) -> list[int]:
-    """The latents that move most in any of the movements, by the movement, without repetition."""
+    """The latents that vary most in any of the movements, by movement, without repetition."""
     ranked = [np.argsort(r.share)[::-1][:count] for r in evaluation.responses]
     mixed = [int(latent) for rank in zip(*ranked, strict=True) for latent in rank]
     return list(dict.fromkeys(mixed))[:count]
@@ -39,7 +39,7 @@ def leading_latents(evaluation: Evaluation, count: int = _TRAVERSED) -> list[int
 def write_evaluation(evaluation: Evaluation, page: Path) -> Path:
     """Draw ``evaluation`` as ``page``, with its numbers in a JSON file beside it; returns the page.
 
-    Raises InputError where they can't be written.
+    Raises InputError if they can't be written.
     """
     model = evaluation.model
     window = lattice_window(model.architecture.window, evaluation.period)
@@ -64,7 +64,7 @@ def write_evaluation(evaluation: Evaluation, page: Path) -> Path:
 def write_comparison(evaluations: list[Evaluation], names: list[str], basis: Basis | None, page: Path) -> Path:
     """Draw several evaluations side by side as ``page``, with their numbers beside it; returns the page.
 
-    Raises InputError where they can't be written.
+    Raises InputError if they can't be written.
     """
     sizes = {e.model.architecture.latents for e in evaluations}
     write_page(

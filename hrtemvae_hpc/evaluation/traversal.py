@@ -17,11 +17,11 @@ RANGE = np.linspace(-3, 3, 9)  # of the standard normal distribution that latent
 def traverse(model: Model, window: np.ndarray, latents: list[int]) -> np.ndarray:
     """``window`` [size, size] encoded, and decoded again with one latent at a time at each value of ``RANGE``.
 
-    Returns [latents, values, size, size] in 0..1. Latents count in the model's order. Raises InputError where the
+    Returns [latents, values, size, size] in 0..1. Latents count in the model's order. Raises InputError if the
     model has no decoder.
     """
     if model.decoder is None:
-        raise InputError(f"model {model.name}: has no decoder, so that no latent can be traversed.")
+        raise InputError(f"model {model.name}: has no decoder, so no latent can be traversed.")
     z = model.encoder(torch.from_numpy(window)[None, None])[0]
     changed = z.repeat(len(latents) * len(RANGE), 1)
     for i, latent in enumerate(latents):

@@ -1,1 +1,1 @@
-"""What a computing facility needs: the image, a check of where we run, and sessions of many movies."""
+"""What a computing facility needs: the image, a check of the environment, and sessions of many movies."""

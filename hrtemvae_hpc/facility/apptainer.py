@@ -17,7 +17,7 @@ class Apptainer:
     """The container program of this machine."""
 
     def __init__(self) -> None:
-        """Raises InputError where there is none."""
+        """Raises InputError if there is none."""
         program = shutil.which("apptainer") or shutil.which("singularity")
         if program is None:
             raise InputError("neither apptainer nor singularity is on the PATH; install one, or load its module.")
@@ -37,24 +37,24 @@ class Apptainer:
     def lines(self, action: str, *arguments: object) -> Iterator[str]:
         """The output of ``apptainer ACTION ARGUMENTS`` as it comes, both streams.
 
-        Raises subprocess.CalledProcessError where it fails.
+        Raises subprocess.CalledProcessError if it fails.
         """
         from spython.utils import stream_command
 
-        # Both streams in one: spython reads only one of two pipes, and a full one would stop the program for ever.
+        # Both streams in one: spython reads only one of two pipes, and a full one would block the program forever.
         quiet = [] if action == "build" else ["--quiet"]
         command = [*self._client._init_command(action, quiet), *map(str, arguments)]
         yield from stream_command(command, no_newline_regexp="$^", output_type="both")
 
     def labels(self, image: Path) -> dict[str, str] | None:
-        """The labels of ``image``, None where it is none that can be read."""
+        """The labels of ``image``, None if it can't be read."""
         inspected = self._client.inspect(str(image))
         if "attributes" not in inspected:
             return None
         return dict(inspected["attributes"]["labels"] or {})
 
     def output(self, image: Path, command: Sequence[str]) -> str:
-        """What ``command`` prints inside ``image``; raises InputError where it fails."""
+        """What ``command`` prints inside ``image``; raises InputError if it fails."""
         try:
             return "".join(self.lines("exec", image, *command))
         except subprocess.CalledProcessError as error:

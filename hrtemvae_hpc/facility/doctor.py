@@ -1,4 +1,4 @@
-"""The doctor: does everything that an analysis needs fit together here, on these ranks, in this image?"""
+"""The doctor: does everything that an analysis needs work together here, on these ranks, in this image?"""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ _SHM_OF_A_RANK = 64 * 2**20
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: what was looked at, the verdict, what was found, and what to do where it isn't well."""
+    """One finding: what was checked, the verdict, what was found, and what to do if it isn't OK."""
 
     what: str
     verdict: str
@@ -46,14 +46,14 @@ class Place:
 
 
 def examine() -> int:
-    """Examine all ranks, print the findings on rank 0, and return 0, or 2 where something is wrong."""
+    """Examine all ranks, print the findings on rank 0, and return 0, or 2 if something is wrong."""
     try:
         world = join_world()
     except InputError as error:
         if rank_of_launcher() == 0:
             _print([_program(), Check("ranks", WRONG, "each rank is alone", str(error))])
         return InputError.exit_code
-    places = world.allgather(_look_around(world))
+    places = world.allgather(_inspect(world))
     checks = [_program(), _ranks(world), _mpi(world), _devices(places), _threads(places), *_of_nodes(places)]
     wrong = any(c.verdict == WRONG for c in checks)
     if world.is_root:
@@ -73,7 +73,7 @@ def _print(checks: list[Check]) -> None:
     elif unsure:
         print(f"verdict: works, but look at: {', '.join(unsure)}")
     else:
-        print("verdict: all is well")
+        print("verdict: everything works")
 
 
 def _program() -> Check:
@@ -82,7 +82,9 @@ def _program() -> Check:
     leaks = [name for name in ("PYTHONPATH", "PYTHONHOME") if os.environ.get(name)]
     found = f"hrtemvae {__version__}, PyTorch {torch.__version__}, {where}"
     if leaks:
-        return Check("program", WARNING, found, f"{' and '.join(leaks)} may bring in another Python's packages: unset.")
+        return Check(
+            "program", WARNING, found, f"unset {' and '.join(leaks)}, which may bring in another Python's packages."
+        )
     return Check("program", OK, found)
 
 
@@ -112,7 +114,7 @@ def _mpi(world: World) -> Check:
     return Check("MPI", OK, f"{name} ({library})")
 
 
-def _look_around(world: World) -> Place:
+def _inspect(world: World) -> Place:
     try:
         device = _usable(bind_device(world))
     except (RuntimeError, ImportError, HrtemvaeError) as error:
@@ -137,7 +139,7 @@ def _devices(places: list[Place]) -> Check:
             "devices",
             WRONG,
             found,
-            "unless it says what is missing: the driver and this build of PyTorch don't fit, or another job holds it.",
+            "unless it says what is missing: driver and PyTorch build don't match, or another job uses the GPU.",
         )
     kinds = {p.device.split(":")[0] for p in places}
     if len(kinds) > 1:
@@ -150,16 +152,18 @@ def _threads(places: list[Place]) -> Check:
     given = os.environ.get("OMP_NUM_THREADS", "")
     found = f"{'-'.join(map(str, counts))} processors per rank, OMP_NUM_THREADS {given or 'unset'}"
     if given == "1" and counts[0] > 1 and len(places) == 1:
-        return Check("threads", WARNING, found, f"one thread on {counts[0]} processors: unset it, or set it to that.")
+        return Check(
+            "threads", WARNING, found, f"one thread on {counts[0]} processors: unset it, or set it to {counts[0]}."
+        )
     asked = os.environ.get("SLURM_CPUS_PER_TASK", "")
     if asked.isdigit() and int(asked) > counts[0]:
-        advice = f"{asked} CPUs a task were asked for: pass --cpus-per-task to srun too, it doesn't inherit it."
+        advice = f"{asked} CPUs per task were requested: pass --cpus-per-task to srun too, it doesn't inherit it."
         return Check("threads", WARNING, found, advice)
     return Check("threads", OK, found)
 
 
 def _of_nodes(places: list[Place]) -> Iterator[Check]:
-    """One line a check where all nodes agree in the verdict, else one a node that is worse than others."""
+    """One line per check if all nodes agree on the verdict, else one per node that is worse than others."""
     seen: dict[str, dict[str, Check]] = {}
     for place in places:
         for check in place.checks:
@@ -215,7 +219,7 @@ def _binds(_: World) -> Check:
     given = os.environ.get("APPTAINER_BIND", os.environ.get("SINGULARITY_BIND", ""))
     asked += [place for entry in given.split(",") if entry for place in entry.split(":")[1:2] or [entry]]
     absent = [place for place in asked if not Path(place).exists()]
-    found = ", ".join(dict.fromkeys(asked)) or "none asked for"
+    found = ", ".join(dict.fromkeys(asked)) or "none requested"
     if absent:
         return Check("binds", WRONG, found, f"{', '.join(absent)} can't be seen: bind it, or take it off the list.")
     return Check("binds", OK, found)
@@ -238,10 +242,10 @@ def _folders() -> list[Callable[[World], Check]]:
 
 def _folder(what: str, folder: Path) -> Check:
     try:
-        locks = hdf5_check.bears_locks(folder)
+        locks = hdf5_check.supports_locks(folder)
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        advice = "choose a folder that every node can write, and bind it into the image."
+        advice = "choose a folder that every node can write to, and bind it into the image."
         return Check(what, WRONG, f"{folder} can't be written ({error.strerror})", advice)
     found = f"{folder}, {free / 1e9:,.0f} GB free, " + ("HDF5 can lock files" if locks else "no locks for HDF5")
     if free < 10**9:

@@ -1,4 +1,4 @@
-"""The Apptainer image: built once for each content, verified before it is called by its name."""
+"""The Apptainer image: built once for each content, verified before it gets its name."""
 
 import hashlib
 import os
@@ -32,9 +32,9 @@ def torch_lock(build: str) -> Path:
 
 
 def content_key(torch: Path | str, arguments: Sequence[str]) -> str:
-    """SHA-256 over all that decides an image: definition, lock files, package and build arguments.
+    """SHA-256 over everything that determines an image: definition, lock files, package and build arguments.
 
-    Of an unverified PyTorch, which is not a lock file but what pip takes, it holds only that.
+    An unverified PyTorch, a requirement for pip instead of a lock file, counts only by its text.
     """
     digest = hashlib.sha256(repr(sorted(arguments)).encode())
     digest.update(b"\0unverified\0" + torch.encode() if isinstance(torch, str) else b"\0torch\0" + torch.read_bytes())
@@ -44,19 +44,19 @@ def content_key(torch: Path | str, arguments: Sequence[str]) -> str:
 
 
 def build_image(target: Path, torch: Path | str, arguments: Sequence[str], say: Callable[[str], None]) -> bool:
-    """Build the image ``target``, unless it already is what would be built; returns whether it was built.
+    """Build the image ``target``, unless it is up to date; returns whether it was built.
 
-    ``torch`` is the lock file of PyTorch, or else what pip takes, which is not verified. ``arguments`` are KEY=VALUE
+    ``torch`` is the lock file of PyTorch, or a requirement for pip, which is not verified. ``arguments`` are KEY=VALUE
     for the definition's %arguments. The build runs beside the target, and only an image whose %test passed takes its
     name.
 
-    Raises InputError where something that is needed is missing, RankFailed where the build or its test fails;
-    an image that was there before stays then.
+    Raises InputError if something that is needed is missing, RankFailed if the build or its test fails;
+    an existing image then stays.
     """
     if not DEFINITION.is_file():
-        raise InputError(f"{DEFINITION}: there is no definition file; build the image in a checkout of the project.")
+        raise InputError(f"{DEFINITION}: there is no definition file; build the image from a checkout of the project.")
     if not os.access(target.absolute().parent, os.W_OK) or target.is_dir():
-        raise InputError(f"{target}: can't be written there; choose another place with -o.")
+        raise InputError(f"{target}: can't be written; choose another place with -o.")
     if malformed := [a for a in arguments if "=" not in a]:
         raise InputError(f"--build-arg {malformed[0]}: give KEY=VALUE, see %arguments in {DEFINITION}.")
     apptainer = Apptainer()
@@ -64,7 +64,7 @@ def build_image(target: Path, torch: Path | str, arguments: Sequence[str], say: 
     if os.path.lexists(target):
         known = (apptainer.labels(target) or {}).get("hrtemvae.content")
         if known is None:
-            raise InputError(f"{target}: exists, and is no image of this program; choose another place with -o.")
+            raise InputError(f"{target}: exists and is not an image of this program; choose another place with -o.")
         if known == key:
             return False
     with _build_folder(target) as folder:
@@ -85,7 +85,7 @@ def build_image(target: Path, torch: Path | str, arguments: Sequence[str], say: 
         with _temporary_files_in(folder):
             _build(apptainer, built, [*options, *(f"--build-arg={a}" for a in arguments)])
         if not built.is_file() or (apptainer.labels(built) or {}).get("hrtemvae.content") != key:
-            raise RankFailed(f"{apptainer.program} build ended well but left no image; {target} is as it was.")
+            raise RankFailed(f"{apptainer.program} build succeeded but left no image; {target} is unchanged.")
         built.replace(target)
     return True
 
@@ -97,12 +97,12 @@ def _build(apptainer: Apptainer, built: Path, options: Sequence[str]) -> None:
             last.append(line.rstrip())
     except subprocess.CalledProcessError as error:
         output = "\n  ".join(last)
-        raise RankFailed(f"building the image failed, nothing was replaced. Its last lines:\n  {output}") from error
+        raise RankFailed(f"building the image failed; nothing was replaced. Its last lines:\n  {output}") from error
 
 
 @contextmanager
 def _build_folder(target: Path) -> Iterator[Path]:
-    """A folder beside ``target``, removed in the end; in HRTEMVAE_SCRATCH, if that lies on the same disk."""
+    """A folder beside ``target``, removed at the end; in HRTEMVAE_SCRATCH, if that lies on the same disk."""
     beside = target.absolute().parent
     scratch = Path(os.environ.get("HRTEMVAE_SCRATCH", beside))
     place = scratch if scratch.is_dir() and scratch.stat().st_dev == beside.stat().st_dev else beside
@@ -115,7 +115,7 @@ def _build_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Have the build unpack there: /tmp is often too small."""
+    """Let the build unpack there: /tmp is often too small."""
     before = os.environ.get("APPTAINER_TMPDIR")
     os.environ["APPTAINER_TMPDIR"] = str(folder)
     try:
@@ -138,7 +138,7 @@ def _commit() -> str:
 
 
 def test_image(image: Path) -> str:
-    """Run the image's %test and return its last line; raises RankFailed where it fails."""
+    """Run the image's %test and return its last line; raises RankFailed if it fails."""
     apptainer = Apptainer()
     _labels(apptainer, image)
     last: deque[str] = deque(maxlen=_SHOWN)
@@ -146,14 +146,14 @@ def test_image(image: Path) -> str:
         last.extend(line.rstrip() for line in apptainer.lines("test", image))
     except subprocess.CalledProcessError as error:
         output = "\n  ".join(last)
-        raise RankFailed(f"{image}: its test fails. Its last lines:\n  {output}") from error
+        raise RankFailed(f"{image}: its test failed. Its last lines:\n  {output}") from error
     return last[-1] if last else "passed"
 
 
 def _labels(apptainer: Apptainer, image: Path) -> dict[str, str]:
     labels = apptainer.labels(image) if image.is_file() else None
     if labels is None or "hrtemvae.content" not in labels:
-        raise InputError(f"{image}: there is no image of ours; make one with `hrtemvae image build`.")
+        raise InputError(f"{image}: is missing or not an image of this program; make one with `hrtemvae image build`.")
     return labels
 
 
@@ -168,7 +168,7 @@ print("HDF5", h5py.version.hdf5_version, "numpy", numpy.__version__)
 
 
 def describe_image(image: Path) -> str:
-    """What ``image`` is, in words. Raises InputError where it is none of ours."""
+    """A description of ``image``. Raises InputError if it is not an image of this program."""
     apptainer = Apptainer()
     labels = _labels(apptainer, image)
     size = image.stat().st_size

@@ -36,7 +36,7 @@ _Seconds = Annotated[float, Field(ge=0, le=1e11)]  # since 1970
 
 
 class State(Enum):
-    """Where a movie stands."""
+    """The state of a movie."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -52,13 +52,13 @@ class Attempt:
     ranks: int
     ended: _Seconds | None = None
     code: int | None = None
-    reason: str = ""  # a sentence, where it failed
+    reason: str = ""  # a sentence, if it failed
     again: bool = False  # whether it was put back into the queue
 
 
 @validated(frozen=True, config=_STRICT)
 class Record:
-    """What happened to a movie: its attempts on the file as it was, of that many bytes and last changed then."""
+    """What happened to a movie: the attempts on its file while it had this size and date."""
 
     bytes: int
     modified: float
@@ -67,7 +67,7 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class SessionMovie:
-    """A movie of a session, and where it stands."""
+    """A movie of a session, and its state."""
 
     index: int
     path: Path
@@ -105,7 +105,7 @@ class Session:
         return hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:10]
 
     def movie(self, index: int) -> SessionMovie:
-        """Movie number ``index`` and where it stands. Raises InputError where there is none."""
+        """Movie number ``index`` and its state. Raises InputError if there is none."""
         if not 0 <= index < len(self.names):
             raise InputError(f"{self.folder}: this session has {len(self.names)} movies, none with number {index}.")
         name = self.names[index]
@@ -126,16 +126,16 @@ class Session:
 
     @property
     def movies(self) -> Iterator[SessionMovie]:
-        """All movies and where they stand."""
+        """All movies and their states."""
         return (self.movie(index) for index in range(len(self.names)))
 
     @property
     def worst_code(self) -> int:
-        """The worst exit code that a movie was left with; 0 where all are done."""
+        """The worst exit code of any movie; 0 if all are done."""
         return max((m.attempts[-1].code or 0 for m in self.movies if m.state is State.FAILED), default=0)
 
     def missing(self, queued: frozenset[int] = frozenset(), refused: bool = False) -> list[int]:
-        """The movies that are neither done nor at work nor queued; those refused as they are only if ``refused``."""
+        """The movies that are neither done, running nor queued; refused and unchanged ones only if ``refused``."""
         missing = (m for m in self.movies if m.index not in queued and m.state in (State.WAITING, State.FAILED))
         return [m.index for m in missing if refused or not m.refused]
 
@@ -144,7 +144,7 @@ class Session:
         return ["analyze", str(movie.path), "-o", str(movie.result), *self.options]
 
     def begin(self, index: int, ranks: int) -> SessionMovie | None:
-        """Note that ``index`` is about to be analysed; None where that would be in vain."""
+        """Record that the analysis of ``index`` starts; None if there is nothing to do."""
         movie = self.movie(index)
         if movie.state in (State.DONE, State.RUNNING):
             return None
@@ -152,7 +152,9 @@ class Session:
             for path in (movie.result, movie.log):
                 path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RankFailed(f"{path.parent}: can't be made ({error.strerror}); make room and submit again.") from error
+            raise RankFailed(
+                f"{path.parent}: can't be created ({error.strerror}); make room and submit again."
+            ) from error
         record = self._record(index)
         same = (record.bytes, record.modified) == _stamp(movie.path)
         before = record.attempts if same else ()
@@ -160,7 +162,7 @@ class Session:
         return movie
 
     def end(self, index: int, code: int, again: bool) -> SessionMovie:
-        """Note how the analysis of ``index`` ended, and why where it failed; ``again``: it is back in the queue."""
+        """Record how the analysis of ``index`` ended, and why if it failed; ``again``: it is back in the queue."""
         movie, record = self.movie(index), self._record(index)
         if movie.state is not State.RUNNING and record.attempts:
             reason = "" if code == 0 else _reason(movie.log, code)
@@ -202,29 +204,29 @@ _RECORD = TypeAdapter(Record)
 
 def _stamp(path: Path) -> tuple[int, float]:
     try:
-        known = path.lstat()  # a link's target may be out of sight
+        known = path.lstat()  # a link's target may not be visible
     except OSError:
         return 0, 0.0
     return known.st_size, known.st_mtime
 
 
 def _reason(log: Path, code: int) -> str:
-    """The last sentence in which the program said of itself what was wrong."""
+    """The last sentence in which the program itself said what was wrong."""
     try:
         lines = read_end(log, _LOOKED_AT).decode(errors="replace").splitlines()
     except OSError:
         lines = []
     said = [line.removeprefix("hrtemvae: ") for line in lines if line.startswith("hrtemvae: ")]
-    return said[-1] if said else f"ended with exit code {code} without a word; see {log.name}."
+    return said[-1] if said else f"ended with exit code {code} and no message; see {log.name}."
 
 
 def default_folder(movies: Path) -> Path:
-    """Where a session's results go when nobody says: beside the folder one is in, as with `hrtemvae analyze`."""
+    """Where a session's results go by default: into the current folder, as with `hrtemvae analyze`."""
     return Path(f"{movies.absolute().name}.maps")
 
 
 def open_session(folder: Path) -> Session:
-    """The session in ``folder``; raises InputError where there is none."""
+    """The session in ``folder``; raises InputError if there is none."""
     folder = folder.absolute()
     path = folder / "session.json"
     try:
@@ -232,15 +234,15 @@ def open_session(folder: Path) -> Session:
         stored = _Manifest.model_validate(json.loads(read_small(path, _LARGEST)))
         return Session(folder, Path(stored.movies_folder), tuple(stored.options), tuple(stored.movies))
     except OSError as error:
-        raise InputError(f"{folder}: there is no session; begin one, or name its folder with -o.") from error
+        raise InputError(f"{folder}: there is no session; start one, or name its folder with -o.") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is damaged; remove it and begin the session again, results are kept.") from error
+        raise InputError(f"{path}: is damaged; remove it and start the session again (results are kept).") from error
 
 
 def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session:
-    """Freeze the manifest of the movies in ``movies``; a session that is there already gets those that are new.
+    """Freeze the manifest of the movies in ``movies``; an existing session gets the new ones.
 
-    Raises InputError where there are no movies, or the session was begun with other options.
+    Raises InputError if there are no movies, or the session was started with other options.
     """
     movies, folder = movies.absolute(), folder.absolute()
     if not os.access(movies, os.R_OK | os.X_OK) or not is_folder(movies):
@@ -262,7 +264,7 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
     session = Session(folder, movies, tuple(options), (*known, *sorted(set(names) - set(known))))
     for place in (movies, folder):
         if "\n" in str(place):
-            raise InputError(f"{str(place)!r}: a line break in a folder's name is more than Slurm bears; rename it.")
+            raise InputError(f"{str(place)!r}: Slurm can't handle a line break in a folder's name; rename it.")
     if not session.names:
         raise InputError(f"{movies}: holds no movies ({', '.join(SUFFIXES)}); name another folder.")
     session_folder.take()
@@ -277,7 +279,7 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
 
 
 def _find(movies: Path, folder: Path) -> list[str]:
-    """Movies under a folder, but no results of ours and nothing hidden."""
+    """Movies under a folder, without results of this program and hidden files."""
     names = []
     for place, folders, files in os.walk(movies):
         here = Path(place)

@@ -33,7 +33,7 @@ class Finding:
 def write_session_page(session: Session) -> Path:
     """Draw session.html in the session's folder, which is returned.
 
-    Raises InputError where it can't be written. A result that isn't whole, or can't be read or drawn, is listed as
+    Raises InputError if it can't be written. A result that isn't whole, or can't be read or drawn, is listed as
     failed.
     """
     findings, others = [], []

@@ -1,4 +1,4 @@
-"""A session on one machine without Slurm: movie after movie, each by a process of its own."""
+"""A session on one machine without Slurm: one movie after another, each in its own process."""
 
 import shutil
 import signal
@@ -39,7 +39,7 @@ def run_session(session: Session, todo: Sequence[int], ranks: int, say: Callable
 
 
 def _run(command: list[str], log: int) -> tuple[int, bool]:
-    """Exit code of ``command``, and whether a signal to us stopped it."""
+    """Exit code of ``command``, and whether a signal to this process stopped it."""
     process: subprocess.Popen[bytes] | None = None
     stopped = False
 
@@ -52,7 +52,7 @@ def _run(command: list[str], log: int) -> tuple[int, bool]:
 
     before = {number: signal.signal(number, pass_on) for number in _STOPS}
     try:
-        # A session of its own: a Ctrl-C of the terminal comes to us alone, and is passed on once.
+        # A session of its own: a Ctrl-C of the terminal reaches only this process, and is passed on once.
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         if stopped:
             process.send_signal(signal.SIGUSR1)
@@ -60,5 +60,5 @@ def _run(command: list[str], log: int) -> tuple[int, bool]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    # 4: killed, as the guardian of a rank would say.
+    # 4: killed, as the guardian of a rank would report.
     return (code if code >= 0 else 4), stopped

@@ -1,4 +1,4 @@
-"""How a session stands, in words: one line a movie."""
+"""The state of a session as text: one line per movie."""
 
 from hrtemvae_hpc.errors import printable
 from hrtemvae_hpc.facility.session import Session, SessionMovie, State
@@ -16,7 +16,7 @@ def describe_session(session: Session) -> str:
     total = sum(m.device_hours for m in movies)
     lines.append(", ".join(f"{n} {state.value}" for state, n in counts.items() if n) + f"; {total:.2f} device hours")
     if any(m.refused for m in movies):
-        lines.append("what was refused is tried again when its file changes, or with --refused.")
+        lines.append("refused movies are tried again when their files change, or with --refused.")
     return "\n".join(lines)
 
 
@@ -25,9 +25,9 @@ def _name(session: Session, movie: SessionMovie) -> str:
 
 
 def remark(movie: SessionMovie) -> str:
-    """What there is to say of a movie beside its state."""
+    """What there is to say about a movie besides its state."""
     if movie.run is not None:
         return printable(str(movie.run))
     if movie.state is State.WAITING and movie.attempts:
-        return f"stopped: {printable(movie.reason) or 'its last run vanished without a word.'}"
+        return f"stopped: {printable(movie.reason) or 'its last run disappeared without a message.'}"
     return printable(movie.reason)

@@ -24,14 +24,14 @@ def sources(checkout: Path) -> list[Path]:
 def fill(wheelhouse: Path, checkout: Path, lock: Path, torch: Path | str, say: Callable[[str], None]) -> Path:
     """Download what ``lock`` and ``torch``, the lock file of PyTorch, name, by hash, and build our own wheel.
 
-    Where ``torch`` is not a file but what pip takes, it is downloaded without hashes, with what it needs beyond.
+    If ``torch`` is a requirement for pip instead, it and its further dependencies are downloaded without hashes.
     Returns the list of all wheels with their hashes, for ``pip install --require-hashes``.
-    Raises InputError where a download fails or a hash is missing or differs.
+    Raises InputError if a download fails or a hash is missing or differs.
     """
     wheelhouse.mkdir()
     for locked in (lock, torch):
         if isinstance(locked, Path):
-            say(f"wheelhouse: what {locked.name} names")
+            say(f"wheelhouse: packages in {locked.name}")
             _pip("download", "--no-deps", "--require-hashes", "-r", locked, "-d", wheelhouse, *_for_image())
     if isinstance(torch, str):
         say(f"warning: {torch} and what it needs beyond {lock.name} are not verified by hashes")
@@ -59,7 +59,7 @@ def _name_and_version(wheel: Path) -> tuple[str, str]:
 
 
 def _for_image() -> list[str]:
-    """Options for wheels of the image's Python, whatever Python this is."""
+    """Options for wheels of the image's Python, whichever Python runs this."""
     machine = platform.machine()
     tags = [f"manylinux_2_{minor}_{machine}" for minor in range(_IMAGE_GLIBC, 4, -1)]
     tags += [f"{old}_{machine}" for old in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 _LONGEST_PERIOD = 0.5  # of the window's side; slower changes of intensity are thickness, not fringes
-_WIDTH = 3.0  # spectrum pixels: how far from a peak's radius the noise around it is looked for
+_WIDTH = 3.0  # spectrum pixels from a peak's radius within which noise is measured
 _QUANTILE = 0.2  # of the power there: most of it may belong to other peaks
-_FLOOR = 0.01  # of the mean power of the plane, below which no noise is taken to lie
+_FLOOR = 0.01  # of the mean power of the plane: the least noise that is assumed
 
 
 def find_fringes(windows: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,7 +29,7 @@ def find_fringes(windows: Tensor) -> tuple[Tensor, Tensor]:
     flattened = power.flatten(1)
     noise = _noise(flattened, radius.flatten())
     noise = noise.maximum(_FLOOR * flattened[:, inside].mean(1, keepdim=True)).clamp_min(1e-30)
-    # The flank of what lies further in is no peak.
+    # The flank of something further in is not a peak.
     summit = power == torch.nn.functional.max_pool2d(power[:, None], 3, 1, 1)[:, 0]
     strength, peak = torch.where(inside & summit.flatten(1), flattened / noise, 0.0).max(1)
 

@@ -1,8 +1,8 @@
-"""Digests in a result file, by which it proves later that it is as it was written.
+"""Digests in a result file, which later prove that it is as it was written.
 
 /entry/process/digests holds the SHA-256 of every dataset and group below /entry, with its attributes, and
 /entry/process/file_digest that of all other bytes of the file, with the file's size. Damage anywhere changes the
-latter; a file that was repacked has another size, and is known by the former.
+latter; a file that was repacked has another size, and is verified by the former.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ from hrtemvae_hpc.errors import InputError, printable
 from hrtemvae_hpc.files import hdf5_disk_errors, is_file, is_written_as
 from hrtemvae_hpc.hdf5 import DAMAGED, check_array, check_inflated, open_hdf5
 
-Progress = Callable[[int], object]  # is given the number of bytes that were just looked at
+Progress = Callable[[int], object]  # gets the number of bytes that were just read
 
 _TABLE, _FILE = "process/digests", "process/file_digest"  # below /entry
 _FIELD = re.compile(rb"sha256 of other bytes ([0-9a-f]{64}), bytes in all ([0-9]{20})")
 _TAIL = 2**16  # bytes at the end of a file that hold this field, which is written last
 _BLOCK = 2**24  # bytes
 _LARGEST_ROW = 2**28  # bytes
-_PACKED = 1100  # times that gzip can pack, and some
+_PACKED = 1100  # the most that gzip can compress, and some more
 _NAMED = 3  # in a message
 _PATIENCE, _RATE = 10.0, 1e8  # seconds, and bytes per second, to name the damage of a file
 _MOST = 100_000  # entries of a table
@@ -41,7 +41,7 @@ def _silent(_: int) -> None:
 
 
 def seal(path: Path) -> None:
-    """Add the digests to a result file that is complete and closed. Raises OSError where the disk is full or fails."""
+    """Add the digests to a result file that is complete and closed. Raises OSError if the disk is full or fails."""
     with hdf5_disk_errors(), h5py.File(path, "r+") as file:
         entry = file["entry"]
         table = {place: _digest(group, name, _silent) for place, group, name in _items(entry, lambda _: True)}
@@ -58,9 +58,9 @@ def seal(path: Path) -> None:
 
 
 def check_whole(path: Path, progress: Progress = _silent, name_damage: bool = False) -> str:
-    """What a result file that is as it was written can say of itself.
+    """A sentence about a result file that is as it was written.
 
-    Raises InputError where it isn't, or where that can't be known. With ``name_damage`` its sentence says what differs.
+    Raises InputError if it isn't, or if that can't be known. With ``name_damage`` its sentence says what differs.
     """
     if not is_file(path):
         raise InputError(f"{path}: there is no such result file; make one with `hrtemvae analyze`.")
@@ -73,16 +73,16 @@ def check_whole(path: Path, progress: Progress = _silent, name_damage: bool = Fa
         raise InputError(f"{path}: can't be read ({error.strerror or error}); {_AGAIN}.") from error
     same_size = field is not None and field[2] == size
     if same_bytes and same_size:
-        return "whole, all its bytes are as they were written"
-    packed_anew = not same_bytes and not same_size
-    damage = _differences_apart(path, size) if packed_anew or name_damage else ""
-    if not damage and packed_anew:
-        return "whole, all its datasets are as they were written, in a repacked file"
-    raise InputError(f"{path}: is not whole: {damage or 'its bytes are not as they were written'}; {_AGAIN}.")
+        return "intact, all its bytes are as they were written"
+    repacked = not same_bytes and not same_size
+    damage = _differences_in_child(path, size) if repacked or name_damage else ""
+    if not damage and repacked:
+        return "intact, all its datasets are as they were written, in a repacked file"
+    raise InputError(f"{path}: is not intact: {damage or 'its bytes are not as they were written'}; {_AGAIN}.")
 
 
 def _check_kind(path: Path) -> None:
-    """Raise InputError where ``path`` can't be opened, or is another kind of file."""
+    """Raise InputError if ``path`` can't be opened, or is another kind of file."""
     with open_hdf5(path, "a result of `hrtemvae analyze`"):
         pass
     if not is_written_as(path, "result"):
@@ -114,8 +114,8 @@ def _file_digest(raw: BinaryIO, start: int, stop: int, progress: Progress) -> st
     return sha.hexdigest()
 
 
-def _differences_apart(path: Path, size: int) -> str:
-    """What ``_differences`` finds in a process of its own: HDF5 may never return from a damaged file, or crash."""
+def _differences_in_child(path: Path, size: int) -> str:
+    """What ``_differences`` finds, in a process of its own: HDF5 may hang or crash in a damaged file."""
     context = multiprocessing.get_context("fork")
     answer, writer = context.Pipe(duplex=False)
     child = context.Process(target=_send_differences, args=(path, writer), daemon=True)
@@ -132,7 +132,7 @@ def _differences_apart(path: Path, size: int) -> str:
     finally:
         child.kill()
         child.join()
-    return "it is so damaged that its datasets can't be looked at"
+    return "it is so damaged that its datasets can't be read"
 
 
 def _send_differences(path: Path, writer: Connection) -> None:
@@ -144,12 +144,12 @@ def _send_differences(path: Path, writer: Connection) -> None:
 
 
 def _differences(path: Path, progress: Progress) -> str:
-    """What of the datasets in a result file is not as its table of digests says, "" where all is."""
+    """Which datasets in a result file differ from its table of digests, "" if none."""
     with open_hdf5(path, "the result") as file:
         try:
             entry = file["entry"]
             if _TABLE not in entry:
-                return "it holds no digests, being older than they are, or damaged"
+                return "it holds no digests: it is older than they are, or damaged"
             table = json.loads(check_array(entry, _TABLE, "O", 0).asstr()[()])
             if not isinstance(table, dict) or len(table) > _MOST:
                 return "its digests are damaged"
@@ -178,7 +178,7 @@ def _listed(places: Sequence[str]) -> str:
 def _items(group: h5py.Group, enter: Callable[[str], bool], above: str = "") -> Iterator[tuple[str, h5py.Group, str]]:
     """Each thing below ``group`` but the digests: its path, its group and its name there.
 
-    Groups are entered where ``enter`` says so of their path, links never.
+    Groups are entered if ``enter`` is true for their path, links never.
     """
     if not above:
         yield ".", group, "."
@@ -202,7 +202,7 @@ def _is_same(group: h5py.Group, name: str, digest: object, progress: Progress) -
 def _digest(group: h5py.Group, name: str, progress: Progress) -> str:
     """SHA-256 of a group's attributes, or of a dataset's type, shape, attributes and values.
 
-    Raises ValueError or OSError where it can't be read, or is of a kind that no result holds.
+    Raises ValueError or OSError if it can't be read, or is of a kind that no result holds.
     """
     sha = hashlib.sha256()
     item = group[name]
@@ -229,7 +229,7 @@ def _digest(group: h5py.Group, name: str, progress: Progress) -> str:
 
 
 def _add(sha: Any, key: str, values: np.ndarray) -> None:
-    """Have ``sha`` take in an array: of strings, all of them with their lengths, else its type, shape and bytes."""
+    """Add an array to ``sha``: strings with their lengths, anything else with its type, shape and bytes."""
     sha.update(f"{len(key)} {key}".encode("utf-8", "surrogateescape"))
     if values.dtype.kind in "OU":
         for text in values.flat:

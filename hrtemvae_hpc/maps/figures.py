@@ -23,9 +23,9 @@ _COLOURS = {
     "mean": "cividis",
     "valid_frames": "gray",
 }
-# Inches. Places are given, not found by matplotlib, which would take longer for that than to draw.
+# Inches. Positions are given, not found by matplotlib, which would take longer for that than for drawing.
 _PANEL, _EDGE, _ABOVE, _COLOURS_WIDTH = 3.1, 0.08, 0.32, 0.6
-_NARROWEST = _PANEL / 10  # a frame that is longer than that is stretched
+_NARROWEST = _PANEL / 10  # a frame that is narrower is stretched
 _BAR = 1.0, 0.6  # width and height of a panel that a scale bar fits in
 _CAPTION = 0.2
 _MOST_SAMPLES = 1024  # drawn along a side
@@ -135,7 +135,7 @@ def _scale_bar(axes: Axes, width: float, units: str) -> AnchoredSizeBar:
 
 
 def thinned(values: np.ndarray) -> np.ndarray:
-    """``values`` [rows, columns] with at most 1024 a side: means of those that are finite, NaN where none is."""
+    """``values`` [rows, columns] with at most 1024 per side: means of finite values, NaN where there are none."""
     steps = [-(-n // _MOST_SAMPLES) for n in values.shape]
     if max(steps) == 1:
         return values
@@ -148,14 +148,14 @@ def thinned(values: np.ndarray) -> np.ndarray:
 
 
 def leading_maps(result: Result, latents: Sequence[int]) -> bytes:
-    """PNG: the first and last frame, all latents together, and the maps of ``latents``, two of them a row."""
+    """PNG: the first and last frame, all latents together, and the maps of ``latents``, two per row."""
     panels = _Panels(result, 1 + -(-len(latents) // 2), 4)
     cells = iter(panels.axes)
     panels.draw_frame(next(cells), 0)
     panels.draw_frame(next(cells), 1)
     together = "(rho x variance)^2, sum over all latents"
     panels.draw_map(next(cells), "time_correlated_variance", result.together, together)
-    panels.draw_map(next(cells), "valid_frames", result.valid_frames, "frames that count")
+    panels.draw_map(next(cells), "valid_frames", result.valid_frames, "valid frames")
     for latent in latents:
         for name, title in (("time_correlated_variance", "(rho x variance)^2"), ("spearman", "Spearman's rho")):
             panels.draw_map(next(cells), name, result.maps(name, latent), f"z{latent}: {title}")

@@ -1,4 +1,4 @@
-"""The process record of a result, /entry/process, as whatever is drawn or judged needs it."""
+"""The process record of a result, /entry/process, as reports and verdicts need it."""
 
 import math
 from typing import Annotated, Any
@@ -50,7 +50,7 @@ class Record(Described):
     region: Json[tuple[Pixels, Pixels, Pixels, Pixels]]  # rows and columns of the movie's frame, first and last + 1
     window: Annotated[int, Field(ge=1, le=_LARGEST_NUMBER)]
     step: Annotated[int, Field(ge=1, le=_LARGEST_NUMBER)]
-    resampling: Annotated[tuple[Factor, Factor], Field(strict=False)]  # analysed rows and columns a row and column
+    resampling: Annotated[tuple[Factor, Factor], Field(strict=False)]  # analysed rows and columns per row and column
     pixel_size: Annotated[tuple[Positive, Positive] | None, Field(strict=False)] = None  # nm, of the movie
     frame_time: Positive | None = None  # s
     ranks: Json[list[RankRecord]]

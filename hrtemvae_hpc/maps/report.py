@@ -24,7 +24,7 @@ _NAMES = (r"report\.html", rf"({'|'.join(MAPS)})\.tif", rf"({'|'.join(MAPS)})/z\
 
 @dataclass(frozen=True)
 class Shown:
-    """How much a latent shows in this movie, and where most."""
+    """How much a latent changes in this movie, and where most."""
 
     latent: int
     source: int
@@ -37,7 +37,7 @@ class Shown:
 
 @contextmanager
 def opened_to_draw(path: Path) -> Iterator[Result]:
-    """The result file ``path``; whatever goes wrong while it is read or drawn ends as InputError."""
+    """The result file ``path``; any failure to read or draw it ends as InputError."""
     try:
         with open_result(path) as result:
             yield result
@@ -45,7 +45,7 @@ def opened_to_draw(path: Path) -> Iterator[Result]:
         raise
     except Exception as error:
         what = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
-        raise InputError(f"{path}: can't be drawn ({what}); `hrtemvae verify` says whether it is whole.") from error
+        raise InputError(f"{path}: can't be drawn ({what}); `hrtemvae verify` says whether it is intact.") from error
 
 
 def rank_latents(result: Result) -> list[Shown]:
@@ -74,7 +74,7 @@ def rank_latents(result: Result) -> list[Shown]:
 def write_result_page(path: Path, page: Path, folder: Path | None = None) -> Path:
     """Draw the result file ``path`` as the HTML page ``page``, which is returned. It is written in ``folder`` first.
 
-    Raises InputError where ``path`` is no result file or isn't whole, can't be drawn, or ``page`` can't be written.
+    Raises InputError if ``path`` is not an intact result file or can't be drawn, or ``page`` can't be written.
     """
     with opened_to_draw(path) as result:
         return _write_page(result, page, folder)
@@ -83,8 +83,8 @@ def write_result_page(path: Path, page: Path, folder: Path | None = None) -> Pat
 def write_report(path: Path, folder: Path, tiff: bool) -> Path:
     """Draw ``path`` into ``folder``: report.html, a PNG of each map and, if ``tiff``, float32 stacks.
 
-    Returns the page. Raises InputError where ``path`` is no result file or isn't whole, can't be drawn, or ``folder``
-    can't be written or holds files of somebody else.
+    Returns the page. Raises InputError if ``path`` is not an intact result file or can't be drawn, or ``folder``
+    can't be written or holds other files.
     """
     if folder.resolve() in path.resolve().parents:
         raise InputError(f"{path}: lies in the folder of its report, {folder}; choose another folder with -o.")
@@ -123,7 +123,7 @@ def _write_page(result: Result, page: Path, folder: Path | None = None) -> Path:
 
 
 def _write_tiff(result: Result, name: str, path: Path) -> None:
-    """One slice a latent, calibrated for ImageJ."""
+    """One slice per latent, calibrated for ImageJ."""
     dy, dx = result.spacing
     tifffile.imwrite(
         path,

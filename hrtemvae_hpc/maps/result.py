@@ -45,7 +45,7 @@ class FinishedTile(Protocol):
 
 @dataclass(frozen=True)
 class ResultInfo:
-    """What a result holds beside its maps."""
+    """What a result holds besides its maps."""
 
     identity: str
     grid: WindowGrid
@@ -53,7 +53,7 @@ class ResultInfo:
     origin: tuple[int, int]  # row and column of the region's first pixel in the movie's frame
     pixel_size_nm: tuple[float, float] | None
     frame_time_s: float | None
-    resampling: tuple[float, float]  # analysed rows and columns a row and column of the movie
+    resampling: tuple[float, float]  # analysed rows and columns per row and column of the movie
     preview: tuple[np.ndarray, int, tuple[int, int]]  # first and last frame, pixels binned into one, their indices
     process: Mapping[str, Any]
 
@@ -71,9 +71,9 @@ def write_result(
 
 
 def try_result(folder: Path, info: ResultInfo) -> None:
-    """Try whether a result with all that ``info`` holds can be written in ``folder``; nothing is left of it.
+    """Check that a result with all of ``info`` can be written in ``folder``; nothing is left of it.
 
-    Raises OSError where ``folder`` can't be written, InputError where something in ``info`` can't be stored.
+    Raises OSError if ``folder`` can't be written, InputError if something in ``info`` can't be stored.
     """
     window = info.grid.window
     with temporary_file(folder) as aside:
@@ -108,7 +108,7 @@ def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, F
         group["latent_source_index"] = np.array(info.latent_source_index)
         maps.insert(0, group.create_dataset("data", (latents, grid.rows, grid.columns), np.float32, fillvalue=np.nan))
     counts = _map_group(entry, "valid_frames", info, "y", "x")
-    counts["title"] = "frames that count at each window"
+    counts["title"] = "valid frames of each window"
     valid = counts.create_dataset("data", (grid.rows, grid.columns), np.int32)
     bad: set[int] = set()
     for tile, done in tiles:
@@ -237,7 +237,7 @@ class Identity:
 
 
 def result_identity(path: Path) -> Identity:
-    """The identity of the result file ``path``; raises InputError where it is none, or not as it was written."""
+    """The identity of the result file ``path``; raises InputError if it is not a result, or not as it was written."""
     check_whole(path)
     with open_hdf5(path, "the result") as file:
         try:
@@ -294,14 +294,14 @@ def _extent(y: np.ndarray, x: np.ndarray, spacing: tuple[float, float]) -> tuple
 
 @contextlib.contextmanager
 def open_result(path: Path) -> Iterator[Result]:
-    """A result file as ``Result``; raises InputError where it isn't one, or not as it was written."""
+    """A result file as ``Result``; raises InputError if it isn't one, or not as it was written."""
     check_whole(path)
     with open_hdf5(path, "the result") as file:
         yield read_result(path, file)
 
 
 def read_result(path: Path, file: h5py.File) -> Result:
-    """What the open file ``path`` holds, whose digests are not looked at; raises InputError where it is no result."""
+    """What the open file ``path`` holds, whose digests are not checked; raises InputError if it is not a result."""
     try:
         return _read(path, file)
     except DAMAGED as error:
@@ -314,7 +314,9 @@ def _read(path: Path, file: h5py.File) -> Result:
     record = read_record(entry["process"])
     shape = record.grid.rows, record.grid.columns
     valid = read_array(entry, "valid_frames/data", "i", 2)
-    _expect(valid.shape == shape and valid.size > 0, f"valid_frames has shape {valid.shape}, its record means {shape}")
+    _expect(
+        valid.shape == shape and valid.size > 0, f"valid_frames has shape {valid.shape}, its record implies {shape}"
+    )
     top, _, left, _ = record.region
     y, x = _spatial_axes(record.grid, (top, left), record.resampling, record.pixel_size)
     latent = read_array(entry, f"{MAPS[-1]}/latent", "iu", 1)
@@ -352,7 +354,7 @@ def _read(path: Path, file: h5py.File) -> Result:
 
 def _check_maps(entry: h5py.Group, name: str, shape: tuple[int, int, int]) -> None:
     maps = check_array(entry, f"{name}/data", "f", 3)
-    _expect(maps.shape == shape, f"{name} has shape {maps.shape}, its record means {shape}")
+    _expect(maps.shape == shape, f"{name} has shape {maps.shape}, its record implies {shape}")
     _expect(maps.dtype.itemsize == 4, f"{name} has type {maps.dtype}")
     _expect(chunk_bytes(maps) <= _LARGEST_CHUNK, f"{name} has chunks of {maps.chunks}")
     check_inflated(maps)
@@ -361,7 +363,7 @@ def _check_maps(entry: h5py.Group, name: str, shape: tuple[int, int, int]) -> No
 def _check_axis(entry: h5py.Group, name: str, positions: np.ndarray, units: str) -> None:
     stored = read_array(entry, name, "f", 1)
     same = stored.shape == positions.shape and np.allclose(stored, positions, rtol=1e-9, atol=1e-9)
-    _expect(same and entry[name].attrs["units"] == units, f"{name} is not where its record means the windows to be")
+    _expect(same and entry[name].attrs["units"] == units, f"{name} does not match the windows of its record")
 
 
 def _expect(condition: bool, otherwise: str) -> None:

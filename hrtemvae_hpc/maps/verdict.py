@@ -1,4 +1,4 @@
-"""Holds the maps of a simulated movie against its truth: ``python -m hrtemvae_hpc.maps.verdict MAPS``."""
+"""Compares the maps of a simulated movie with its truth: ``python -m hrtemvae_hpc.maps.verdict MAPS``."""
 
 import sys
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from hrtemvae_hpc.movie.resample import Resampler
 from hrtemvae_hpc.movie.write import read_truth
 
 _REGIONS = {
-    "rotating": "crystal that turns",
-    "growing": "edge that grows",
-    "shrinking": "edge that shrinks",
+    "rotating": "rotating crystal",
+    "growing": "growing edge",
+    "shrinking": "shrinking edge",
 }
 _FULL = 0.9  # share of a window's pixels in the crystal above which it counts as inside
 _EDGE = 0.5  # of the largest share that a window has of an edge, which is narrower than a window
@@ -46,7 +46,7 @@ class Verdict:
 
 def roc_area(inside: np.ndarray, outside: np.ndarray) -> float:
     """The probability that a value ``inside`` is larger than one ``outside``; ties count half, NaN are left out."""
-    from scipy.stats import mannwhitneyu  # takes half a second to load, and only simulated movies need it
+    from scipy.stats import mannwhitneyu  # takes half a second to load, only for simulated movies
 
     inside, outside = inside[np.isfinite(inside)], outside[np.isfinite(outside)]
     if not inside.size or not outside.size:
@@ -55,7 +55,7 @@ def roc_area(inside: np.ndarray, outside: np.ndarray) -> float:
 
 
 def find_verdicts(result: Result) -> list[Verdict]:
-    """The verdict on each region of a simulated movie; none where its truth is not at hand."""
+    """The verdict on each region of a simulated movie; none if its truth is not available."""
     truth = _read_truth(result)
     if not truth:
         return []
@@ -87,7 +87,7 @@ def find_verdicts(result: Result) -> list[Verdict]:
 
 
 def _read_truth(result: Result) -> dict[str, np.ndarray]:
-    """The masks of the movie's frame that a verdict needs; none where the movie holds no such truth."""
+    """The masks of the movie's frame that a verdict needs; none if the movie doesn't hold them."""
     frame = result.process.movie_shape[1:]
     try:
         truth = read_truth(Path(result.process.movie), frame)

@@ -25,7 +25,7 @@ _PACKINGS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 
 
 def read_keras_file(path: Path) -> list[Layer[LayerConfig]]:
-    """The layers in ``path``. Raises InputError where it is no .keras file."""
+    """The layers in ``path``. Raises InputError if it isn't a .keras file."""
     try:
         with _InPieces(path) as file, zipfile.ZipFile(file) as archive:
             described = describe(parse(_member(archive, "config.json", _LARGEST_CONFIG).read()))
@@ -47,7 +47,7 @@ class _InPieces(io.FileIO):
 
 
 def _member(archive: zipfile.ZipFile, name: str, most: int) -> io.BytesIO:
-    """A file of ``archive``. Raises ValueError where it claims more than ``most`` bytes; it never gets more."""
+    """A file of ``archive``. Raises ValueError if it claims more than ``most`` bytes; it is never given more."""
     info = archive.getinfo(name)
     if info.compress_type not in _PACKINGS:
         raise ValueError(f"{name} is packed in a way that Keras doesn't use")

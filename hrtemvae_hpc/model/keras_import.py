@@ -26,7 +26,7 @@ _IGNORED = {"InputLayer", "Flatten", "Dropout", "Dense", "Reshape", "Lambda", "S
 def import_keras(encoder_path: Path, decoder_path: Path | None = None) -> Model:
     """The model in a Keras encoder (and decoder) of the published family.
 
-    Its latents keep the network's own order. Raises InputError where a file is neither a .keras file nor a SavedModel
+    Its latents keep the network's own order. Raises InputError if a file is neither a .keras file nor a SavedModel
     folder, or its layers are not of this family.
     """
     with _of_the_family(encoder_path):
@@ -67,7 +67,7 @@ def _of_the_family(path: Path) -> Iterator[None]:
 
 
 def read_layers(path: Path) -> Layers:
-    """The layers of a .keras file or a SavedModel folder. Raises InputError where ``path`` is neither."""
+    """The layers of a .keras file or a SavedModel folder. Raises InputError if ``path`` is neither."""
     if is_file(path / "saved_model.pb"):
         return read_saved_model(path)
     if not is_file(path):
@@ -93,11 +93,11 @@ def _require_activation(layer: Layer[Convolution] | Layer[Dense], *expected: str
 def _convolutions(
     layers: Layers, kind: str
 ) -> tuple[list[Layer[Convolution]], list[Layer[BatchNormalization]], Normalization]:
-    """The convolutions, their batch normalisations, and where these stand."""
+    """The convolutions, their batch normalisations, and the positions of these."""
     convolutions: list[Layer[Convolution]] = []
     norms: list[Layer[BatchNormalization]] = []
     when: Normalization = "none"
-    linear = False  # the convolution before still waits for its activation
+    linear = False  # the previous convolution still waits for its activation
     for layer in layers:
         if layer.kind == kind:
             if linear:

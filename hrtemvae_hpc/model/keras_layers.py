@@ -1,4 +1,4 @@
-"""Layers as Keras describes and stores them: what this program must know of each kind."""
+"""Layers as Keras describes and stores them: what this program must know about each kind."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -10,7 +10,12 @@ from pydantic_core import from_json
 from hrtemvae_hpc.model.architecture import Kernel, Width
 from hrtemvae_hpc.schemas import Described, Name, mistake, short
 
-ARRAYS = {"Conv2D": 2, "Conv2DTranspose": 2, "Dense": 2, "BatchNormalization": 4}  # that a layer of each kind has
+ARRAYS = {
+    "Conv2D": 2,
+    "Conv2DTranspose": 2,
+    "Dense": 2,
+    "BatchNormalization": 4,
+}  # number that a layer of each kind has
 LARGEST = 2**28  # bytes of all arrays of a network
 _MOST_LAYERS = 1000
 
@@ -23,7 +28,7 @@ def _side(value: Any) -> Any:
 
 
 class LayerConfig(Described):
-    """What Keras says of a layer of any kind."""
+    """What Keras says about a layer of any kind."""
 
     name: Name
     batch_shape: Annotated[list[int | None], Field(max_length=5)] | None = None
@@ -100,7 +105,7 @@ class _Network(Described):
 def describe(network: Any) -> list[tuple[str, LayerConfig]]:
     """Kind and configuration of each layer of a ``network`` as ``parse`` returns it.
 
-    Raises ValueError where it is none, or a layer of a known kind is not described as it should be.
+    Raises ValueError if it is not a network, or a layer of a known kind is not described as it should be.
     """
     layers = []
     for entry in _Network.model_validate(network).config.layers:
@@ -112,7 +117,7 @@ def describe(network: Any) -> list[tuple[str, LayerConfig]]:
 
 
 def parse(text: bytes) -> Any:
-    """What Keras wrote as JSON, with lists for its tuples. Raises ValueError where it is no JSON."""
+    """What Keras wrote as JSON, with lists for its tuples. Raises ValueError if it isn't JSON."""
     return _without_tuples(from_json(text))
 
 

@@ -33,7 +33,7 @@ class TrainedOn:
     """The scale of the segments that a model learned from."""
 
     pixel_size_nm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = (
-        None  # None where they had none, or different ones
+        None  # None if they had none, or different ones
     )
 
 
@@ -56,7 +56,7 @@ class Model:
 
 
 def save_model(model: Model, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write ``model`` to ``path``, atomically; its tensors as ``dtype``. Raises OSError where that can't be."""
+    """Write ``model`` to ``path``, atomically; its tensors as ``dtype``. Raises OSError if that fails."""
     tensors = _put_below("encoder.", model.encoder.state_dict())
     if model.decoder is not None:
         tensors |= _put_below("decoder.", model.decoder.state_dict())
@@ -83,7 +83,7 @@ class _Source(Described):
 
 
 class _Provenance(Described):
-    """What this program reads of a model's past; whatever else there is, is kept as it stands."""
+    """What this program reads of a model's history; anything else is kept as it is."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -99,7 +99,7 @@ class _Provenance(Described):
 
 
 class _Description(Described):
-    """What a model file says beside its tensors."""
+    """What a model file says besides its tensors."""
 
     format: Literal[1]
     name: Name
@@ -120,7 +120,7 @@ class _Description(Described):
     def _latents_agree(self) -> "_Description":
         latents = self.architecture.latents
         if sorted(self.latent_order) != list(range(latents)):
-            raise ValueError(f"latent_order is no permutation of {latents} latents")
+            raise ValueError(f"latent_order is not a permutation of {latents} latents")
         variance = self.provenance.variance_over_training
         if variance is not None and len(variance) != latents:
             raise ValueError(f"provenance.variance_over_training is not that of {latents} latents")
@@ -130,7 +130,7 @@ class _Description(Described):
 def load_model(path: Path) -> Model:
     """Read a model file.
 
-    Raises InputError when the file is missing, is no model file, or its tensors do not fit its architecture.
+    Raises InputError when the file is missing, isn't a model file, or its tensors do not fit its architecture.
     """
     if not is_file(path):
         raise InputError(f"{path}: there is no such model file; name one with --model.")

@@ -23,7 +23,7 @@ def _same_convolution(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _same_transposed_convolution(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    # It crops what the forward one would have padded.
+    # It crops what the forward convolution would have padded.
     crop, _ = same_padding(x.shape[-1] * conv.stride[0], conv.kernel_size[0], conv.stride[0])
     return transposed_convolution(x, conv.weight, conv.bias, conv.stride[0], crop)  # type: ignore[arg-type]
 
@@ -114,9 +114,9 @@ class VAE(nn.Module):
 
 
 def weights_of(make: Callable[[], nn.Module]) -> dict[str, Tensor]:
-    """The weights of the network that ``make`` makes, of their types and shapes, but without memory.
+    """The weights of the network that ``make`` makes, with their types and shapes, but without memory.
 
-    Raises ValueError where they are more than any network here has.
+    Raises ValueError if they are more than any network here has.
     """
     with torch.device("meta"):
         weights = {name: tensor for name, tensor in make().state_dict().items() if tensor.is_floating_point()}
@@ -138,12 +138,12 @@ def check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Sequence[in
 def filled(make: Callable[[], N], weights: Mapping[str, Tensor]) -> N:
     """The network that ``make`` makes with ``weights``, in evaluation mode.
 
-    Raises ValueError where they are others than its own, or not finite; memory is given to none before that.
+    Raises ValueError if they don't fit it or aren't finite, before any memory is allocated.
     """
     check_shapes(weights_of(make), {name: tensor.shape for name, tensor in weights.items()})
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"tensor {name} holds numbers that are not finite")
     network = make()
-    network.load_state_dict(dict(weights), strict=False)  # without counts of batches, which only a training needs
+    network.load_state_dict(dict(weights), strict=False)  # without counts of batches, which only training needs
     return network.eval().requires_grad_(False)

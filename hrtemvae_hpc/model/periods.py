@@ -1,4 +1,4 @@
-"""Which lattices a model knows: those that it reconstructs."""
+"""Which lattices a model reconstructs."""
 
 import math
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from hrtemvae_hpc.model.network import Decoder
 
 _ALIKE = 0.9  # correlation of a window and its reconstruction
 _SHORTEST = 4  # pixels
-_PERIODS = 32  # about so many are tried, up to half a window
+_PERIODS = 32  # about this many are tried, up to half a window
 _PIXELS = 2**20  # of windows that are encoded at once
 _SIGMA = 0.428  # of a spot, periods: the article's test lattice
-# How the lattices lie: degrees from rows and columns, and the shift along both in periods.
+# Poses of the lattices: degrees from rows and columns, and the shift along both in periods.
 _POSES = ((0, 0.1, 0.6), (4, 0.3, 0.2), (-5, 0.8, 0.4), (2, 0.5, 0.9), (7, 0.7, 0.1))
 
 
 def reconstructed_periods(model: Model) -> tuple[int, int] | None:
     """The shortest and the longest period (pixels) of the lattices that ``model`` reconstructs, and all between them.
 
-    None where it has no decoder, or reconstructs none of those tried.
+    None if it has no decoder, or reconstructs none of those tried.
     """
     longest = model.architecture.window // 2
     if model.decoder is None or longest < _SHORTEST:
@@ -36,9 +36,9 @@ def reconstructed_periods(model: Model) -> tuple[int, int] | None:
 
 @torch.inference_mode()
 def reconstruction(model: Model, decoder: Decoder, periods: Sequence[int]) -> list[float]:
-    """How like its reconstruction a window of a square lattice is, for each period (pixels).
+    """How similar a window of a square lattice is to its reconstruction, for each period (pixels).
 
-    The median over some ways in which a simulated lattice of dark spots may lie, of the correlation of the pixels.
+    The correlation of the pixels, as the median over some poses of a simulated lattice of dark spots.
     """
     window = model.architecture.window
     at_once = max(1, _PIXELS // (len(_POSES) * window**2))
@@ -70,6 +70,6 @@ def _row(place: Tensor) -> Tensor:
 
 
 def _correlation(one: Tensor, other: Tensor) -> Tensor:
-    """Pearson's correlation [n] of windows [n, 1, rows, columns] with others; 0 where one is flat."""
+    """Pearson's correlation [n] of windows [n, 1, rows, columns] with others; 0 if one is flat."""
     a, b = ((w - w.mean((1, 2, 3), keepdim=True)).flatten(1) for w in (one, other))
     return torch.cosine_similarity(a, b, 1, 1e-12)

@@ -31,7 +31,7 @@ _WEIGHTS = ("kernel", "gamma", "beta", "bias", "moving_mean", "moving_variance")
 
 
 def read_saved_model(folder: Path) -> list[Layer[LayerConfig]]:
-    """The layers of the network in ``folder``. Raises InputError where it isn't one that Keras saved."""
+    """The layers of the network in ``folder``. Raises InputError if it isn't one that Keras saved."""
     try:
         described = describe(_network(folder))
         arrays = _read_variables(folder / "variables")
@@ -109,7 +109,7 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of a LevelDB table."""
     footer = data[-_FOOTER:]
     if len(footer) < _FOOTER or not footer.endswith(_MAGIC):
-        raise ValueError("variables.index is no table, or is cut off")
+        raise ValueError("variables.index is not a table, or is cut off")
     position = 0
     for _ in range(2):  # the place of the index of metadata, which is passed over
         _, position = _varint(footer, position)
@@ -169,7 +169,7 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
             elif kind in (_FIXED32, _FIXED64):
                 length = 4 if kind == _FIXED32 else 8
             else:
-                raise ValueError("it is no protocol buffer")
+                raise ValueError("it is not a protocol buffer")
             value = data[position : position + length]
             position += length
             if len(value) < length:

@@ -1,4 +1,4 @@
-"""Safetensors files: what they claim is bounded, and compared with what is expected, before memory is given to it."""
+"""Safetensors files: what they claim is bounded, and compared with what is expected, before memory is allocated."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ _TYPES = {torch.float32: {"F32", "F16", "BF16"}, torch.int64: {"I64"}}  # in whi
 
 
 def open_tensors(path: Path) -> safe_open:
-    """Open ``path``, a context manager. Raises OSError or SafetensorError where it is no such file."""
+    """Open ``path``, a context manager. Raises OSError or SafetensorError if it isn't one."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
     if size > _LARGEST_HEADER:
@@ -24,7 +24,7 @@ def open_tensors(path: Path) -> safe_open:
 
 
 def read_tensors(file: Any, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All tensors of an open ``file``, in the types of those ``expected``. Raises ValueError where they are others."""
+    """All tensors of an open ``file``, in the types of those ``expected``. Raises ValueError if they differ."""
     stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     check_shapes(expected, {name: part.get_shape() for name, part in stored.items()})
     for name, tensor in expected.items():

@@ -1,8 +1,8 @@
 """The transposed convolution of a decoder, in the semantics of Keras' "same", made for training on CPUs.
 
-Two things differ from PyTorch's own. The gradient of the bias is a sum of its own: within the convolution, in bfloat16,
-a CPU takes longer for it than for all else of the backward pass. And an image of one channel is computed as blocks of
-4 x 4 pixels that stand in 16 channels, which takes a CPU about a third of the time.
+Two things differ from PyTorch's own. The gradient of the bias is a separate sum: within the convolution, in bfloat16,
+a CPU takes longer for it than for the rest of the backward pass. And an image of one channel is computed as blocks of
+4 x 4 pixels held in 16 channels, which takes a CPU about a third of the time.
 """
 
 import math

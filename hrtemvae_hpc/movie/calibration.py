@@ -18,7 +18,7 @@ _SENSIBLE = 1e-15, 1e15  # nanometres of a pixel, seconds of a frame
 def convert(value: float, units: str, to: str) -> float | None:
     """``value`` in ``units`` as a number of ``to``, "nm" or "s".
 
-    None where the units are unknown or of the other kind, or the number is not positive or makes no sense.
+    None if the units are unknown or of the other kind, or the number is not positive or makes no sense.
     Berkeley EMD writes units as ``[n_m]``; ``A`` and ``Å`` are both read as angstrom.
     """
     plain = units.strip().strip("[]").replace("_", "")
@@ -32,7 +32,7 @@ def convert(value: float, units: str, to: str) -> float | None:
 
 
 def _power(units: str, to: str) -> int | None:
-    """The power of ten that one of ``units`` is in ``to``, None where they are unknown or of another kind."""
+    """The power of ten that one of ``units`` is in ``to``, None if they are unknown or of another kind."""
     if to == "nm" and (named := _NAMED.fullmatch(units)):
         return -1 if named[1] else 3
     unit, base = (_METRE, 9) if to == "nm" else (_SECOND, 0)
@@ -44,7 +44,7 @@ def _power(units: str, to: str) -> int | None:
 
 
 def spacing(positions: np.ndarray) -> float | None:
-    """The distance of evenly spaced positions; None where they are fewer than two or not even."""
+    """The distance of evenly spaced positions; None if they are fewer than two or not even."""
     if positions.ndim != 1 or len(positions) < 2 or positions.dtype.kind not in "iuf":
         return None
     steps = np.diff(positions.astype(float))

@@ -1,4 +1,4 @@
-"""Which chunks a read touches: how the analysed part of a movie lies in the grid of its chunks, or of lines without."""
+"""Which chunks a read touches: how the analysed part lies in the grid of a movie's chunks, or of lines without."""
 
 import math
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class ChunkGrid:
         return [slice(a, b) for a, b in zip(starts, [*starts[1:], len(self.frames)], strict=True)]
 
     def layers(self, slab: slice) -> list[slice]:
-        """The frames of ``slab`` chunk by chunk: what can't be decoded of one is lost for all frames of a layer."""
+        """The frames of ``slab`` chunk by chunk: a chunk that can't be decoded is lost for all frames of a layer."""
         depth = self.chunk[0] if self.chunk else 1
         borders = np.flatnonzero(np.diff(self.frames[slab] // depth)) + 1 + slab.start
         return [slice(int(a), int(b)) for a, b in pairwise([slab.start, *borders, slab.stop])]

@@ -1,7 +1,7 @@
 """Chunks that are decoded outside of HDF5, which lets only one thread of a process in at a time.
 
-HDF5 hands out a chunk as it lies in the file; gzip and shuffle, which most movies have, are undone here, on as many
-threads as read. Other compressions are left to HDF5.
+HDF5 returns a chunk as it lies in the file; gzip and shuffle, which most movies use, are undone here, on all threads
+that read. Other compressions are left to HDF5.
 """
 
 import math
@@ -19,7 +19,7 @@ _LEAST_BYTES = 2**15  # of a chunk: below, HDF5 is as fast
 
 
 def decodes_outside(dataset: h5py.Dataset) -> bool:
-    """Whether the chunks of ``dataset`` can be decoded outside of HDF5: all are there, and large enough to pay."""
+    """Whether the chunks of ``dataset`` can be decoded outside of HDF5: all exist, and are large enough for a gain."""
     if dataset.chunks is None or filters_of(dataset) not in _DECODED:
         return False
     if chunk_bytes(dataset) < _LEAST_BYTES:
@@ -36,7 +36,7 @@ def decodes_outside(dataset: h5py.Dataset) -> bool:
 def read_chunks(dataset: h5py.Dataset, selection: tuple[slice, ...], target: np.ndarray) -> None:
     """Read ``selection`` of ``dataset`` into ``target``, which has the selection's shape and any numeric dtype.
 
-    All chunks are there, the slices have starts, stops and positive steps. Raises OSError where a chunk can't be
+    All chunks exist, the slices have starts, stops and positive steps. Raises OSError if a chunk can't be
     decoded.
     """
     filters = filters_of(dataset)
@@ -45,7 +45,7 @@ def read_chunks(dataset: h5py.Dataset, selection: tuple[slice, ...], target: np.
 
 
 def check_chunks(dataset: h5py.Dataset, selection: tuple[slice, ...]) -> None:
-    """Raise OSError where HDF5 would inflate a chunk that ``selection`` touches to more than a chunk's size.
+    """Raise OSError if HDF5 would inflate a chunk that ``selection`` touches to more than a chunk's size.
 
     HDF5 gives gzip all the memory that it asks for: a thousand times as much as is stored.
     """

@@ -21,8 +21,8 @@ def version() -> str:
     return str(h5py.version.hdf5_version)
 
 
-def bears_locks(folder: Path) -> bool:
-    """Whether HDF5 can lock files in ``folder``. Raises OSError where no file can be written there."""
+def supports_locks(folder: Path) -> bool:
+    """Whether HDF5 can lock files in ``folder``. Raises OSError if no file can be written there."""
     with temporary_file(folder) as path:
         try:
             with h5py.File(path, "w", locking=True):

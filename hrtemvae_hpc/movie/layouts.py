@@ -19,7 +19,7 @@ from hrtemvae_hpc.hdf5 import DAMAGED, check_array, read_array
 from hrtemvae_hpc.movie.calibration import convert, spacing
 from hrtemvae_hpc.movie.chunks import check_chunks
 
-_MOST = 10_000  # datasets that are looked at
+_MOST = 10_000  # datasets that are examined
 _SHOWN = 5  # names in a message
 _DIMENSION = 2**26  # bytes of an axis, and of a frame's metadata
 Metadata = dict[str, Any]
@@ -40,7 +40,7 @@ class Located:
     by_letter: bool = False
 
     def calibration(self, axes: str) -> tuple[tuple[float, float] | None, float | None]:
-        """Pixel size (rows, columns) in nm and frame time in s for the order ``axes``; None where not stated."""
+        """Pixel size (rows, columns) in nm and frame time in s for the order ``axes``; None if not stated."""
         order = "tyx" if self.by_letter else axes
         known = {}
         for letter, scale in zip(order, self.scales, strict=True):
@@ -76,7 +76,7 @@ def locate(file: h5py.File, path: Path, dataset: str | None) -> Located:
     if not movies and len(plain) == 1:
         return _plain(plain[0], datasets[plain[0]])
     if names := sorted({offer.dataset for offer in movies} | set(plain)):
-        raise InputError(f"{path}: holds several movies, name one with --dataset" + _listed(": {}.", names))
+        raise InputError(f"{path}: holds several movies; name one with --dataset" + _listed(": {}.", names))
     flat = [f"{name} {item.shape}" for name, item in datasets.items() if item.shape]
     raise InputError(
         f"{path}: no dataset of three dimensions (frames, rows, columns) in this file"
@@ -102,7 +102,7 @@ def _get(group: h5py.Group, name: str) -> object:
     try:
         return group.get(name)
     except DAMAGED:
-        return None  # a broken link is not there
+        return None  # a broken link doesn't count
 
 
 def _identity(dataset: h5py.Dataset) -> object:
@@ -112,9 +112,9 @@ def _identity(dataset: h5py.Dataset) -> object:
 
 
 def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Every dataset by its path, those behind soft and external links included, without running in circles.
+    """Every dataset by its path, including those behind soft and external links, without endless loops.
 
-    One more than ``_MOST`` where there are more than those.
+    One more than ``_MOST`` if there are more.
     """
     datasets: dict[str, h5py.Dataset] = {}
     visited: set[object] = set()
@@ -146,7 +146,7 @@ def _text(value: object) -> str:
 
 
 def _plain(name: str, dataset: h5py.Dataset) -> Located:
-    """A dataset of no known layout; its attributes ``pixel_size_nm`` and ``frame_time_s`` are read if it has them."""
+    """A dataset of no known layout; its attributes ``pixel_size_nm`` and ``frame_time_s`` are read if they exist."""
     size, time = (np.ravel(dataset.attrs.get(key, ())) for key in ("pixel_size_nm", "frame_time_s"))
     t = (float(time[0]), "s") if time.size == 1 and time.dtype.kind in "iuf" else None
     y, x = ((float(size[i]), "nm") if size.size in (1, 2) and size.dtype.kind in "iuf" else None for i in (0, -1))
@@ -165,7 +165,7 @@ def _number(value: object) -> float | None:
 
 
 def _spacing(axis: object) -> float | None:
-    """The distance of the positions along an axis; None where it holds none that are even."""
+    """The distance of the positions along an axis; None if it holds none that are even."""
     if not isinstance(axis, h5py.Dataset):
         return None
     try:

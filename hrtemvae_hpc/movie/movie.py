@@ -39,7 +39,7 @@ class Movie:
     """The analysed part of a movie: frames x rows x columns.
 
     Frames, rows and columns count from the start of the frame range and region of interest; ``frame_indices``,
-    ``top`` and ``left`` say where they lie in the file. Use as a context manager.
+    ``top`` and ``left`` are their place in the file. Use as a context manager.
     """
 
     def __init__(self, path: Path, section: MovieSection | None = None) -> None:
@@ -55,7 +55,7 @@ class Movie:
             self._file.close()
             what = printable(" ".join(str(error).split()))[:200]
             raise InputError(
-                f"{path}: its structure can't be read, it may be damaged ({what}); copy it again."
+                f"{path}: its structure can't be read and may be damaged ({what}); copy it again."
             ) from error
 
     def _find(self, section: MovieSection) -> None:
@@ -91,7 +91,7 @@ class Movie:
         self.fingerprint = self._fingerprint()
 
     def _share_cache(self) -> int:
-        """Have HDF5 cache no more than ``_CACHES`` bytes for all sources of a virtual movie; returns what it may."""
+        """Limit HDF5's caches to ``_CACHES`` bytes for all sources of a virtual movie; returns that limit."""
         count = len(self.sources.hdf5)
         if count * CHUNK_CACHE <= _CACHES:
             return CHUNK_CACHE * max(1, count)
@@ -118,10 +118,10 @@ class Movie:
             return True
 
     def check_unchanged(self, *, thorough: bool = False) -> None:
-        """Raise InputError where ``has_changed``."""
+        """Raise InputError if ``has_changed``."""
         if self.has_changed(thorough=thorough):
             raise InputError(
-                f"{self.path}: changed while it was read, so that its maps would mix two movies; run the same command "
+                f"{self.path}: changed while it was read, so its maps would mix two movies; run the same command "
                 "again when it is complete."
             )
 
@@ -211,7 +211,7 @@ class Movie:
                 "name another with --dataset."
             )
         if 0 in dataset.shape:
-            raise InputError(f"{self.where}: is empty, its shape is {dataset.shape}; nothing can be analysed.")
+            raise InputError(f"{self.where}: is empty (its shape is {dataset.shape}); nothing can be analysed.")
 
     def _region(self, section: MovieSection) -> tuple[tuple[int, int], tuple[int, int]]:
         bounds = section.roi or ((None, None), (None, None))

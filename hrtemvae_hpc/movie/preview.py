@@ -19,9 +19,9 @@ def first_and_last(movie: Movie, staged: TilePixels | None) -> Preview:
     frames, height, width = movie.shape
     binning = min(-(-max(height, width) // _LARGEST_SIDE), height, width)
     rows, columns = height // binning, width // binning
-    ends = {} if staged else _both_at_once(movie)
+    ends = {} if staged else _first_and_last_together(movie)
     images, which = [], []
-    layers = movie.chunk_grid.layers(slice(0, frames))  # whose frames can all be decoded, or none
+    layers = movie.chunk_grid.layers(slice(0, frames))  # of which all frames can be decoded, or none
     for order in ([layer.start for layer in layers], [layer.stop - 1 for layer in reversed(layers)]):
         image = np.full((rows, columns), np.nan, np.float32)
         for t in order:
@@ -35,8 +35,8 @@ def first_and_last(movie: Movie, staged: TilePixels | None) -> Preview:
     return np.stack(images), binning, (which[0], which[1])
 
 
-def _both_at_once(movie: Movie) -> dict[int, np.ndarray]:
-    """The first and the last frame: those of one chunk then cost it once. None of them where they can't be decoded."""
+def _first_and_last_together(movie: Movie) -> dict[int, np.ndarray]:
+    """The first and the last frame: a chunk that holds both is decoded once. None if they can't be decoded."""
     frames = movie.shape[0]
     try:
         first, last = movie.read(slice(0, frames, frames - 1), movie.area)
@@ -46,7 +46,7 @@ def _both_at_once(movie: Movie) -> dict[int, np.ndarray]:
 
 
 def _frame(movie: Movie, staged: TilePixels | None, t: int) -> np.ndarray | None:
-    """Frame ``t`` as it is stored, None where it can't be decoded."""
+    """Frame ``t`` as it is stored, None if it can't be decoded."""
     frame: np.ndarray
     if staged:
         frame = staged.pixels[t]

@@ -46,7 +46,7 @@ class Resampler:
         return torch.where(touched > 0, torch.nan, resampled)
 
     def whole(self, frame: Tensor) -> Tensor:
-        """All of ``frame`` [height, width] at the new scale."""
+        """The whole ``frame`` [height, width] at the new scale."""
         return self.apply(frame, Area.whole(*self.shape))
 
     def _source(self, axis: int, span: slice) -> slice:

@@ -1,7 +1,7 @@
 """The files that a movie's pixels lie in, and whether all pixels are there: where some are missing, HDF5 reads zeros.
 
-A dataset may be virtual, at any depth, and its bytes may lie in raw files beside it. Every file is known by its size,
-its times and a sample of its content, so that a movie that was changed or replaced is noticed.
+A dataset may be virtual, at any depth, and its bytes may lie in raw files beside it. Every file is identified by its
+size, its times and a sample of its content, so that a changed or replaced movie is noticed.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ from hrtemvae_hpc.movie.virtual import (
 )
 
 _DEEPEST = 8  # virtual datasets of virtual datasets
-_SAMPLES, _SAMPLE = 64, 4096  # pieces of all files together, and bytes of each, that are read to distinguish movies
-_SELDOM = 100  # times what looking at all files takes, that passes before they are looked at again
+_SAMPLES, _SAMPLE = 64, 4096  # pieces of all files together, and bytes of each, that are read to identify a movie
+_SELDOM = 100  # times as long as a check of all files takes, until the next one
 
 
 @dataclass
@@ -45,23 +45,23 @@ class Sources:
 def find_sources(dataset: h5py.Dataset, bounds: Bounds, where: str) -> Sources:
     """What lies behind the part ``bounds`` of ``dataset``; ``where`` is for messages.
 
-    Raises InputError where a file or pixels are missing, or a raw file lies elsewhere than beside the file it belongs
-    to: by HDF5, a movie could name any file that its reader may read.
+    Raises InputError if a file or pixels are missing, or a raw file does not lie beside the file it belongs
+    to: through HDF5, a movie could name any file that its reader may read.
     """
     sources = Sources()
-    _look_behind(dataset, bounds, where, sources, 0)
+    _find_behind(dataset, bounds, where, sources, 0)
     return sources
 
 
-def _look_behind(dataset: h5py.Dataset, bounds: Bounds, where: str, sources: Sources, depth: int) -> None:
+def _find_behind(dataset: h5py.Dataset, bounds: Bounds, where: str, sources: Sources, depth: int) -> None:
     if depth > _DEEPEST:
-        raise InputError(f"{where}: virtual datasets lie {depth} deep in each other; copy the movie into one file.")
+        raise InputError(f"{where}: virtual datasets are nested {depth} deep; copy the movie into one file.")
     missing = [code for code in filters_of(dataset) if not h5py.h5z.filter_avail(code)]
     if missing:
         names = ", ".join(FILTER_NAMES.get(code, f"HDF5 filter {code}") for code in missing)
         raise InputError(f"{where}: is compressed with {names}, which is not installed here; install it.")
     if dataset.is_virtual:
-        _look_behind_virtual(dataset, bounds, where, sources, depth)
+        _find_behind_virtual(dataset, bounds, where, sources, depth)
     elif dataset.external:
         sources.raw += _raw_files(dataset, where)
     elif dataset.chunks:
@@ -70,7 +70,7 @@ def _look_behind(dataset: h5py.Dataset, bounds: Bounds, where: str, sources: Sou
         _check_contiguous(dataset, where)
 
 
-def _look_behind_virtual(dataset: h5py.Dataset, bounds: Bounds, where: str, sources: Sources, depth: int) -> None:
+def _find_behind_virtual(dataset: h5py.Dataset, bounds: Bounds, where: str, sources: Sources, depth: int) -> None:
     covering: list[Selection] = []
     shapes: dict[tuple[Path, str], tuple[int, ...]] = {}
     needed: dict[tuple[Path, str], Bounds] = {}
@@ -99,7 +99,7 @@ def _look_behind_virtual(dataset: h5py.Dataset, bounds: Bounds, where: str, sour
         if together != before:
             sources.hdf5[key] = together
             with _opened(key, where) as source:
-                _look_behind(source, part, _named(key), sources, depth + 1)
+                _find_behind(source, part, _named(key), sources, depth + 1)
 
 
 def _joined(one: Bounds, other: Bounds) -> Bounds:
@@ -141,7 +141,7 @@ def _raw_files(dataset: h5py.Dataset, where: str) -> list[Path]:
         needed -= part
         files.append(path)
     if needed > 0:
-        raise InputError(f"{where}: the raw files beside it hold fewer pixels than it has; copy the movie again.")
+        raise InputError(f"{where}: the raw files beside it hold fewer pixels than it needs; copy the movie again.")
     return files
 
 
@@ -162,7 +162,7 @@ def _check_chunks(dataset: h5py.Dataset, bounds: Bounds, where: str) -> None:
             inside += all(a <= p <= b for a, p, b in zip(first, place, last, strict=True))
 
         dataset.id.chunk_iter(count)
-    except (OSError, RuntimeError):  # the index of chunks is damaged: HDF5 will say so of each that can't be found
+    except (OSError, RuntimeError):  # the index of chunks is damaged: HDF5 will report each that can't be found
         return
     if inside < expected:
         raise InputError(
@@ -186,15 +186,15 @@ class Watch:
     """Notices when the files of a movie change while it is read."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Raises OSError where a file can't be looked at."""
+        """Raises OSError if a file can't be examined."""
         self._files = sorted(set(files))
         self._stamps = self._look()
         self._looked, self._took = time.monotonic(), 0.0
 
     def fingerprint(self) -> list[object]:
-        """Sizes, times and a sample of the content of all files, by which they are known in any folder.
+        """Sizes, times and a sample of the content of all files, which identify them in any folder.
 
-        Raises OSError where a file can't be read.
+        Raises OSError if a file can't be read.
         """
         digest = hashlib.sha256()
         for piece in self._pieces():
@@ -204,7 +204,7 @@ class Watch:
     def has_changed(self, *, thorough: bool = False) -> bool:
         """Whether a file is not what it was, by inode, size and time.
 
-        Unless ``thorough``, many files are not looked at all the time.
+        Unless ``thorough``, many files are checked less often.
         """
         began = time.monotonic()
         if not thorough and began - self._looked < _SELDOM * self._took:

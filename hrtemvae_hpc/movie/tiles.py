@@ -1,10 +1,10 @@
 """Reading the pixels of a tile: all frames of a rectangle, preprocessed, with its bad frames noted.
 
-Tiles overlap by nearly a window, and chunks of whole frames lie under all of them. Where reading each tile from the
-movie would decode much of it again and again, the movie is staged first: decoded once, region by region, into pixels
+Tiles overlap by nearly a window, and chunks of whole frames lie under all of them. If reading each tile from the
+movie would decode much of it repeatedly, the movie is staged first: decoded once, region by region, into pixels
 that all tiles are then cut from (TileReader.regions, fill).
 
-Where frames are resampled, tiles and patches are areas of resampled pixels; a tile holds the pixels of the movie that
+If frames are resampled, tiles and patches are areas of resampled pixels; a tile holds the pixels of the movie that
 they are made of, and is resampled patch by patch, so that a patch has the same values in any tile.
 """
 
@@ -27,7 +27,7 @@ from hrtemvae_hpc.movie.resample import Resampler, source_area
 from hrtemvae_hpc.pixels import floating
 
 _SLAB_BYTES = 64 * 2**20
-_REGION_BYTES = 2**24  # staged by one thread: small, because all of a node's threads share the movie
+_REGION_BYTES = 2**24  # staged by one thread: small, to share the movie among all threads of a node
 
 
 @dataclass
@@ -91,7 +91,7 @@ class TilePixels:
 
 
 class TileReader:
-    """Reads tiles of a movie. Whole frames are read where preprocessing or the scaling needs them."""
+    """Reads tiles of a movie. Whole frames are read if preprocessing or the scaling needs them."""
 
     def __init__(
         self, movie: Movie, preprocess: PreprocessSection, frame_scaling: bool, resampler: Resampler | None = None
@@ -130,7 +130,7 @@ class TileReader:
         return self.movie.area if self.whole_frames else self.source(area)
 
     def working_bytes(self, area: Area, threads: int) -> int:
-        """Bytes that reading the tile ``area`` on ``threads`` needs beside the tile itself."""
+        """Bytes that reading the tile ``area`` on ``threads`` needs besides the tile itself."""
         frame = self.read_area(area).pixels
         longest = min(
             self.movie.shape[0], max(self.movie.chunk_grid.unit[0], _SLAB_BYTES // (frame * self.movie.dtype.itemsize))
@@ -138,7 +138,7 @@ class TileReader:
         return self._reading_bytes(longest, frame) * (threads if self.movie.decodes_in_parallel else 1)
 
     def filling_bytes(self) -> int:
-        """Bytes that filling in one region of a staged movie needs, the pages that it touches there among them."""
+        """Bytes that filling in one region of a staged movie needs, including the pages that it touches there."""
         itemsize = int(self.dtype.itemsize)
         row = self.shape[1] * itemsize
         needed = []
@@ -206,7 +206,7 @@ class TileReader:
     def sample(self, area: Area, frames: int) -> tuple[np.ndarray, int]:
         """At most ``frames`` frames of a patch, for a trial, and the bytes decoded (and filtered) for the first slab.
 
-        Where the file can't be decoded, noise takes their place: the time to encode is the same.
+        If the file can't be decoded, noise takes their place: the time to encode is the same.
         """
         movie = self.movie
         count = min(frames, movie.shape[0])
@@ -251,7 +251,7 @@ class TileReader:
                 tile.frame_range[t] = (finite.min(), finite.max()) if finite.size else np.nan
 
     def _fill_by_piece(self, tile: TilePixels, layer: slice, area: Area) -> None:
-        """What can be decoded of a layer, chunk by chunk, so that a chunk is lost for all tiles alike or for none."""
+        """Fill in what can be decoded of a layer, chunk by chunk, so that a chunk is lost for all tiles or for none."""
         for piece in starmap(Area, product(*self.movie.chunk_grid.pieces(area))):
             try:
                 pixels = self.movie.read(layer, piece)

@@ -21,9 +21,9 @@ Selection = list[list[tuple[int, int]]]  # along each axis, the pieces that are 
 
 
 def selections(space: h5py.h5s.SpaceID, shape: Sequence[int], where: str) -> list[Selection]:
-    """What ``space`` selects of a dataset of ``shape``, as far as that reaches.
+    """What ``space`` selects within a dataset of ``shape``.
 
-    Raises InputError where it is made of more pieces than a movie can be.
+    Raises InputError if it is made of more pieces than a movie can be.
     """
     if space.get_select_type() == h5py.h5s.SEL_ALL:
         return [[[(0, n)] for n in shape]]
@@ -50,7 +50,7 @@ def _pieces(start: int, stride: int, count: int, block: int, size: int, where: s
 
 
 def clipped(selection: Selection, bounds: Bounds) -> Selection | None:
-    """The part of a selection within ``bounds``, None where there is none."""
+    """The part of a selection within ``bounds``, None if there is none."""
     inside = [
         [(max(a, first), min(b, stop)) for a, b in pieces if max(a, first) < min(b, stop)]
         for pieces, (first, stop) in zip(selection, bounds, strict=True)
@@ -61,7 +61,7 @@ def clipped(selection: Selection, bounds: Bounds) -> Selection | None:
 def covered_share(covering: Sequence[Selection], bounds: Bounds, where: str) -> float:
     """The share of ``bounds`` that selections within them cover together.
 
-    Raises InputError where they are made of more pieces than a movie can be.
+    Raises InputError if they are made of more pieces than a movie can be.
     """
     edges = [
         np.unique([*span, *(edge for selection in covering for piece in selection[axis] for edge in piece)])
@@ -90,8 +90,8 @@ def is_numbered(mapping: VDSmap) -> bool:
 def source_names(dataset: h5py.Dataset, mapping: VDSmap, where: str) -> list[tuple[Path, str]]:
     """The files and datasets that a mapping of ``dataset`` stands for.
 
-    Of those with a running number HDF5 takes the ones from 0 on, and ends at the first that is missing: where a later
-    one is there, the missing one is named too.
+    Of those with a running number HDF5 takes the ones from 0 on, and ends at the first that is missing: if a later
+    one exists, the missing one is named too.
     """
     virtual_file = Path(dataset.file.filename)
 
@@ -132,7 +132,7 @@ def part_behind(
 ) -> Bounds:
     """The part of a source of ``shape`` behind the ``touched`` part of what is ``mapped``, or more.
 
-    Raises InputError where a mapping takes more of the source than there is.
+    Raises InputError if a mapping takes more of the source than there is.
     """
     axes = list(zip(_outer(mapped), _outer(touched), strict=True))
     if len(shape) < len(axes):  # a source of one frame
@@ -149,8 +149,8 @@ def part_behind(
     beyond = len(bounds) != len(shape) or any(b > n for (_, b), n in zip(bounds, shape, strict=True))
     if beyond or (not pixel_by_pixel and _size(mapped) > _size(taken)):
         raise InputError(
-            f"{where}: has shape {tuple(shape)}, less than a virtual dataset takes of it, and the rest would be read "
-            "as zeros; copy it again, or leave that out with --frames or --roi."
+            f"{where}: has shape {tuple(shape)}, less than a virtual dataset takes from it; the rest would be read "
+            "as zeros. Copy it again, or leave that part out with --frames or --roi."
         )
     return bounds
 

@@ -1,4 +1,4 @@
-"""Writing a movie as a NeXus file that this program, and any NeXus viewer, finds its way in."""
+"""Writing a movie as a NeXus file that this program and any NeXus viewer understand."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ def write_movie(
 ) -> None:
     """Write ``frames`` [rows, columns] to /entry/data, gzip in chunks of a frame, and ``truth`` to /entry/truth.
 
-    The file appears by rename. Raises InputError where it can't be written.
+    The file appears by rename. Raises InputError if it can't be written.
     """
     with writing(path), replacing(path) as aside, hdf5_disk_errors(), h5py.File(aside, "w") as file:
         sign(file, "movie")
@@ -46,13 +46,13 @@ def write_movie(
 
 
 def read_truth(path: Path, frame: tuple[int, int]) -> dict[str, np.ndarray]:
-    """The masks [rows, columns] bool of a ``frame`` that ``write_movie`` was told of.
+    """The masks [rows, columns] bool of a ``frame`` that was given to ``write_movie``.
 
-    Raises InputError where a file has none.
+    Raises InputError if the file has none.
     """
     try:
         with open_hdf5(path, "the movie") as file:
             truth = file["entry/truth"]
             return {name: read_array(truth, name, "b") for name in truth if truth[name].shape == frame}
     except DAMAGED as error:
-        raise InputError(f"{path}: is no simulated movie; make one with `hrtemvae simulate`.") from error
+        raise InputError(f"{path}: is not a simulated movie; make one with `hrtemvae simulate`.") from error

@@ -1,7 +1,7 @@
-"""One run at a time on a result: a file in the folder of parts says who is at work and how far.
+"""One run at a time on a result: a file in the folder of parts says which run is at work and how far it is.
 
-The run writes it again and again as a sign of life. Clocks may be wrong or be set: a process is known by what the
-kernel counts, and what looks old by its date is watched before it counts as lost.
+The run rewrites it regularly as a sign of life. Clocks may be wrong or be changed: a process is identified by what the
+kernel counts, and a claim that looks old is watched before it counts as lost.
 """
 
 import os
@@ -36,7 +36,7 @@ _LOOK_EVERY_S = 0.05
 _LONGEST = 4096  # bytes of a claim
 
 _Text = Annotated[str, Field(max_length=256)]
-_Stamp: TypeAlias = tuple[int, int]  # a file's number and date: another whenever it was written
+_Stamp: TypeAlias = tuple[int, int]  # a file's number and date: they change whenever it is written
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
@@ -76,9 +76,9 @@ def this_run() -> Run:
 
 
 def run_at_work(folder: Path) -> Run | None:
-    """The run at work in a folder of parts, None where there is none or it is lost.
+    """The run at work in a folder of parts, None if there is none or it is lost.
 
-    A process of this host is looked up; one of another host counts as lost where its last sign of life is dated two
+    A process of this host is looked up; one of another host counts as lost if its last sign of life is dated two
     minutes off, or at once if it belonged to the Slurm job that asks: Slurm starts a job again only after its end.
     """
     known = _read(folder / _NAME)
@@ -98,7 +98,7 @@ def _is_alive(run: Run) -> bool | None:
 
 
 def _read(path: Path) -> tuple[Run, _Stamp] | None:
-    """A claim and its stamp; None where there is none, or something else under its name."""
+    """A claim and its stamp; None if there is none, or something else under its name."""
     with suppress(OSError, ValidationError):
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -115,7 +115,7 @@ def _stamp(status: os.stat_result) -> _Stamp:
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock that stamps files in ``folder``, which may be a server's; ours where it is read-only."""
+    """The time by the clock that stamps files in ``folder``, which may be a server's; ours if it is read-only."""
     clock = folder / temporary_name()
     try:
         clock.touch(exist_ok=False)
@@ -136,14 +136,14 @@ class Claim:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / _NAME
-        self._still: _Stamp | None = None  # a claim that was watched, and wasn't written again
+        self._still: _Stamp | None = None  # a claim that was watched, and wasn't rewritten
         self._share = 0.0
         self._successor: Run | None = None
         self._ended = threading.Event()
         self._heart: threading.Thread | None = None
 
     def check(self) -> None:
-        """Raise InputError where another run is at work.
+        """Raise InputError if another run is at work.
 
         A claim of another host that looks lost by its date is watched for some seconds first.
         """
@@ -155,7 +155,7 @@ class Claim:
             )
 
     def _watch(self) -> Run | None:
-        """The run of another host whose claim is written again while it is watched."""
+        """The run of another host whose claim is rewritten while it is watched."""
         known = _read(self._path)
         if known is None or known[1] == self._still or _is_alive(known[0]) is not None:
             return None
@@ -169,7 +169,7 @@ class Claim:
         return None
 
     def take(self) -> None:
-        """Claim the folder, which exists. Raises InputError where another run was faster, or it can't be written."""
+        """Claim the folder, which exists. Raises InputError if another run was faster, or it can't be written."""
         self.check()
         with writing(self._folder, FOLDER_ADVICE), self._turn():
             self.check()
@@ -181,12 +181,12 @@ class Claim:
     def _turn(self) -> Iterator[None]:
         """One run at a time looks at a claim and replaces it; a file's creation is atomic on network drives too.
 
-        A turn lasts milliseconds, unless its run was killed in it: then the file stays as it is.
+        A turn lasts milliseconds, unless its run is killed in it: then the file stays.
         """
         turn = self._folder / _TURN
         began = since = time.monotonic()
         known: _Stamp | None = None
-        patience = random.uniform(*_TURN_LOST_AFTER_S)  # so that of all who wait, one removes it
+        patience = random.uniform(*_TURN_LOST_AFTER_S)  # so that only one of those waiting removes it
         while True:
             try:
                 file = os.open(turn, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -198,7 +198,7 @@ class Claim:
                 elif seen is not None and now - since > patience:
                     turn.unlink(missing_ok=True)
                 if now - began > _NO_TURN_AFTER_S:
-                    raise InputError(f"{turn}: other runs begin here again and again; try once more.") from None
+                    raise InputError(f"{turn}: other runs keep starting here; try again.") from None
                 time.sleep(_LOOK_EVERY_S)
         stamp = _stamp(os.fstat(file))
         os.close(file)
@@ -216,9 +216,9 @@ class Claim:
     def _beat(self) -> None:
         while not self._ended.wait(_EVERY_S) and self._successor is None:
             with suppress(OSError):  # a full disk is reported where a tile is saved
-                self._give_sign()
+                self._write_sign()
 
-    def _give_sign(self) -> None:
+    def _write_sign(self) -> None:
         known = _read(self._path)
         if known is None:
             return
@@ -231,9 +231,9 @@ class Claim:
             os.utime(self._path)
 
     def heartbeat(self, share: float) -> None:
-        """Let signs of life name the ``share`` of the windows that are done.
+        """Record the ``share`` of the windows that are done in the signs of life.
 
-        Raises RankFailed where another run took the folder, because it saw none.
+        Raises RankFailed if another run took the folder, because it saw none.
         """
         self._share = min(max(float(share), 0.0), 1.0)
         if self._successor is not None:
@@ -242,8 +242,8 @@ class Claim:
                 "two minutes; what is done is saved."
             )
 
-    def end_signs(self) -> None:
-        """Give no more signs of life, before the folder is removed."""
+    def stop_signs(self) -> None:
+        """Stop the signs of life, before the folder is removed."""
         self._ended.set()
         if self._heart is not None:
             self._heart.join()
@@ -252,10 +252,10 @@ class Claim:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the folder free if this run took it, and no other has since."""
+        """Release the folder if this run took it, and no other has since."""
         if self._heart is None:
             return
-        self.end_signs()
+        self.stop_signs()
         known = _read(self._path)
         if known is not None and known[0].is_same(this_run()):
             with suppress(OSError):
@@ -272,7 +272,7 @@ class ClaimedFolder:
         self._claim = Claim(path)
 
     def check(self) -> None:
-        """Raise InputError where the folder holds what isn't ours, or another run is at work; nothing is changed."""
+        """Raise InputError if the folder holds what isn't ours, or another run is at work; nothing is changed."""
         self._folder.check()
         self._claim.check()
 
@@ -282,7 +282,7 @@ class ClaimedFolder:
         self._claim.take()
 
     def heartbeat(self, share: float) -> None:
-        """Note the ``share`` of the work that is done; raises RankFailed where another run took the folder."""
+        """Record the ``share`` of the work that is done; raises RankFailed if another run took the folder."""
         self._claim.heartbeat(share)
 
     def clear(self) -> None:
@@ -290,8 +290,8 @@ class ClaimedFolder:
         self._folder.clear(keep=CLAIM_NAMES)
 
     def discard(self) -> None:
-        """Delete all files of ours, the claim too, and the folder if nothing else lies in it."""
-        self._claim.end_signs()
+        """Delete all our files, including the claim, and the folder if nothing else is in it."""
+        self._claim.stop_signs()
         self._folder.remove()
 
     def __enter__(self) -> "ClaimedFolder":

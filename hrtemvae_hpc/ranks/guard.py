@@ -1,8 +1,9 @@
 """Every rank runs under a small guardian process that outlives it.
 
-The guardian forks before anything large is loaded and MPI or a GPU is touched. When the rank is killed (most often
-because the node ran out of memory) it says which rank, host and tile that was, and ends with exit code 4, so that the
-launcher ends the whole job with that code. When a signal asks the rank to stop, and it doesn't end, it kills the rank.
+The guardian forks before anything large is loaded, and before MPI or a GPU is touched. When the rank is killed (most
+often because the node ran out of memory) it says which rank, host and tile that was, and ends with exit code 4, so that
+the launcher ends the whole job with that code. When a signal asks the rank to stop and it doesn't, the guardian kills
+it.
 """
 
 import atexit
@@ -25,7 +26,7 @@ from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, Stopped, report
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _LOOK_EVERY_S = 1.0
-_PATIENCE_S = (3.0, 5.0)  # least and most, with work that looks at a stop request again and again
+_PATIENCE_S = (3.0, 5.0)  # least and most, for work that checks its stop request regularly
 _MISSED_LOOKS = 10
 _GRACE_S = 8.0  # from a signal to the end of a rank; it may wait for other ranks, see world.py
 _REAP_S = 1.0  # from there to the end of its guardian, even if the disk keeps the rank from ending
@@ -45,8 +46,8 @@ def doing(what: str) -> None:
 class StopRequest:
     """Becomes true when a signal asks this rank to stop, or the file in HRTEMVAE_STOP appears.
 
-    Work that looks at it again and again ends by itself. Any other is interrupted at a signal: Stopped is raised in the
-    main thread, wherever that is.
+    Work that checks it regularly ends by itself. Any other is interrupted by a signal: Stopped is raised in the main
+    thread, wherever that is.
     """
 
     def __init__(self) -> None:
@@ -87,7 +88,7 @@ class StopRequest:
 
 
 def run_guarded(work: Callable[["StopRequest"], int]) -> int:
-    """Run ``work`` in a child process and return its exit code; 4 if it was killed by a signal, 3 if while it stopped.
+    """Run ``work`` in a child process and return its exit code; 4 if a signal killed it, 3 if it was stopping then.
 
     ``work`` is given the stop request that the signals to either process set.
     """
@@ -112,7 +113,7 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
         except MemoryError as error:
             report(RankFailed(f"memory ran out ({error}); the node has too little for this."))
             code = RankFailed.exit_code
-        except Exception:  # noqa: BLE001  it must not go on as its guardian
+        except Exception:  # noqa: BLE001  it must not continue as its guardian
             traceback.print_exc()
             code = 1
         end_process(code)
@@ -122,7 +123,7 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
         return os.WEXITSTATUS(status)
     if asked:
         # In a container, the signal may also have ended the process that keeps the image mounted.
-        report(Stopped(f"stopped by {asked}; what is done is saved, run the same command again to resume."))
+        report(Stopped(f"stopped by {asked}; what is done is saved: run the same command again to resume."))
         return Stopped.exit_code
     assert status is not None
     killer = signal.Signals(os.WTERMSIG(status))
@@ -138,7 +139,7 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
 
 
 def _end_with_guardian() -> None:
-    """Have the kernel kill this rank when its guardian ends: it may hang in C code, and no launcher knows of it."""
+    """Have the kernel kill this rank when its guardian ends: it may hang in C code, and no launcher knows about it."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != _guardian:
         os._exit(RankFailed.exit_code)
@@ -167,8 +168,8 @@ def _watch(child: int) -> tuple[int | None, str]:
             os.kill(child, came.si_signo)
 
 
-def settle() -> None:
-    """Print what is still to be printed, and let no signal interrupt this rank's main thread from now on: it ends."""
+def prepare_to_end() -> None:
+    """Flush the output, and let no signal interrupt this rank's main thread from now on: it is ending."""
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
@@ -179,7 +180,7 @@ def settle() -> None:
 def run_exit_functions() -> None:
     """Run what libraries left for the end, such as removing their temporary files.
 
-    Only for some seconds: they may wait for a lock that a thread holds which will never end.
+    Only for some seconds: they may wait for a lock held by a thread that never ends.
     """
     functions = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
     functions.start()
@@ -189,13 +190,13 @@ def run_exit_functions() -> None:
 def end_process(code: int) -> NoReturn:
     """End this process with ``code``, after its exit functions, whatever its other threads do."""
     with suppress(OSError):
-        settle()
+        prepare_to_end()
     run_exit_functions()
     os._exit(code)
 
 
 def rank_age() -> float:
-    """Seconds since this rank, with its guardian, was started; those of loading the program among them."""
+    """Seconds since this rank, with its guardian, was started, including those of loading the program."""
     first = Path("/proc", str(_guardian), "stat")
     stat = (first if first.exists() else Path("/proc/self/stat")).read_text()
     started = int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")  # proc(5): ticks after the boot

@@ -1,4 +1,4 @@
-"""Running a job on every rank, and ending the rank, and where it must be all of them, with the right exit code."""
+"""Running a job on every rank, and ending it, or all of them if necessary, with the right exit code."""
 
 import time
 import traceback
@@ -9,7 +9,7 @@ from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, report
 from hrtemvae_hpc.ranks.guard import StopRequest, end_process, rank_of_launcher, run_guarded
 from hrtemvae_hpc.ranks.world import RankEnds, World, join_world
 
-_FIRST_S = 0.5  # for rank 0 to say what is wrong: launchers end all ranks when one has ended
+_FIRST_S = 0.5  # for rank 0 to report what is wrong: launchers end all ranks when one has ended
 
 Job = Callable[[World, StopRequest], None]
 Join = Callable[[Callable[[], bool]], World]
@@ -27,7 +27,7 @@ def _run_in_world(job: Job, stop: StopRequest, join: Join) -> NoReturn:
     try:
         world = join(lambda: bool(stop))
     except HrtemvaeError as error:
-        if rank_of_launcher() == 0:  # which says it for all
+        if rank_of_launcher() == 0:  # which reports for all
             report(error)
         else:
             time.sleep(_FIRST_S)
@@ -43,7 +43,7 @@ def _run_in_world(job: Job, stop: StopRequest, join: Join) -> NoReturn:
         what = f"rank {world.rank} on {world.host}: memory ran out ({error}); lower --max-memory, or start fewer ranks."
         report(RankFailed(what))
         world.leave(RankFailed.exit_code)
-    except Exception:  # noqa: BLE001  a defect of ours must end every rank
+    except Exception:  # noqa: BLE001  a defect of this program must end every rank
         traceback.print_exc()
         world.abort(1)
     world.leave(0)

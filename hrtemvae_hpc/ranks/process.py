@@ -1,4 +1,4 @@
-"""Which process this is, by what the kernel counts: known from any other, whatever clocks say."""
+"""Which process this is, by what the kernel counts: distinct from any other, whatever clocks say."""
 
 import os
 from pathlib import Path

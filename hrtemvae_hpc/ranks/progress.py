@@ -1,4 +1,4 @@
-"""How far the work is: a live bar on a terminal, now and then a plain line in a log."""
+"""Progress of the work: a live bar on a terminal, a plain line in a log from time to time."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ def on_terminal() -> bool:
 
 
 class Progress:
-    """Counts ``total`` units of work, and the larger ``steps`` they belong to where there are any."""
+    """Counts ``total`` units of work, and the larger ``steps`` they belong to, if any."""
 
     def __init__(
         self, total: int, unit: str, steps: int = 0, step: str = "", done: int = 0, steps_done: int = 0
@@ -56,7 +56,7 @@ class Progress:
             )
 
     def begin(self) -> None:
-        """Count the rate from now on."""
+        """Measure the rate from now on."""
         self._began = time.monotonic()
 
     def update(self, done: int, steps_done: int = 0, note: str = "") -> None:

@@ -22,7 +22,7 @@ FREE_SHARE = 0.8  # of a node's free memory, when --max-memory doesn't say
 
 @dataclass(frozen=True)
 class RankResources:
-    """One rank's place and means, as reported to rank 0. Bytes, windows/s, bytes/s."""
+    """One rank's place and resources, as reported to rank 0. Bytes, windows/s, bytes/s."""
 
     rank: int
     host: str
@@ -49,7 +49,7 @@ def bind_device(world: World) -> torch.device:
 
 
 def arithmetic(device: torch.device) -> dict[str, str]:
-    """What decides the last bits of what ``device`` computes: the device, and the libraries that compute on it."""
+    """What determines the last bits of what ``device`` computes: the device, and the libraries that compute on it."""
     libraries = {"PyTorch": torch.__version__, "numba": numba.__version__}
     if device.type == "cuda":
         cudnn = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
@@ -92,7 +92,7 @@ def compute_threads(world: World) -> int:
 
 
 def process_bytes() -> int:
-    """Memory that this process holds beside its tiles: what it holds now, and what its libraries load later."""
+    """Memory that this process holds besides its tiles: what it holds now, and what its libraries load later."""
     return int(psutil.Process().memory_info().rss) + _LOADED_LATER
 
 
@@ -105,7 +105,7 @@ def node_free_bytes() -> int:
             counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         except (OSError, ValueError):
             continue  # no such group, or no limit set
-        # Files that were read count as used, but are given up when memory is needed.
+        # Cached files count as used, but are evicted when memory is needed.
         free = min(free, max(0, bound - used + int(counts.get("inactive_file", 0))))
     return free
 
@@ -138,7 +138,7 @@ def image_file() -> Path | None:
 def image_in_use() -> dict[str, str | None]:
     """The container image this process runs in and its SHA-256, nothing outside one.
 
-    The SHA-256 is None where the image's file can't be seen from inside.
+    The SHA-256 is None if the image's file can't be seen from inside.
     """
     path = image_file()
     if path is None:
@@ -150,10 +150,10 @@ def image_in_use() -> dict[str, str | None]:
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep memory that it frees, for the next block of its size.
+    """Let this process keep memory that it frees, for the next block of that size.
 
-    glibc gives blocks of some megabytes back to the system and asks for them again: in a training, where every step
-    takes the same blocks, a quarter of the time goes into that. Does nothing where the C library isn't glibc.
+    glibc returns blocks of some megabytes to the system and requests them again: in training, where every step takes
+    the same blocks, this takes a quarter of the time. Does nothing if the C library isn't glibc.
     """
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")

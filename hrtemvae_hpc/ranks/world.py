@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed, Stopped
-from hrtemvae_hpc.ranks.guard import end_process, run_exit_functions, settle
+from hrtemvae_hpc.ranks.guard import end_process, prepare_to_end, run_exit_functions
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm
@@ -18,7 +18,9 @@ T = TypeVar("T")
 
 # How many copies each launcher says it started: Open MPI, MPICH and relatives, Slurm's srun.
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
-_PATIENCE_S = 4.0  # for the other ranks at the end; with what they take to stop, less than the guardian's grace
+_PATIENCE_S = (
+    4.0  # for the other ranks at the end; together with the time they take to stop, less than the guardian's grace
+)
 NAME_AFTER_S = 60.0
 _TAG = 10
 
@@ -64,7 +66,7 @@ class World:
         return MPI.Get_library_version().splitlines()[0].split(",")[0].strip(), next(files, "")
 
     def allgather(self, value: T, patience: float | None = None) -> list[T]:
-        """Each rank's ``value``, by rank; a rank that is missing after ``patience`` seconds (a minute) is named.
+        """Each rank's ``value``, by rank; a rank that is missing after ``patience`` seconds (a minute) is reported.
 
         Raises Stopped when a signal comes while waiting.
         """
@@ -97,14 +99,14 @@ class World:
                 raise Stopped("stopped while ranks waited for each other; run the same command again.")
             if time.monotonic() - began > patience and not named:
                 who = ", ".join(f"{rank} on {self._hosts[rank]}" for rank in sorted(ranks))
-                print(f"rank {self.rank} waits for rank {who}, which may hang.", file=sys.stderr, flush=True)
+                print(f"rank {self.rank} is waiting for rank {who}, which may hang.", file=sys.stderr, flush=True)
                 named = True
             time.sleep(0.002)
 
     def on_root(self, function: Callable[[], T], patience: float | None = None) -> T:
-        """What ``function`` returns on rank 0, on every rank; the others name rank 0 after ``patience`` seconds.
+        """What ``function`` returns on rank 0, on every rank; the others report rank 0 after ``patience`` seconds.
 
-        Where it raises, rank 0 raises that and the others RankEnds.
+        If it raises, rank 0 raises that and the others RankEnds.
         """
         value, error = None, None
         if self.is_root:
@@ -122,7 +124,7 @@ class World:
     def on_all(self, function: Callable[[], T]) -> T:
         """What ``function`` returns here, once it has returned on every rank.
 
-        Where it raises on any, rank 0 raises the first of these errors, and the others RankEnds. The error names its
+        If it raises on any, rank 0 raises the first of these errors, and the others RankEnds. The error names its
         rank, unless it is an error of the input that rank 0 meets itself.
         """
         value, error = None, None
@@ -138,9 +140,9 @@ class World:
         return value  # type: ignore[return-value]
 
     def check_same(self, value: T, describe: Callable[[str, T], str]) -> None:
-        """Raise InputError on rank 0 and RankEnds on the others where any ``value`` differs from that of rank 0.
+        """Raise InputError on rank 0 and RankEnds on the others if any ``value`` differs from that of rank 0.
 
-        ``describe`` puts it into words, given the first such rank with its host, and its value.
+        ``describe`` makes the message from the first such rank with its host, and its value.
         """
         values = self.allgather(value)
 
@@ -160,17 +162,17 @@ class World:
 
         A rank that doesn't come, because it hangs or knows of no error, is ended after a few seconds.
         """
-        settle()
+        prepare_to_end()
         if self.comm is not None:
             from mpi4py import MPI
 
-            if code != 0 and not self._all_come():
+            if code != 0 and not self._all_arrive():
                 self.abort(code)
             run_exit_functions()
             MPI.Finalize()
         end_process(code)
 
-    def _all_come(self) -> bool:
+    def _all_arrive(self) -> bool:
         if self.comm is None:
             return True
         request = self.comm.Ibarrier()
@@ -183,7 +185,7 @@ class World:
 
     def abort(self, code: int) -> NoReturn:
         """End all ranks at once, whatever they are doing."""
-        settle()
+        prepare_to_end()
         if self.comm is not None and self.size > 1:
             self.comm.Abort(code)
         os._exit(code)
@@ -198,7 +200,7 @@ def join_world(stop: Callable[[], object] = lambda: None) -> World:
     if not launched:
         return World()
     expected = max(launched.values())
-    # Its one-sided transfers through libfabric aren't used here; where they find no network, Open MPI sleeps a second.
+    # Its one-sided transfers through libfabric aren't used here; if they find no network, Open MPI sleeps for a second.
     os.environ.setdefault("OMPI_MCA_btl_base_exclude", "ofi")
     try:
         from mpi4py import MPI
@@ -213,7 +215,7 @@ def join_world(stop: Callable[[], object] = lambda: None) -> World:
     if world.size == 1 and expected > 1:
         raise InputError(
             f"the launcher started {expected} copies, but each is alone (rank 0 of 1): its process management "
-            "interface and this MPI don't speak. With Slurm use `srun --mpi=pmix` (see `srun --mpi=list`); "
-            "otherwise use the mpirun of the MPI that mpi4py was given."
+            "interface and this MPI can't communicate. With Slurm use `srun --mpi=pmix` (see `srun --mpi=list`); "
+            "otherwise use the mpirun of the MPI that mpi4py uses."
         )
     return world

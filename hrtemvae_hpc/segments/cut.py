@@ -1,4 +1,4 @@
-"""The segments of one file of micrographs: filtered, scaled, turned, cut, and separated from background by fringes."""
+"""The segments of one file of micrographs: filtered, scaled, rotated, cut, and separated from background by fringes."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -19,13 +19,13 @@ from hrtemvae_hpc.segments.cut_options import CutOptions
 from hrtemvae_hpc.segments.micrographs import Micrograph, read_micrographs
 from hrtemvae_hpc.segments.segment_file import LEVELS
 
-_EXAMPLES = 8  # dropped segments of each file that are kept to be looked at
+_EXAMPLES = 8  # dropped segments of each file that are kept for the page
 _BATCH = 2048
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Segments of one file, n of them kept, and how many were looked at."""
+    """Segments of one file, n of them kept, and how many were examined."""
 
     segments: np.ndarray  # [n, window, window] uint16
     strength: np.ndarray  # [n] float32
@@ -41,7 +41,7 @@ class Cut:
 
 
 class _Pool:
-    """The ``most`` of all rows that are added, chosen at random, and no more of them in memory than needed."""
+    """The ``most`` of all rows that are added, chosen at random, with no more of them in memory than needed."""
 
     def __init__(self, most: int, random: np.random.Generator) -> None:
         self._most = most
@@ -49,7 +49,7 @@ class _Pool:
         self._rows: list[tuple[np.ndarray, ...]] = []
 
     def add(self, *columns: np.ndarray) -> None:
-        """Add rows, given by column; each gets a random number, and those with the least stay."""
+        """Add rows, given by column; each gets a random number, and those with the smallest stay."""
         self._rows.append((self._random.random(len(columns[0])), *columns))
         if sum(len(rows[0]) for rows in self._rows) > 2 * self._most + _BATCH:
             self._rows = [self._chosen()]
@@ -67,7 +67,7 @@ class _Pool:
 def cut_file(path: Path, options: CutOptions, check: Callable[[], None] = lambda: None) -> Cut:
     """The segments of ``path`` with fringes, at most ``options.most`` of them, chosen at random.
 
-    ``check`` is called between images and may raise. Raises InputError where the file can't be read, has no pixel
+    ``check`` is called between images and may raise. Raises InputError if the file can't be read, has no pixel
     size though scaling asks for it, or holds no segment that can be scaled to 0..1.
     """
     random = np.random.default_rng([options.seed, *path.name.encode()])
@@ -94,8 +94,8 @@ def cut_file(path: Path, options: CutOptions, check: Callable[[], None] = lambda
                 dropped.add(_quantized(windows[~keep]), strength[~keep].numpy())
     if looked_at == 0:
         raise InputError(
-            f"{path}: holds no segment of {options.window} x {options.window} finite pixels that differ, in the frames "
-            "asked for; its images may be too small."
+            f"{path}: holds no segment of {options.window} x {options.window} finite pixels that differ in these "
+            "frames; its images may be too small."
         )
     names = ("segments", "strength", "period", "frame", "place", "turned")
     chosen: dict[str, Any] = dict(zip(names, kept.columns(), strict=True))
@@ -127,13 +127,13 @@ def _scaled(image: Micrograph, path: Path, options: CutOptions) -> tuple[Tensor,
         shape = scaled_shape(height, width, size / options.pixel_size)
     except ValueError as error:
         raise InputError(
-            f"{path}: can't be scaled from {size:.4g} to {options.pixel_size:.4g} nm per pixel, {error}."
+            f"{path}: can't be scaled from {size:.4g} to {options.pixel_size:.4g} nm per pixel: {error}."
         ) from error
     return Resampler(height, width, shape).whole(pixels), (size, options.pixel_size)
 
 
 def _turned(pixels: Tensor, angle: float) -> Tensor:
-    """``pixels`` turned about their centre; what lay outside is NaN."""
+    """``pixels`` rotated about their centre; what lay outside is NaN."""
     return torch.from_numpy(ndimage.rotate(pixels.numpy(), angle, order=3, cval=np.nan, reshape=True))
 
 

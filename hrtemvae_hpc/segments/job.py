@@ -34,7 +34,7 @@ _FACTS = "hrtemvae"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: its part with so many segments, or the reason why it was left out."""
+    """What became of one file: its part and number of segments, or the reason why it was left out."""
 
     path: Path
     part: Path
@@ -52,7 +52,7 @@ class Split:
     rows_below: float | None  # share of the only file's height
 
     def of(self, outcome: Outcome, cut: Cut, window: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which segments [n] of a cut stay, and which of those are for validation; none may reach over the border."""
+        """Which segments [n] of a cut stay, and which of those are for validation; none may cross the border."""
         if self.rows_below is None:
             return np.ones(len(cut.segments), bool), np.full(len(cut.segments), outcome.path in self.files)
         border = round(self.rows_below * cut.height)
@@ -74,11 +74,11 @@ def build_segments(
     """Cut the micrographs in ``paths`` and write their segments to ``output``, and a page that shows them beside it.
 
     ``validation`` is the share of the files whose segments are kept for validation, at least one file of several.
-    Files that can't be used are listed and left out. Raises InputError where nothing is left, Stopped on a signal:
-    the files done so far are kept and not done again, unless ``restart``.
+    Files that can't be used are listed and left out. Raises InputError if nothing is left, Stopped on a signal:
+    the files done so far are kept and not repeated, unless ``restart``.
     """
     began = time.monotonic()
-    torch.set_num_threads(1)  # so that sums are added up in one order
+    torch.set_num_threads(1)  # so that sums are always added in one order
     page = world.on_root(lambda: beside(output, ".html"))
     parts = ClaimedFolder(output.with_name(output.name + ".parts"), "segments", [r"[0-9a-f]{24}\.safetensors"])
 
@@ -105,7 +105,7 @@ def build_segments(
             try:
                 _assemble(gathered, options, validation, output, began)
             except InputError:
-                parts.discard()  # of no use with other options
+                parts.discard()  # useless with other options
                 raise
             parts.discard()
 
@@ -130,7 +130,7 @@ def _cut_files(
     for path in files:
         doing(f"cutting {path}")
         check()
-        outcomes.append(_do_file(path, options, parts.path, check))
+        outcomes.append(_cut_and_save(path, options, parts.path, check))
         if progress:
             progress.update(len(outcomes))
     if progress:
@@ -138,7 +138,7 @@ def _cut_files(
     return outcomes
 
 
-def _do_file(path: Path, options: CutOptions, folder: Path, check: Callable[[], None]) -> Outcome:
+def _cut_and_save(path: Path, options: CutOptions, folder: Path, check: Callable[[], None]) -> Outcome:
     try:
         status = path.stat()
         identity = [str(path.absolute()), status.st_size, status.st_mtime_ns, options.model_dump(), __version__]
@@ -176,8 +176,8 @@ def _assemble(outcomes: list[Outcome], options: CutOptions, share: float, output
     with_segments = [o for o in used if o.kept]
     if not with_segments:
         raise InputError(
-            f"no segment with lattice fringes in {len(used)} usable of {len(outcomes)} files "
-            f"({sum(o.looked_at for o in used):,} segments looked at); check the files, or lower --threshold "
+            f"no segment with lattice fringes in {len(used)} usable files of {len(outcomes)} "
+            f"({sum(o.looked_at for o in used):,} segments examined); check the files, or lower --threshold "
             f"(now {options.threshold:g})."
         )
     split = choose_validation([o.path for o in with_segments], share, options.seed)
@@ -186,7 +186,7 @@ def _assemble(outcomes: list[Outcome], options: CutOptions, share: float, output
         count = sum(int(split.of(o, _load(o.part), options.window)[0].sum()) for o in with_segments)
     if count == 0:
         raise InputError(
-            f"{with_segments[0].path}: none of its segments lies wholly above or below the border of validation; "
+            f"{with_segments[0].path}: none of its segments lies wholly above or below the validation border; "
             "name more micrographs, or set --validation 0."
         )
     preview = Preview(options, left_out)
@@ -209,7 +209,7 @@ def _assemble(outcomes: list[Outcome], options: CutOptions, share: float, output
     about = {"cut": options.model_dump(mode="json"), "validation": share, "left_out": left_out}
     write_segments(output, options.window, sources(), count, about)
     page = preview.write(output)
-    say(f"{count:,} segments of {len(with_segments)} files: {output}, shown in {page}")
+    say(f"{count:,} segments from {len(with_segments)} files: {output}, shown in {page}")
     say(f"({format_seconds(time.monotonic() - began)})")
 
 

@@ -25,7 +25,7 @@ _UNEQUAL = 0.01  # relative difference of the scales of rows and columns that st
 
 @dataclass(frozen=True)
 class Micrograph:
-    """One image of a file, and where it stands there."""
+    """One image of a file, and its position there."""
 
     pixels: np.ndarray  # [rows, columns] float32
     frame: int
@@ -35,7 +35,7 @@ class Micrograph:
 def find_micrographs(paths: Sequence[Path]) -> list[Path]:
     """The files named by ``paths``, and all of a known format in folders among them, in the order of their names.
 
-    Left out in folders are results and segments of this program. Raises InputError where a path doesn't exist or
+    Left out in folders are results and segments of this program. Raises InputError if a path doesn't exist or
     nothing is found, or no reader of formats is installed.
     """
     if find_spec("rsciio") is None:
@@ -61,7 +61,7 @@ def find_micrographs(paths: Sequence[Path]) -> list[Path]:
 def read_micrographs(path: Path, frames: slice = slice(None)) -> Iterator[Micrograph]:
     """The images of ``path``; of a stack its ``frames``.
 
-    Raises InputError where the file can't be read or holds no real image with square pixels.
+    Raises InputError if the file can't be read or holds no real image with square pixels.
     """
     if path.suffix.lower() in _HDF5:
         try:
@@ -108,7 +108,7 @@ def _plugins() -> list[dict[str, Any]]:
 
 
 def _known_endings() -> set[str]:
-    pictures = {"png", "jpg", "jpeg", "gif", "bmp"}  # no measurements, and no lack of them in folders
+    pictures = {"png", "jpg", "jpeg", "gif", "bmp"}  # not measurements, and common in folders
     endings = {e.lower() for p in _plugins() for e in p["file_extensions"]} - pictures
     return {f".{e}" for e in endings} | _HDF5
 
@@ -123,7 +123,7 @@ def _read_signals(path: Path) -> list[dict[str, Any]]:
         try:
             with memory_of_at_most(_ROOM + _ROOM_PER_BYTE * path.stat().st_size):
                 return list(import_module(reader["api"]).file_reader(str(path)))
-        except Exception as error:  # noqa: BLE001  readers raise whatever their parsers meet in a broken file
+        except Exception as error:  # noqa: BLE001  readers raise anything on a broken file
             reasons.append(f"{reader['name']}: {' '.join(str(error).split())[:100] or type(error).__name__}")
     raise InputError(f"{path}: can't be read ({'; '.join(reasons)}).")
 
@@ -142,7 +142,7 @@ def _imagej_units(path: Path) -> str:
 def _image_of(signal: dict[str, Any], units: str) -> tuple[np.ndarray, float | None]:
     """Frames [n, rows, columns] of a signal and its pixel size in nm, in ``units`` where it names none.
 
-    Raises ValueError where it is no image.
+    Raises ValueError if it isn't an image.
     """
     data = np.asarray(signal["data"])
     if data.dtype.kind not in "iufb":

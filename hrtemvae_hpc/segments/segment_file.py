@@ -1,4 +1,4 @@
-"""The file of segments: one HDF5 file, its pixels uncompressed in one piece, which ranks of a node map and share.
+"""The file of segments: one HDF5 file, with uncompressed pixels in one piece, which the ranks of a node map and share.
 
 /segments [n, window, window] uint16, 0..65535 for 0..1; beside it, for each segment, strength, period (pixels),
 frame, place (row, column), turned (degrees), source (row of /sources) and validation (bool). The attributes of the
@@ -39,10 +39,10 @@ LEVELS = 65535  # segments are kept as uint16, 0..65535 for 0..1
 
 @dataclass(frozen=True)
 class SourceSegments:
-    """Segments of one source (a file of micrographs, or a simulation), and what is known of each."""
+    """Segments of one source (a file of micrographs, or a simulation), and what is known about each."""
 
     name: str
-    facts: dict[str, Any]  # of the source: its file's SHA-256, pixel sizes, how many segments were looked at
+    facts: dict[str, Any]  # of the source: its file's SHA-256, pixel sizes, how many segments were examined
     segments: np.ndarray  # [n, window, window] uint16
     columns: dict[str, np.ndarray]  # strength, period, frame, place, turned, validation: [n] or [n, 2]
 
@@ -59,7 +59,7 @@ class SegmentFile:
     sources: list[dict[str, Any]]
     options: dict[str, Any]
     pixel_size_nm: float | None
-    sha256: str  # of the pixels and of what is known of each segment
+    sha256: str  # of the pixels and of what is known about each segment
 
     @property
     def window(self) -> int:
@@ -71,7 +71,7 @@ def write_segments(
 ) -> None:
     """Write ``count`` segments of ``sources``, read one at a time, to ``path``, atomically. ``about`` are its options.
 
-    Raises RankFailed where the disk is full or fails.
+    Raises RankFailed if the disk is full or fails.
     """
     with writing(path, "make room and run it again.", RankFailed), replacing(path) as aside:
         reserve(aside, 2 * count * window**2 + 2**20)
@@ -110,7 +110,7 @@ def _write(file: h5py.File, window: int, sources: Iterable[SourceSegments], coun
 def _digest(
     pixels: h5py.Dataset | np.ndarray, columns: Mapping[str, np.ndarray], size: float | None, about: list[Any]
 ) -> str:
-    """SHA-256 of all that a file holds: pixels, what is known of each segment, their pixel size, what is ``about``."""
+    """SHA-256 of all that a file holds: pixels, what is known about each segment, their pixel size and ``about``."""
 
     def content() -> Iterator[memoryview]:
         for start in range(0, len(pixels), _AT_ONCE):
@@ -122,13 +122,13 @@ def _digest(
 
 
 def open_segments(path: Path) -> SegmentFile:
-    """Open a file of segments. Raises InputError where it is none, or is not what it was when it was written."""
+    """Open a file of segments. Raises InputError if it isn't one, or isn't as it was written."""
     if not is_file(path):
         raise InputError(f"{path}: there is no such file of segments; make it with `hrtemvae segments`.")
     with open_hdf5(path, "the segments") as file:
         try:
             if file.attrs.get("format") != _FORMAT:
-                raise InputError(f"{path}: no file of segments of this program; make it with `hrtemvae segments`.")
+                raise InputError(f"{path}: not a file of segments of this program; make it with `hrtemvae segments`.")
             opened, columns = _read(path, file)
         except (*DAMAGED, RecursionError) as error:
             what = printable(" ".join(str(error).split()))[:200]
@@ -136,14 +136,14 @@ def open_segments(path: Path) -> SegmentFile:
     about = [opened.sources, opened.options]
     if _digest(opened.segments, columns, opened.pixel_size_nm, about) != opened.sha256:
         raise InputError(
-            f"{path}: its segments are not those that were written, by their checksum; make it again with "
+            f"{path}: its segments are not those that were written, as its checksum shows; make it again with "
             "`hrtemvae segments`."
         )
     return opened
 
 
 def _read(path: Path, file: h5py.File) -> tuple[SegmentFile, dict[str, np.ndarray]]:
-    """The file, and all that it knows of each segment."""
+    """The file, and all that it knows about each segment."""
     dataset = check_array(file, "segments", "u", 3)
     count, window, other = dataset.shape
     if dataset.dtype.itemsize != 2 or window != other or window > _LARGEST_WINDOW:

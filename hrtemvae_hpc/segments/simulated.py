@@ -22,7 +22,7 @@ _AT_ONCE = 1000
 def simulate_segments(output: Path, count: int, options: CutOptions, validation: float) -> int:
     """Write ``count`` simulated segments to ``output``, the last share ``validation`` of them for validation.
 
-    Of ``options``, window, pixel size and seed count. Raises InputError where there would be too few.
+    Of ``options``, window, pixel size and seed count. Raises InputError if there would be too few.
     """
     check_outputs([Output(output, "the segments", is_segments)])
     if count < 20:

@@ -21,7 +21,7 @@ _REACH = 4.5  # sigmas from its centre to which a spot is drawn
 
 @dataclass(frozen=True)
 class Movement:
-    """What happens between the first frame and the last: a shift in periods along y and x, or a turn in degrees."""
+    """What happens between the first frame and the last: a shift in periods along y and x, or a rotation in degrees."""
 
     name: str
     shift: tuple[float, float] = (0.0, 0.0)
@@ -39,7 +39,7 @@ MOVEMENTS = (
 def frames(movement: Movement, period: float = PERIOD, seed: int = 0) -> Iterator[np.ndarray]:
     """The frames [640, 640] float32 of ``movement``, for a lattice of ``period`` pixels; the last ends it.
 
-    Each spot is off its place by about 0.05 pixel and stays so.
+    Each spot is displaced by about 0.05 pixel, constantly.
     """
     places = np.arange(PATCH[0], PATCH[1] + 0.5 * period, period)
     spots = np.stack(np.meshgrid(places, places, indexing="ij"), -1).reshape(-1, 2)
@@ -55,7 +55,7 @@ def frames(movement: Movement, period: float = PERIOD, seed: int = 0) -> Iterato
 def still_inside(window: int, step: int, period: float = PERIOD) -> np.ndarray:
     """Which windows [rows, columns] hold nothing but lattice in every frame of every movement."""
     first = np.arange(0, SIZE - window + 1, step)
-    # In the patch while it moves by a period, and in the circle that it covers while it turns.
+    # In the patch while it moves by a period, and in the circle that it covers while it rotates.
     low, high = PATCH[0] + period, PATCH[1] - period
     along = (first >= low) & (first + window <= high)
     farthest = np.maximum(abs(first - SIZE / 2), abs(first + window - SIZE / 2))

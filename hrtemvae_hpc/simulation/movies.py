@@ -1,4 +1,4 @@
-"""A movie with a known answer: two attached crystals of which one turns, one edge grows and one shrinks."""
+"""A movie with a known answer: two attached crystals; one rotates, one edge grows and one shrinks."""
 
 import math
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ class Scene:
         return cover
 
     def lattice(self, degrees: float) -> np.ndarray:
-        """A square lattice of dark spots turned by ``degrees`` about the middle of the boundary, -1..1."""
+        """A square lattice of dark spots rotated by ``degrees`` about the middle of the boundary, -1..1."""
         y = np.arange(self.rows)[:, None] - self.rows / 2
         x = np.arange(self.columns)[None] - self.boundary
         a = math.radians(degrees)
@@ -61,7 +61,7 @@ class Scene:
 
 
 def simulate_movie(path: Path, frames: int, rows: int, columns: int, dose: float, seed: int) -> Path:
-    """Write the movie (uint16, gzip, one chunk a frame) with its truth beside it, and return ``path``.
+    """Write the movie (uint16, gzip, one chunk a frame) with its truth, and return ``path``.
 
     ``dose`` is in electrons per pixel and frame. /entry/truth holds misfit_degrees [frames] and the masks
     [rows, columns] rotating, growing, shrinking and still. Raises InputError for values that make no movie.

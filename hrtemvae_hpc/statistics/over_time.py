@@ -31,7 +31,7 @@ class SeriesStatistics:
 
 
 def working_bytes(frames: int, windows: int, latents: int) -> int:
-    """Bytes that ``series_statistics`` takes on a CPU beside its input."""
+    """Bytes that ``series_statistics`` takes on a CPU besides its input."""
     at_once = max(_ELEMENTS_AT_ONCE["cpu"], frames * latents)
     return 8 * min(frames * windows * latents, at_once) + 100 * windows * latents
 

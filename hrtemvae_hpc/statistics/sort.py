@@ -1,7 +1,7 @@
 """Sorting series of keys: by numpy's networks when they are short, by digits when they are long.
 
-Sorting by digits takes the same time for a key however long its series is. numpy takes more with the length, and twice
-as much again on processors whose compressing stores are slow (AMD's Zen 4).
+Sorting by digits takes the same time per key however long its series is. numpy takes longer with the length, and twice
+as long again on processors whose compressing stores are slow (AMD's Zen 4).
 """
 
 import numpy as np

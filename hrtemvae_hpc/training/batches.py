@@ -1,7 +1,7 @@
-"""The segments of a training: which ones make a batch, and what is done to them before they are shown.
+"""The segments of a training: which ones make a batch, and how they are augmented.
 
 Order, augmentation and sampling are drawn from the seed, the epoch and the step alone, for the whole batch on every
-rank: they are the same for any number of ranks, and after a training went on from a checkpoint.
+rank: they are the same for any number of ranks, and after a training resumed from a checkpoint.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ class Segments:
     """The segments of several files in one row, mapped from disk."""
 
     def __init__(self, paths: Sequence[Path], window: int) -> None:
-        """Raises InputError where a file is none, or its segments don't fit ``window`` or each other."""
+        """Raises InputError if a file isn't one, or its segments don't fit ``window`` or each other."""
         if not paths:
             raise InputError("no segments to train on; name files of `hrtemvae segments` in data.segments.")
         self.files: list[SegmentFile] = [open_segments(path) for path in paths]
@@ -58,7 +58,7 @@ class Segments:
         return torch.from_numpy(loaded / np.float32(LEVELS))
 
     def batches(self, which: np.ndarray) -> Iterator[Tensor]:
-        """``which`` in batches for a network that only looks at them."""
+        """``which`` in batches, for evaluation."""
         for start in range(0, len(which), _AT_ONCE):
             yield self.load(which[start : start + _AT_ONCE])
 
@@ -69,7 +69,7 @@ class Segments:
 
     @property
     def pixel_size_nm(self) -> float | None:
-        """The pixel size of all files, None where one is unknown or they differ by more than 2%."""
+        """The pixel size of all files, None if one is unknown or they differ by more than 2%."""
         sizes = [f.pixel_size_nm for f in self.files]
         known = [s for s in sizes if s is not None]
         same = len(known) == len(sizes) and max(known) <= 1.02 * min(known)
@@ -93,7 +93,7 @@ def share(batch: int, rank: int, size: int) -> slice:
 
 
 def augment(x: Tensor, of_batch: int, part: slice, section: AugmentationSection, random: torch.Generator) -> Tensor:
-    """``x`` [n, 1, size, size], the ``part`` of a batch of ``of_batch`` segments, as ``section`` has it shown.
+    """``x`` [n, 1, size, size], the ``part`` of a batch of ``of_batch`` segments, augmented as ``section`` asks.
 
     Every number is drawn for the whole batch. Returns float32 in 0..1.
     """

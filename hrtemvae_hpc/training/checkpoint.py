@@ -23,17 +23,17 @@ _MEASURED = {"reconstruction", "divergence", "validation_reconstruction", "valid
 
 @dataclass
 class Position:
-    """How far a training is. Random numbers follow from epoch and step, so that they need no state of their own."""
+    """How far a training has come. Random numbers follow from epoch and step, so they have no state of their own."""
 
     epoch: Annotated[int, Field(ge=0)] = 0  # epochs that are complete
     step: Annotated[int, Field(ge=0)] = 0  # steps of the next epoch that are done
     # Of its losses so far, over segments.
     sums: Annotated[list[float], Field(min_length=2, max_length=2)] = field(default_factory=lambda: [0.0, 0.0])
     seconds: Annotated[float, Field(ge=0)] = 0.0  # spent so far
-    history: list[dict[str, int | float]] = field(default_factory=list)  # one entry an epoch
+    history: list[dict[str, int | float]] = field(default_factory=list)  # one entry per epoch
 
     def end_epoch(self, entry: dict[str, Any]) -> None:
-        """Go to the start of the next epoch, with ``entry`` as what is known of this one."""
+        """Go to the start of the next epoch, with ``entry`` as the record of this one."""
         self.history.append(entry)
         self.epoch, self.step, self.sums, self.seconds = self.epoch + 1, 0, [0.0, 0.0], 0.0
 
@@ -45,7 +45,7 @@ class Position:
 
 
 class _Description(Described):
-    """What a checkpoint says beside its tensors."""
+    """What a checkpoint says besides its tensors."""
 
     key: str
     position: Position
@@ -63,7 +63,7 @@ class _Description(Described):
 def save_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam, position: Position) -> None:
     """Write network, optimiser and ``position`` of the training ``key`` to ``path``, atomically.
 
-    Raises RankFailed where the disk is full or fails; what was at ``path`` is then still there.
+    Raises RankFailed if the disk is full or fails; what was at ``path`` is then still there.
     """
     tensors = {f"network.{name}": value for name, value in vae.state_dict().items()}
     names = [name for name, _ in vae.named_parameters()]
@@ -71,15 +71,15 @@ def save_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam,
         tensors |= {f"adam.{name}.{k}": v for k, v in optimizer.state.get(parameter, {}).items()}
     described = {_KEY: json.dumps({"key": key, "position": asdict(position)})}
     packed = pack({name: t.detach().contiguous().cpu().numpy() for name, t in tensors.items()}, described)
-    advice = "make room and run the same command again, the checkpoint before it is kept."
+    advice = "make room and run the same command again; the previous checkpoint is kept."
     with writing(path, advice, RankFailed), replacing(path) as aside:
         aside.write_bytes(packed)
 
 
 def load_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam) -> Position:
-    """Give network and optimiser what ``path`` holds, and return its position.
+    """Load network and optimiser from ``path``, and return its position.
 
-    Raises InputError where it can't be read or belongs to another training than ``key``.
+    Raises InputError if it can't be read or belongs to another training than ``key``.
     """
     try:
         with open_tensors(path) as file:

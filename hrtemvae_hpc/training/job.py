@@ -25,7 +25,7 @@ from hrtemvae_hpc.training.batches import Segments, generator
 from hrtemvae_hpc.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from hrtemvae_hpc.training.objective import initialize
 from hrtemvae_hpc.training.pictures import TensorBoard, draw_losses, write_losses, write_reconstructions
-from hrtemvae_hpc.training.promotion import ACTIVE, as_model, prove, store
+from hrtemvae_hpc.training.promotion import ACTIVE, as_model, store, validate_saved
 from hrtemvae_hpc.training.train_config import TrainConfig
 from hrtemvae_hpc.training.trainer import Trainer
 
@@ -41,7 +41,7 @@ _DRAW_EVERY_S = 30.0  # the curve of losses, which takes longer to draw than a s
 
 
 class Training:
-    """One training on this rank: what it is made of, and the files it leaves in ``folder``."""
+    """One training on this rank: its parts, and the files it leaves in ``folder``."""
 
     def __init__(self, world: World, config: TrainConfig, output: Path, init: Path | None) -> None:
         self.world = world
@@ -54,7 +54,7 @@ class Training:
             raise InputError(f"{init}: lies in the folder of this training, which clears it; copy it elsewhere first.")
         self.initial = None if init is None else load_model(init)
         if self.initial and (self.initial.architecture != config.network or self.initial.decoder is None):
-            raise InputError(f"{init}: its network is not that of the configuration; set network: to its values.")
+            raise InputError(f"{init}: its network differs from the configuration's; set network: to its values.")
         self.key = self._key()
         if config.run.tensorboard and not find_spec("tensorboard"):
             raise InputError(
@@ -66,7 +66,7 @@ class Training:
             raise InputError("batch normalisation over several ranks needs GPUs; train this network on one rank.")
 
     def _key(self) -> str:
-        """Known by all that decides the numbers of the model."""
+        """Identified by everything that determines the numbers of the model."""
         return digest_of(
             {
                 "configuration": self.config.model_dump(mode="json", exclude={"run", "data"}),
@@ -77,12 +77,12 @@ class Training:
         )
 
     def check_same_everywhere(self) -> None:
-        """Raise InputError where a rank sees other segments or another model under the same names."""
+        """Raise InputError if a rank sees other segments or another model under the same names."""
         self.world.check_same(
             self.key,
             lambda rank, _: (
-                f"{rank} sees other segments or another initial model than rank 0, under the same names; make it see "
-                "the same files."
+                f"{rank} sees different segments or a different initial model than rank 0 under the same names; make "
+                "it see the same files."
             ),
         )
 
@@ -145,7 +145,7 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
 
 
 def _take_folder(training: Training, restart: bool) -> None:
-    """Make the folder of a training this run's, without what an earlier one left there, unless that is resumed."""
+    """Claim the folder of a training for this run, and clear it unless an earlier training is resumed."""
     training.claimed.take()
     if restart or not (training.folder / CHECKPOINT).exists():
         training.claimed.clear()
@@ -170,8 +170,8 @@ def _announce(training: Training, device: torch.device, position: Position) -> N
     if not world.is_root:
         return
     say(
-        f"{len(segments.training):,} segments to train on, {len(segments.validation):,} to validate; {o.epochs} epochs "
-        f"of batches of {o.batch}, {o.precision}."
+        f"{len(segments.training):,} segments to train on, {len(segments.validation):,} to validate on; "
+        f"{o.epochs} epochs, batches of {o.batch}, {o.precision}."
     )
     for rank, place in enumerate(places):
         say(f"rank {rank}: {place}")
@@ -207,7 +207,7 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
     def end_epoch(variance: np.ndarray) -> None:
         nonlocal drawn
         write_losses(folder / "losses.csv", position.history)
-        is_last = position.epoch == epochs or _settled(position, config)
+        is_last = position.epoch == epochs or _has_stopped_improving(position, config)
         if is_last or time.monotonic() - drawn > _DRAW_EVERY_S:
             draw_losses(folder / "losses.png", position.history, floor)
             drawn = time.monotonic()
@@ -220,7 +220,7 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
         save()
 
     try:
-        while position.epoch < epochs and not _settled(position, config):
+        while position.epoch < epochs and not _has_stopped_improving(position, config):
             stopping = False
             for look in trainer.run_epoch(position, stop, due):
                 progressed(look.shown)
@@ -257,13 +257,13 @@ def _note(history: list[dict[str, Any]]) -> str:
         return ""
     h = history[-1]
     return (
-        f"cross-entropy {h['reconstruction']:.1f}, divergence {h['divergence']:.2f}; of validation "
+        f"cross-entropy {h['reconstruction']:.1f}, divergence {h['divergence']:.2f}; validation "
         f"{h['validation_reconstruction']:.1f}, {h['validation_divergence']:.2f}; {h['active_latents']} active latents"
     )
 
 
-def _settled(position: Position, config: TrainConfig) -> bool:
-    """Whether as many epochs as early stopping allows brought no better validation loss."""
+def _has_stopped_improving(position: Position, config: TrainConfig) -> bool:
+    """Whether the validation loss has not improved for as many epochs as early stopping allows."""
     patience, best = config.optimizer.early_stopping, position.best_epoch(config.loss)
     return patience is not None and best > 0 and position.epoch - best >= patience
 
@@ -287,7 +287,7 @@ def _model(training: Training, trainer: Trainer, variance: np.ndarray, position:
 
 
 def _finish(training: Training, trainer: Trainer, position: Position, began: float) -> None:
-    """Order the latents, prove the model and take it into use."""
+    """Order the latents, validate the model and put it into use."""
     config, folder = training.config, training.folder
     if config.optimizer.early_stopping is not None:
         best = load_model(folder / BEST)
@@ -299,11 +299,11 @@ def _finish(training: Training, trainer: Trainer, position: Position, began: flo
     def promote() -> None:
         candidate = folder / _CANDIDATE
         store(_model(training, trainer, variance, position), candidate, config.model.weights)
-        loss = prove(candidate, training.segments, int((variance > ACTIVE).sum()))
+        loss = validate_saved(candidate, training.segments, int((variance > ACTIVE).sum()))
         candidate.replace(training.output)
         (folder / CHECKPOINT).unlink(missing_ok=True)
         say(
-            f"model: {training.output}, cross-entropy of validation segments {loss:.1f} (its floor is {floor:.1f}), "
+            f"model: {training.output}, cross-entropy of validation segments {loss:.1f} (floor {floor:.1f}), "
             f"{int((variance > ACTIVE).sum())} of {len(variance)} latents active "
             f"({format_seconds(time.monotonic() - began)})"
         )

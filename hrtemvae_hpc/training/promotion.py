@@ -1,4 +1,4 @@
-"""From a trained network to the model in use: it is written aside, read again, proved, and only then renamed."""
+"""From a trained network to the model in use: it is written aside, read back, validated, and only then renamed."""
 
 import shlex
 import sys
@@ -51,17 +51,17 @@ def as_model(vae: VAE, variance: np.ndarray, config: TrainConfig, segments: Segm
 
 
 def store(model: Model, path: Path, weights: str) -> None:
-    """Write ``model`` to ``path`` with its ``weights`` as fp32 or fp16. Raises RankFailed where the disk is full."""
+    """Write ``model`` to ``path`` with its ``weights`` as fp32 or fp16. Raises RankFailed if the disk is full."""
     with writing(path, "make room and run the same command again.", RankFailed):
         save_model(model, path, torch.float16 if weights == "fp16" else torch.float32)
 
 
 @torch.inference_mode()
-def prove(path: Path, segments: Segments, active: int) -> float:
+def validate_saved(path: Path, segments: Segments, active: int) -> float:
     """Reconstruction loss (nats per segment) of the model in ``path``, of ``active`` latents, on validation segments.
 
     Raises InputError unless a latent is active and the loss is finite and less than that of answering the average
-    training segment to all.
+    training segment for all.
     """
     model = load_model(path)
     if model.decoder is None:
@@ -74,8 +74,8 @@ def prove(path: Path, segments: Segments, active: int) -> float:
         flat += float(reconstruction_loss(average.expand_as(x), x)) / len(which)
     if active == 0 or not loss < flat:
         raise InputError(
-            f"the trained network has learned nothing ({active} latents active, {loss:.1f} nats a validation segment, "
-            f"the average segment {flat:.1f}) and is not taken into use; train for more epochs, or lower loss.beta. It "
-            f"stays at {path}."
+            f"the trained network has learned nothing ({active} latents active, {loss:.1f} nats per validation "
+            f"segment, the average segment {flat:.1f}) and is not put into use; train for more epochs, or lower "
+            f"loss.beta. It stays at {path}."
         )
     return loss

@@ -95,11 +95,11 @@ def _meet(world: World) -> None:
 def _reachable_address() -> tuple[str, str]:
     """The address by which other hosts reach this one, and its interface ("" where that is not known).
 
-    Not what the hostname stands for: many systems let it stand for a loopback address.
+    Not the one of the hostname: on many systems that is a loopback address.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # of the range for documentation; nothing is sent
+            probe.connect(("192.0.2.1", 9))  # from the range for documentation; nothing is sent
             address = str(probe.getsockname()[0])
         except OSError:
             address = ""

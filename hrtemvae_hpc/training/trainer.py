@@ -23,7 +23,7 @@ from hrtemvae_hpc.training.objective import beta_at, divergence, entropy_floor, 
 from hrtemvae_hpc.training.ranks import sum_over_ranks
 from hrtemvae_hpc.training.train_config import TrainConfig
 
-_LOOK_EVERY = 16  # steps after which the ranks exchange losses and signals
+_EXCHANGE_EVERY = 16  # steps after which the ranks exchange losses and signals
 _ADAM_EPSILON = 1e-7  # Keras' default, which the published training used
 
 
@@ -36,7 +36,7 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Look:
+class EpochState:
     """What all ranks know after some steps of an epoch."""
 
     shown: int  # segments of this epoch
@@ -65,7 +65,7 @@ class Trainer:
         if world.size > 1:
             self._network = DistributedDataParallel(self.vae, gradient_as_bucket_view=True)
 
-    def run_epoch(self, position: Position, stop: StopRequest, due: Callable[[], bool]) -> Iterator[Look]:
+    def run_epoch(self, position: Position, stop: StopRequest, due: Callable[[], bool]) -> Iterator[EpochState]:
         """Train from ``position`` to the end of its epoch; yields every few steps, on all ranks at the same step.
 
         ``position`` is up to date then. ``due`` says on rank 0 whether a checkpoint is due. Raises InputError when a
@@ -80,10 +80,10 @@ class Trainer:
             doing(f"training, epoch {epoch + 1}, step {step + 1}")
             sums += self._step(x, count, epoch, step)
             last = step + 1 == self.steps_per_epoch
-            if last or (step + 1) % _LOOK_EVERY == 0:
+            if last or (step + 1) % _EXCHANGE_EVERY == 0:
                 asked, wanted = self._exchange(sums, position, stop, due)
                 position.step, position.seconds = step + 1, spent + time.monotonic() - began
-                yield Look(min((step + 1) * o.batch, len(order)), asked, wanted, last)
+                yield EpochState(min((step + 1) * o.batch, len(order)), asked, wanted, last)
 
     def losses(self, position: Position) -> Losses:
         """The losses of the epoch that ended at ``position``, averaged over its segments."""
@@ -114,7 +114,7 @@ class Trainer:
         self.world.raise_once(Stopped(f"stopped {where}; run the same command again to resume."))
 
     def _batches(self, order: np.ndarray, first_step: int) -> Iterator[tuple[Tensor, int]]:
-        """This rank's part of each batch from ``first_step`` on, and the size of the batch; loaded one ahead."""
+        """This rank's part of each batch from ``first_step`` on, and the size of the batch; loaded one step ahead."""
         batch = self.config.optimizer.batch
         starts = range(first_step * batch, len(order), batch)
 
@@ -164,7 +164,7 @@ class Trainer:
 
     @torch.no_grad()
     def share_state(self) -> None:
-        """Give all ranks the network and the optimiser's state of rank 0."""
+        """Copy the network and the optimiser's state of rank 0 to all ranks."""
         if self.world.size == 1:
             return
         for value in self.vae.state_dict().values():

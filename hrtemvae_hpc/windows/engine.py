@@ -19,7 +19,7 @@ from hrtemvae_hpc.windows.shared_runs import SharedLayers
 Precision = Literal["fp32", "tf32", "bf16"]
 
 # Window positions on the side of a block, and windows of a batch: fixed for a kind of device, because they
-# decide the order of rounding. Small blocks keep small movies divisible; a GPU wants more work at once, and so do
+# decide the order of rounding. Small blocks keep small movies divisible; a GPU needs more work at once, and so do
 # convolutions that are shared.
 _BLOCK = {("cpu", "window"): 8, ("cpu", "frame"): 16, ("cuda", "window"): 16, ("cuda", "frame"): 16}
 _BATCH = {("cpu", "window"): 1024, ("cpu", "frame"): 2048, ("cuda", "window"): 4096, ("cuda", "frame"): 4096}
@@ -38,16 +38,16 @@ class Engine:
     """Encodes blocks of windows with one model on one device."""
 
     def __init__(self, model: Model, device: torch.device, precision: Precision, scaling: Scaling, step: int) -> None:
-        """Raises InputError where the device doesn't know the precision."""
+        """Raises InputError if the device doesn't know the precision."""
         if precision == "tf32" and not _has_tf32(device):
             raise InputError(
-                "--precision tf32: is arithmetic of NVIDIA's GPUs from A100 on, here is none; choose fp32 or bf16."
+                "--precision tf32: needs an NVIDIA GPU, A100 or newer, and there is none here; choose fp32 or bf16."
             )
         self.device = device
         self.window = model.architecture.window
         self.latents = model.architecture.latents
         self._spacing = step
-        self._step = min(step, self.window)  # once pixels between windows are left out
+        self._step = min(step, self.window)  # after pixels between windows are left out
         self.scaling = scaling
         self._architecture = model.architecture
         self._shares_all = scaling == "frame" and shares_all(model.architecture, self._step)
@@ -73,7 +73,7 @@ class Engine:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
             torch.backends.cudnn.benchmark = False
             torch.backends.cudnn.deterministic = True
-            torch.cuda.synchronize(device)  # whichever streams come to use the weights
+            torch.cuda.synchronize(device)  # whichever streams will use the weights
 
     def at_once(self, threads: int) -> int:
         """Blocks to encode at the same time on ``threads`` processors."""
@@ -90,7 +90,7 @@ class Engine:
             torch.cuda.set_stream(torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]
 
     def frames_at_once(self, windows: int) -> int:
-        """Frames of a batch of a block of so many windows; not more than a block of one row has."""
+        """Frames per batch for a block of so many windows; not more than for a block of one row."""
         return max(1, self.batch // max(windows, self.block))
 
     def side(self, windows: int) -> int:
@@ -124,7 +124,7 @@ class Engine:
         [frames, 2] for scaling by frame. ``check`` is called with the number of windows after each batch.
 
         Returns z [frames, windows, latents] float32 in the model's order, and valid [frames, windows] bool, both
-        on the device; z is 0 where it isn't valid. Raises RankFailed when the network returns non-finite latents.
+        on the device; z is 0 if it isn't valid. Raises RankFailed when the network returns non-finite latents.
         """
         frames, can_be_read = len(pixels), torch.from_numpy(readable).to(self.device)
         limits = None if frame_range is None else torch.from_numpy(frame_range).to(self.device)
@@ -143,11 +143,11 @@ class Engine:
             z[part] = torch.where(ok[..., None], encoded, 0)
             valid[part] = ok
             check(ok.numel())
-        lowest, highest = torch.aminmax(z)  # asked once, because a GPU has to have finished for the answer
+        lowest, highest = torch.aminmax(z)  # asked once, because a GPU has to finish first
         if not math.isfinite(highest - lowest):
             raise RankFailed(
-                f"the network's latents overflow, they lie from {lowest:g} to {highest:g}; look at the pixels, or take "
-                "another model."
+                f"the network's latents overflow (from {lowest:g} to {highest:g}); check the pixels, or "
+                "choose another model."
             )
         return z, valid
 
@@ -160,7 +160,7 @@ class Engine:
         return latents
 
     def _encode_by_frame(self, patch: Tensor, low: Tensor, high: Tensor, valid: Tensor) -> Tensor:
-        """The same, where the ``valid`` windows of a frame have one scale."""
+        """The same, if the ``valid`` windows of a frame have one scale."""
         first = valid.int().argmax(1, keepdim=True)
         low, high = (b.gather(1, first)[..., None] for b in (low, high))
         scaled = ((patch - low) / (high - low)).to(self._dtype)
@@ -173,7 +173,7 @@ class Engine:
         pixels are replaced. low and high [frames, windows] are of its type, high > low also for windows that are flat
         or hold a non-finite pixel.
         """
-        # A GPU fetches pinned memory by itself, while this thread goes on.
+        # A GPU fetches pinned memory by itself, while this thread continues.
         pinned = self.device.type == "cuda"
         wide = floating(pixels.dtype) == np.float64
         host = torch.empty(pixels.shape, dtype=torch.float64 if wide else torch.float32, pin_memory=pinned)
@@ -188,7 +188,7 @@ class Engine:
             low, high = -_largest(-patch, self.window, self._step), _largest(patch, self.window, self._step)
             valid = torch.isfinite(low) & torch.isfinite(high)  # NaN and infinity reach the minimum or maximum
         valid &= (high > low) & torch.isfinite(high - low)
-        if not pinned and valid.all():  # a GPU isn't asked, it would have to finish for the answer
+        if not pinned and valid.all():  # a GPU isn't asked: it would have to finish first
             return patch, low, high, valid
         patch = patch.nan_to_num(torch.inf, torch.inf, torch.inf)
         level = patch.amin((1, 2))
@@ -198,7 +198,7 @@ class Engine:
 
 
 def _close_up(pixels: np.ndarray, window: int, step: int) -> np.ndarray:
-    """``pixels`` [frames, rows, columns] without those between windows, where these lie apart."""
+    """``pixels`` [frames, rows, columns] without those between windows, if windows lie apart."""
     if step <= window:
         return pixels
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (window, window), (1, 2))[:, ::step, ::step]

@@ -1,10 +1,10 @@
 """The first layer on a GPU: one kernel from the pixels of a frame to what the second layer reads.
 
 Overlapping windows don't share their convolution here. An output costs kernel^2 multiplications, which a GPU does while
-it writes the output before; to read a shared convolution instead would move twice the bytes. So each program computes
-some outputs of one window with all their channels, as they are defined: pixels are scaled where they are read, "same"
-padding is a mask, and nothing but the pixels and the result passes over memory. Pixels are scaled in their own type,
-all other arithmetic is in float32, whatever the type of the result.
+it writes the previous output; reading a shared convolution instead would move twice as many bytes. So each program
+computes some outputs of one window with all their channels, as they are defined: pixels are scaled when they are read,
+"same" padding is a mask, and nothing but the pixels and the result passes through memory. Pixels are scaled in their
+own type, all other arithmetic is in float32, whatever the type of the result.
 
 The pixels stay in the caches: neighbouring outputs share them, and neighbouring windows most of them.
 """
@@ -51,7 +51,7 @@ class FusedFirstLayer:
 
         ``frames`` float32 or float64, contiguous; ``low``, ``high`` [n, windows] of the same type, high > low.
         Returns the numbers of all windows, and their outputs [n * windows, channels, size, size], channels last in
-        memory. Raises RuntimeError where Triton can't compile.
+        memory. Raises RuntimeError if Triton can't compile.
         """
         size, channels = self._size, self._fixed["channels"]
         out = torch.empty(low.numel(), size, size, channels, dtype=self._dtype, device=frames.device)

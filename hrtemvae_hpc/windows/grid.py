@@ -1,8 +1,8 @@
 """Window positions on a frame, and rectangles of them.
 
-A block is the unit of computing: a small rectangle of window positions whose latents are computed together, at
+A block is the unit of computation: a small rectangle of window positions whose latents are computed together, at
 fixed places of the grid. A tile is the unit of work: a rectangle of whole blocks. Whatever the tiling, the same
-windows meet in the same block, so the maps are the same to the bit.
+windows share the same block, so the maps are identical to the bit.
 """
 
 from collections.abc import Iterator

@@ -8,11 +8,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from hrtemvae_hpc.model.architecture import same_padding
 from hrtemvae_hpc.model.network import Encoder
 
-_AT_ONCE = 1024  # windows of the widest layer on a CPU: what takes 32 MB and more, glibc asks the system for each time
+_AT_ONCE = (
+    1024  # windows of the widest layer on a CPU: blocks of 32 MB and more are requested from the system each time
+)
 
 
 def has_bfloat16() -> bool:
-    """Whether oneDNN computes in bfloat16 on this processor; where not, PyTorch does, slower than in float32."""
+    """Whether oneDNN computes in bfloat16 on this processor; if not, PyTorch does, slower than in float32."""
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # type: ignore[no-any-return]
 
 
@@ -54,11 +56,11 @@ def first_layer(encoder: Encoder) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 class Convolutions:
     """The convolutions of an encoder after the first.
 
-    oneDNN lays weights out again in every call, unless it gets them as it wants them.
+    oneDNN lays weights out again in every call, unless they already have its layout.
     """
 
     def __init__(self, encoder: Encoder, transposed: bool = False) -> None:
-        """``transposed``: for inputs whose rows and columns have changed places, as they have in the outputs then."""
+        """``transposed``: for inputs with rows and columns exchanged, as they then are in the outputs."""
         a = encoder.architecture
         self._encoder, self._stride = encoder, [a.stride, a.stride]
         self._pads = [same_padding(size, a.kernel, a.stride) for size in a.sizes[:-1]]

@@ -19,7 +19,7 @@ class Level:
     step: int  # places from one window to the next
     hop: int  # places from one output of a window to the next
     starts: tuple[int, ...]  # where the kernel of each output begins among the outputs below, before the first or not
-    seen: tuple[range, ...]  # outputs below that each output sees, those that there are
+    seen: tuple[range, ...]  # outputs below that each output sees, as far as they exist
 
     @property
     def border(self) -> list[int]:
@@ -27,7 +27,7 @@ class Level:
         return [i for i in range(self.size) if i not in self.inner]
 
     def part(self, output: int) -> slice:
-        """The part of the kernel that ``output`` sees something with."""
+        """The part of the kernel with which ``output`` sees anything."""
         start = self.starts[output]
         return slice(self.seen[output].start - start, self.seen[output].stop - start)
 

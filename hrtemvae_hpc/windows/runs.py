@@ -19,7 +19,7 @@ class Runs:
     windows: np.ndarray
 
     def split(self, windows: int) -> list["Runs"]:
-        """The same in pieces of at most so many windows, or one run."""
+        """The same in pieces of at most so many windows, or of one run."""
         step = max(1, windows // self.windows.shape[1])
         return [Runs(self.along_x, self.windows[i : i + step]) for i in range(0, len(self.windows), step)]
 

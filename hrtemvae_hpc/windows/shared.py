@@ -17,9 +17,10 @@ C doesn't know the window: it is computed once for the frame, and each window re
 
 One pass over the lines of a window that are wanted then reads C, scales, shifts, cuts off below zero, rounds to the
 type that the second layer wants and writes where that reads. Nothing else is as large as this layer, so nothing else
-passes over memory.
+passes through memory.
 
-C of a window that is faint beside its level has lost digits, and C of very large pixels overflows: see `FAINT`, `HUGE`.
+C of a window that is faint compared with its level has lost digits, and C of very large pixels overflows: see `FAINT`
+and `HUGE`.
 """
 
 import numpy as np
@@ -32,8 +33,8 @@ from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.windows.layers import first_layer
 from hrtemvae_hpc.windows.levels import Level
 
-FAINT = 64.0  # A level of so many ranges above 0 takes too many digits: rounding to 2^-24 of it is 4e-6 of the range.
-HUGE = 1e30  # A range from which on sums of a kernel's products may leave float32.
+FAINT = 64.0  # A level this many ranges above 0 takes too many digits: rounding to 2^-24 of it is 4e-6 of the range.
+HUGE = 1e30  # A range above which sums of a kernel's products may overflow float32.
 Convolved = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -43,7 +44,7 @@ class SharedFirstLayer:
     def __init__(self, encoder: Encoder, level: Level, step: int, transposed: bool = False) -> None:
         """``encoder`` is in float32, as is all arithmetic here; ``level`` is the layer's and has inner outputs.
 
-        ``transposed``: for frames whose rows and columns have changed places, as they have in the outputs then.
+        ``transposed``: for frames with rows and columns exchanged, as they then are in the outputs.
         """
         a = encoder.architecture
         self._level, self._step, self._window = level, step, a.window
@@ -60,7 +61,7 @@ class SharedFirstLayer:
         taps = weight[:, 0].permute(1, 2, 0).numpy()
         self._kernels = [[np.ascontiguousarray(taps[y, x]) for x, _ in self._kinds] for y, _ in self._kinds]
         self._sums = np.array([[kernel.sum((0, 1)) for kernel in row] for row in self._kernels])
-        # In this layout of the kernel, C has its channels last already.
+        # With this layout of the kernel, C already has its channels last.
         self._inner = weight.to(memory_format=torch.channels_last)
 
     def fill(

@@ -1,4 +1,4 @@
-"""All convolutions, computed once per frame and shared by all windows that overlap: where a frame has one scale.
+"""All convolutions, computed once per frame and shared by all windows that overlap, if a frame has one scale.
 
 With one scale for the whole frame, two windows that see the same pixels have the same outputs, in every layer, except
 where "same" padding puts zeros outside of a window. So each layer has several maps, along y and along x alike:
@@ -32,7 +32,7 @@ Maps = dict[tuple[int, int], Tensor]  # by kind along y and x: _INNER, or the nu
 def shares_all(architecture: Architecture, step: int) -> bool:
     """Whether windows every ``step`` pixels need fewer products here than each by itself.
 
-    Not where they lie far apart, or so that deep layers have places at every few pixels (steps of 9 or 50).
+    Not if they lie far apart, or so that deep layers have places at every few pixels (steps of 9 or 50).
     """
     shared, alone, inputs = 0, 0, 1
     for level, outputs in zip(levels(architecture, step)[1:], architecture.channels, strict=True):
@@ -113,9 +113,9 @@ def _kinds(level: Level) -> list[int]:
 
 
 def _laid_out(kernel: Tensor, parts: dict[int, slice], y: int, x: int) -> Tensor:
-    """The part of ``kernel`` [outputs, inputs, rows, columns] that kinds ``y`` and ``x`` of outputs see, as is fastest.
+    """The part of ``kernel`` [outputs, inputs, rows, columns] that outputs ``y`` and ``x`` see, laid out for speed.
 
-    Of corners: [outputs, rows * columns * inputs]. Of a column: with rows and columns exchanged.
+    For corners: [outputs, rows * columns * inputs]. For a column: with rows and columns exchanged.
     """
     part = kernel[:, :, parts[y], parts[x]]
     if y != _INNER and x != _INNER:

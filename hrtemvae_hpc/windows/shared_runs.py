@@ -1,6 +1,6 @@
 """The first convolutions, shared by the windows of a run: neighbours in a line that have one scale.
 
-What two such windows both see they need only once, in every layer: the inner lines of outputs, which saw no padding
+What two such windows both see is needed only once, in every layer: the inner lines of outputs, which saw no padding
 before or after a window. So each layer of a run is computed as
 
     two windows of a run        . . . . . .   lines at the border, of each window for itself
@@ -36,9 +36,9 @@ from hrtemvae_hpc.windows.shared import FAINT, HUGE, Convolved, SharedFirstLayer
 from hrtemvae_hpc.windows.workspace import Workspace
 
 _INNER, _BORDER, _PADDING = range(3)  # kinds of lines
-# Windows that go through some layers before the next ones do: they stay in the cache.
+# Windows that pass through some layers before the next ones do: they stay in the cache.
 _AT_ONCE = {torch.float32: 64, torch.bfloat16: 128}
-_IN_CACHE = 3  # layers that they go through, shared or not
+_IN_CACHE = 3  # layers that they pass through, shared or not
 
 
 class SharedLayers:
@@ -126,7 +126,7 @@ class _Along:
         self.first = SharedFirstLayer(exact, levels[1], step, transposed=along_x)
         self._convolutions = Convolutions(encoder, transposed=along_x)
         self._dtype: torch.dtype = encoder.conv[0].weight.dtype  # type: ignore[assignment]
-        # Lines below that each line at the border of a layer sees, and all lines that a window has in the end.
+        # Lines below that each line at the border of a layer sees, and all lines of a window at the end.
         self._seen = [
             np.array([_line(below, above.starts[i] + k) for i in above.border for k in range(self._kernel)])
             for below, above in pairwise(levels)
@@ -222,5 +222,5 @@ def _gather(inner, border, out, wanted, step):  # type: ignore[no-untyped-def]
                 continue
             line = inner[run, window * step + place] if kind == _INNER else border[run, window, place]
             target = lines[n, i]
-            for q in range(len(target)):  # an assignment of slices looks whether they overlap, six times slower
+            for q in range(len(target)):  # assigning slices checks whether they overlap, six times slower
                 target[q] = line[q]

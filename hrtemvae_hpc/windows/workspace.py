@@ -1,4 +1,4 @@
-"""Memory of a thread that is used again and again: the system takes freed memory back and is slow to return it."""
+"""Memory that a thread reuses: the system takes freed memory back and is slow to provide it again."""
 
 import math
 import threading
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Workspace(threading.local):
-    """Named tensors; each keeps the memory of the largest one of its name, in every thread apart."""
+    """Named tensors; each keeps the memory of the largest one of its name, separately in every thread."""
 
     def __init__(self) -> None:
         self._memory: dict[str, Tensor] = {}

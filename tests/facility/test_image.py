@@ -18,16 +18,16 @@ def hrtemvae(*words: object, **settings: object) -> Outcome:
     return Outcome(done.returncode, done.stdout + done.stderr)
 
 
-def test_it_passes_its_test_and_says_what_it_is(image: Path) -> None:
+def test_an_image_passes_its_test_and_describes_itself(image: Path) -> None:
     tested = hrtemvae("image", "test", image)
     assert tested.code == 0, tested.text
-    assert "the same maps by one rank and by two" in tested.text
-    told = hrtemvae("image", "info", image).text
+    assert "one rank and two give the same maps" in tested.text
+    printed = hrtemvae("image", "info", image).text
     for word in (__version__, "PyTorch", "Open MPI", "HDF5", hashlib.sha256(image.read_bytes()).hexdigest()):
-        assert word in told
+        assert word in printed
 
 
-def test_it_is_built_once_for_its_content(image: Path) -> None:
+def test_an_image_is_built_once_for_its_content(image: Path) -> None:
     before = image.stat()
     again = hrtemvae("image", "build", "-o", image)
     assert again.code == 0
@@ -58,16 +58,16 @@ def test_a_failed_build_leaves_the_old_image(
     assert [p.name for p in tmp_path.iterdir()] == ["old.sif"]
 
 
-def test_a_file_of_somebody_else_is_not_replaced(image: Path, tmp_path: Path) -> None:
+def test_a_foreign_file_is_not_replaced(image: Path, tmp_path: Path) -> None:
     (tmp_path / "old.sif").write_bytes(b"the only copy of something else")
-    assert_refused(hrtemvae("image", "build", "-o", tmp_path / "old.sif"), "is no image of this program")
+    assert_refused(hrtemvae("image", "build", "-o", tmp_path / "old.sif"), "is not an image of this program")
     assert (tmp_path / "old.sif").read_bytes() == b"the only copy of something else"
 
 
-def test_what_is_no_image_of_ours_is_refused(tmp_path: Path, image: Path) -> None:
+def test_what_is_not_an_image_of_this_program_is_refused(tmp_path: Path, image: Path) -> None:
     assert_refused(hrtemvae("image", "info", tmp_path / "none.sif"), "hrtemvae image build")
     (tmp_path / "text.sif").write_text("no image")
-    assert_refused(hrtemvae("image", "test", tmp_path / "text.sif"), "no image of ours")
+    assert_refused(hrtemvae("image", "test", tmp_path / "text.sif"), "not an image of this program")
 
 
 def test_without_apptainer_it_says_so(tmp_path: Path, image: Path) -> None:
@@ -80,15 +80,15 @@ def test_without_apptainer_it_says_so(tmp_path: Path, image: Path) -> None:
 
 def test_nothing_of_the_hosts_python_shadows_the_images(image: Path, tmp_path: Path) -> None:
     (tmp_path / "numpy.py").write_text("raise ImportError('shadowed')")
-    told = subprocess.run(
+    done = subprocess.run(
         ["apptainer", "run", "--env", f"PYTHONPATH={tmp_path}", image, "--version"],
         env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 0, told.stderr
-    assert __version__ in told.stdout
+    assert done.returncode == 0, done.stderr
+    assert __version__ in done.stdout
 
 
 def test_a_result_names_the_image_it_was_made_in(image: Path, tmp_path: Path) -> None:
@@ -117,7 +117,9 @@ def test_bad_input_from_inside(image: Path, tmp_path: Path) -> None:
 
 
 def test_labels(image: Path) -> None:
-    told = json.loads(subprocess.run(["apptainer", "inspect", "--json", image], capture_output=True, check=True).stdout)
-    labels = told["data"]["attributes"]["labels"]
+    inspected = json.loads(
+        subprocess.run(["apptainer", "inspect", "--json", image], capture_output=True, check=True).stdout
+    )
+    labels = inspected["data"]["attributes"]["labels"]
     assert labels["hrtemvae.version"] == __version__
     assert len(labels["hrtemvae.lock"]) == len(labels["hrtemvae.torch"]) == len(labels["hrtemvae.content"]) == 64

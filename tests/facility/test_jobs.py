@@ -1,4 +1,4 @@
-"""Jobs on two nodes in the image: the same maps to the bit, whatever happens on the way."""
+"""Jobs on two nodes in the image: the same maps to the bit, whatever happens in between."""
 
 import os
 import re
@@ -32,7 +32,7 @@ def test_the_same_maps_as_outside_the_image(queue: Queue, movie: Path, expected:
     assert "0: result: a movie.maps.h5" in full
 
 
-def test_several_movies_and_one_that_is_none(queue: Queue, tmp_path: Path) -> None:
+def test_several_movies_and_one_that_is_not_a_movie(queue: Queue, tmp_path: Path) -> None:
     for name in ("one.h5", "-two, three.h5"):
         run("hrtemvae", "simulate", "-o", tmp_path / name, "--frames", 4, "--size", 192, 192)
     (tmp_path / "broken.h5").write_text("no movie")
@@ -74,7 +74,7 @@ def ranks(number: str) -> list[int]:
 
 
 @pytest.mark.parametrize("fault", [asked_by_usr1, asked_by_term, a_rank_killed], ids=lambda f: f.__name__)
-def test_stopped_jobs_go_on(fault: Callable[[str, Queue], None], queue: Queue, movie: Path, expected: Path) -> None:
+def test_stopped_jobs_resume(fault: Callable[[str, Queue], None], queue: Queue, movie: Path, expected: Path) -> None:
     job = queue.submit("--nodes=2", ANALYZE, movie, *STEP)
     result = queue.folder / "a movie.maps.h5"
     queue.until_tiles(result)
@@ -94,7 +94,7 @@ def test_a_signal_before_the_job_is_ready(queue: Queue, tmp_path: Path) -> None:
     site = tmp_path / "site.sh"
     site.write_text(f"touch '{tmp_path}/begun'; sleep 3\n")
     job = queue.submit(ANALYZE, "m.h5", HRTEMVAE_SITE=str(site))
-    queue.until((tmp_path / "begun").exists, 60, "the script's begin")
+    queue.until((tmp_path / "begun").exists, 60, "the script's start")
     asked_by_usr1(job, queue)
     queue.until_requeued(job)
     assert "asked to stop" in queue.log(job)
@@ -145,9 +145,9 @@ def test_the_wrong_launcher(queue: Queue, movie: Path) -> None:
     job = queue.submit("--nodes=2", ANALYZE, movie, *STEP, HRTEMVAE_SRUN="--mpi=none")
     queue.until_state(job, "FAILED")
     assert queue.facts(job)["ExitCode"] == "2:0"
-    told = [line for line in queue.log(job).splitlines() if line.startswith("hrtemvae: ")]
-    assert len(told) == 1
-    assert "srun --mpi=pmix" in told[0]
+    messages = [line for line in queue.log(job).splitlines() if line.startswith("hrtemvae: ")]
+    assert len(messages) == 1
+    assert "srun --mpi=pmix" in messages[0]
     assert not list(queue.folder.glob("*.maps.h5*"))
 
 
@@ -191,7 +191,7 @@ def test_the_hosts_mpi_bound_into_the_image(queue: Queue, tmp_path: Path) -> Non
     assert_same_maps(tmp_path / "m.maps.h5", tmp_path / "alone.h5")
     assert "2 ranks" in queue.log(job)
     assert "error" not in queue.log(job).lower()
-    # MPICH speaks no PMIx.
+    # MPICH has no PMIx.
     mode |= {"HRTEMVAE_SRUN": "--mpi=pmix", "HRTEMVAE_REQUEUES": "0"}
     job = queue.submit("--nodes=2", ANALYZE, "m.h5", "--step", "32", "--restart", **mode)
     queue.until_state(job, "FAILED")
@@ -227,9 +227,9 @@ def test_a_movie_that_is_not_there(queue: Queue) -> None:
 def test_what_is_submitted(queue: Queue, tmp_path: Path) -> None:
     site = tmp_path / "site.sh"
     site.write_text('export SBATCH_TIMELIMIT=2:00:00\nHRTEMVAE_SBATCH="--nodes=2 --ntasks-per-node=2 --hold"\n')
-    told = queue.script(ANALYZE, "a movie.h5", "--step", "16", HRTEMVAE_SITE=str(site)).stdout
-    facts = run("scontrol", "show", "job", told.split()[-1]).stdout
-    job = told.split()[-1]
+    printed = queue.script(ANALYZE, "a movie.h5", "--step", "16", HRTEMVAE_SITE=str(site)).stdout
+    facts = run("scontrol", "show", "job", printed.split()[-1]).stdout
+    job = printed.split()[-1]
     for line in (
         "JobName=hrtemvae",
         "Requeue=1",

@@ -39,11 +39,11 @@ def test_two_nodes_train_as_one_process_does(queue: Queue) -> None:
     run("hrtemvae", "train", queue.folder / arguments[0], "--segments", queue.folder / arguments[2], "-o", alone)
     there = losses(queue.folder / "small.safetensors")
     assert there[0] == pytest.approx(losses(alone)[0], rel=1e-3, abs=1e-4)
-    # Rounding grows from step to step, most while lattices begin to be drawn.
+    # Rounding grows from step to step, most while lattices begin to appear.
     assert [row[1] for row in there] == pytest.approx([row[1] for row in losses(alone)], rel=1e-2)
 
 
-def test_a_stopped_training_goes_back_to_the_queue_and_on_to_the_bit(queue: Queue) -> None:
+def test_a_stopped_training_is_requeued_and_resumes_to_the_bit(queue: Queue) -> None:
     arguments = configure(queue.folder, 20, 2000)
     undisturbed = queue.submit("--nodes=2", TRAIN, *arguments, "-o", "undisturbed.safetensors")
     queue.until_state(undisturbed, "COMPLETED")

@@ -1,4 +1,4 @@
-"""Ranks that die, hang or are stopped, and disks that fill up: for real, on a run that takes its time."""
+"""Ranks that die, hang or are stopped, and disks that fill up: for real, in a slow run."""
 
 import os
 import re
@@ -48,7 +48,7 @@ def parts(folder: Path) -> int:
 
 @pytest.fixture
 def start(hrtemvae: Program, words: tuple[object, ...]) -> Callable[..., Running]:
-    """Begins an analysis that takes its time, and waits until ``saved`` tiles are done."""
+    """Starts a slow analysis, and waits until ``saved`` tiles are done."""
 
     def begin(ranks: int | None, *options: object, saved: int = 2) -> Running:
         run = hrtemvae.start(*words, *options, ranks=ranks, script="paced.py", variables=PACED)
@@ -185,7 +185,7 @@ def test_a_rank_that_hangs_before_the_first_tile_is_named_and_the_job_can_be_sto
     hrtemvae: Program, tmp_path: Path, words: tuple[object, ...]
 ) -> None:
     run = hrtemvae.start(*words, ranks=3, script="hanging_rank.py")
-    run.wait_until(lambda: re.search(r"rank 0 waits for rank 2 on \S+, which may hang", run.text), 30)
+    run.wait_until(lambda: re.search(r"rank 0 is waiting for rank 2 on \S+, which may hang", run.text), 30)
     run.send_signal(signal.SIGUSR1)
     assert run.wait(20) == 3, run.text
     assert os.listdir(tmp_path) == ["log"]

@@ -23,8 +23,8 @@ ANALYSIS = {
     "deep keys": ("? " * 30000, "more than 10 levels"),
     "many items": ("{" + "a," * 30000, "not a YAML file"),
     "large": ("#" * 70000, "larger than a configuration can be (64 KiB)"),
-    "a key twice": ("windows: {step: 4, step: 5}", "line 1: `step` stands there twice"),
-    "a section twice": ("windows: {step: 4}\nwindows: {scaling: frame}", "line 2: `windows` stands there twice"),
+    "a key twice": ("windows: {step: 4, step: 5}", "line 1: `step` is given twice"),
+    "a section twice": ("windows: {step: 4}\nwindows: {scaling: frame}", "line 2: `windows` is given twice"),
     "number as key": ("1: {step: 4}", "a key must be text"),
     "list as key": ("[windows]: {step: 4}", "a key must be text"),
     "python": ("windows: !!python/object/apply:os.getpid []", "tags can't be used"),
@@ -101,10 +101,10 @@ def test_sizes_on_the_command_line(value: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["pipe", "/dev/zero", "folder"])
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path, path: str) -> None:
+def test_only_regular_files_are_read(tmp_path: Path, path: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
-    assert "is no regular file" in refusal(lambda: load_config(tmp_path / path, {}, AnalysisConfig))
+    assert "is not a regular file" in refusal(lambda: load_config(tmp_path / path, {}, AnalysisConfig))
 
 
 def test_on_the_command_line(hrtemvae: Program, tmp_path: Path, movie_path: Path) -> None:

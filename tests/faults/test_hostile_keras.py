@@ -1,4 +1,4 @@
-"""Networks of Keras that claim too much, or point elsewhere: refused in one sentence, within the budget."""
+"""Keras networks that claim too much, or point elsewhere: refused in one sentence, within the budget."""
 
 import copy
 import io
@@ -74,7 +74,7 @@ def refused(path: Path) -> str:
     return sentence
 
 
-def test_what_is_altered_below_can_be_read(tmp_path: Path) -> None:
+def test_the_network_that_is_altered_below_can_be_read(tmp_path: Path) -> None:
     assert import_keras(write(tmp_path / "e.keras")).architecture.latents == 2
 
 
@@ -136,7 +136,7 @@ def test_configurations(tmp_path: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", TEXTS)
-def test_configurations_that_are_none(tmp_path: Path, what: str) -> None:
+def test_invalid_configurations(tmp_path: Path, what: str) -> None:
     text, words = TEXTS[what]
     assert words in refused(write(tmp_path / "e.keras", text))
 
@@ -208,7 +208,7 @@ def test_arrays(tmp_path: Path, what: str) -> None:
     assert "root:" not in refused(write(tmp_path / "e.keras", arrays=weights(ARRAYS[what])))
 
 
-def test_arrays_that_are_one_and_the_same(tmp_path: Path) -> None:
+def test_arrays_shared_between_layers(tmp_path: Path) -> None:
     """Many layers share an array of 100 MB: together they claim more than a network may."""
 
     def share(file: h5py.File) -> None:
@@ -239,7 +239,7 @@ def test_archives(tmp_path: Path) -> None:
             for _ in range(300):
                 member.write(bytes(2**20))
     assert "model.weights.h5 claims more than 256 MiB" in refused(path)
-    # Its directory says it were small.
+    # Its directory says that it is small.
     path.write_bytes(path.read_bytes().replace(struct.pack("<L", 300 * 2**20), struct.pack("<L", 1000)))
     assert "not a readable Keras 3 file" in refused(path)
     with zipfile.ZipFile(path, "w") as archive:
@@ -287,9 +287,9 @@ def variables(**claimed: tuple[int, ...]) -> tuple[list[tuple[bytes, bytes]], by
     data, entries = b"", []
     for layer, shapes in enumerate(SHAPES.values()):
         for name, shape in zip(("kernel", "bias"), shapes, strict=True):
-            told = claimed.get(f"{name}{layer}", shape)
-            dimensions = b"".join(field(2, field(1, n)) for n in told)
-            entry = field(1, 1) + field(2, dimensions) + field(4, len(data)) + field(5, 4 * math.prod(told))
+            stated = claimed.get(f"{name}{layer}", shape)
+            dimensions = b"".join(field(2, field(1, n)) for n in stated)
+            entry = field(1, 1) + field(2, dimensions) + field(4, len(data)) + field(5, 4 * math.prod(stated))
             entries.append((f"layer_with_weights-{layer}/{name}/.ATTRIBUTES/VARIABLE_VALUE".encode(), entry))
             data += np.ones(shape, "<f4").tobytes()
     return entries, data
@@ -360,7 +360,7 @@ def test_descriptions_in_saved_models(tmp_path: Path, what: str) -> None:
 @pytest.mark.parametrize(
     "name", ["keras_metadata.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"]
 )
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
+def test_only_regular_files_are_read(tmp_path: Path, name: str) -> None:
     path = saved_model(tmp_path / "m") / name
     path.unlink()
     os.mkfifo(path)

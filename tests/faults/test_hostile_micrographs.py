@@ -1,4 +1,4 @@
-"""Micrographs that claim what is not so: they are left out with a reason, in little time and memory."""
+"""Micrographs with false claims: they are left out with a reason, in little time and memory."""
 
 import struct
 import zlib

@@ -54,8 +54,8 @@ def put(place: str, value: Any) -> Callable[[dict[str, Any]], None]:
 DESCRIPTIONS = {
     "no order": (put("latent_order", None), "`latent_order`"),
     "an order of words": (put("latent_order", ["a"] * 5), "`latent_order`"),
-    "an order of too few": (put("latent_order", [0, 1, 2, 3]), "no permutation of 5 latents"),
-    "an order with repeats": (put("latent_order", [0, 1, 2, 3, 3]), "no permutation of 5 latents"),
+    "an order of too few": (put("latent_order", [0, 1, 2, 3]), "not a permutation of 5 latents"),
+    "an order with repeats": (put("latent_order", [0, 1, 2, 3, 3]), "not a permutation of 5 latents"),
     "a long order": (put("latent_order", list(range(100_000))), "`latent_order`"),
     "provenance as list": (put("provenance", []), "`provenance`"),
     "variance of others": (put("provenance.variance_over_training", [1.0]), "not that of 5 latents"),
@@ -127,7 +127,7 @@ def test_descriptions(tmp_path: Path, tiny: tuple[dict[str, Any], bytes], what: 
 
 
 @pytest.mark.parametrize("what", TEXTS)
-def test_descriptions_that_are_none(tmp_path: Path, tiny: tuple[dict[str, Any], bytes], what: str) -> None:
+def test_invalid_descriptions(tmp_path: Path, tiny: tuple[dict[str, Any], bytes], what: str) -> None:
     text, words = TEXTS[what]
     put_together(tmp_path / "m", tiny[0] | {"__metadata__": {"hrtemvae": text}}, tiny[1])
     assert words in refused(tmp_path / "m")
@@ -166,12 +166,12 @@ def test_headers(tmp_path: Path, tiny: tuple[dict[str, Any], bytes]) -> None:
     assert r"tensor \x1b0 is unexpected" in refused(path)
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert "no such model file" in refused(tmp_path / "pipe")
 
 
-def test_a_description_of_old_still_loads(tmp_path: Path, tiny: tuple[dict[str, Any], bytes]) -> None:
+def test_an_old_description_still_loads(tmp_path: Path, tiny: tuple[dict[str, Any], bytes]) -> None:
     described = json.loads(tiny[0]["__metadata__"]["hrtemvae"])
     described["trained_on"] = {"pixel_size_nm": 0.02, "periods": [10.0, 16.0]}
     put_together(tmp_path / "m", tiny[0] | {"__metadata__": {"hrtemvae": json.dumps(described)}}, tiny[1])
@@ -243,7 +243,7 @@ def test_tensors_of_checkpoints(checkpoint: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("steps", [0, 2])
-def test_a_checkpoint_gives_back_all_that_it_holds(tmp_path: Path, steps: int) -> None:
+def test_a_checkpoint_restores_everything(tmp_path: Path, steps: int) -> None:
     path, position = tmp_path / "c", Position(1, 2, [1.0, 2.0], 3.0, [MEASURED])
     vae, optimizer = trained(steps)
     save_checkpoint(path, "key", vae, optimizer, position)

@@ -1,4 +1,4 @@
-"""Movies that claim what is not so: each is refused in one sentence, in little time and memory."""
+"""Movies with false claims: each is refused in one sentence, in little time and memory."""
 
 import json
 import os
@@ -24,7 +24,7 @@ SECRET = b"root:x:0:0:root:/root:/bin/bash\n" * 600
 
 
 def look_at(path: Path, **section: object) -> None:
-    """What every command does with a movie before it computes anything, and the reading of its pixels."""
+    """Do with a movie what every command does before computing, and read its pixels."""
     with Movie(path, MovieSection(**section)) as movie:
         try:
             movie.read(slice(0, movie.shape[0]), movie.area)
@@ -153,7 +153,7 @@ def mapped_twice(folder: Path) -> Path:
 
 
 def source_cut_off(folder: Path) -> Path:
-    """The source had 8 frames once; it has 5."""
+    """The source once had 8 frames; now it has 5."""
     return virtual(folder / "virtual.h5", plain(folder / "source.h5", chunks=(1, 40, 40)), (8, 40, 40), 8)
 
 
@@ -176,7 +176,7 @@ MISSING = {
     "not all mapped": (not_all_mapped, "hold 50.0% of its pixels"),
     "in circles": (in_circles, "virtual dataset"),
     "mapped twice": (mapped_twice, "hold 62.5% of its pixels"),
-    "source cut off": (source_cut_off, "has shape (5, 40, 40), less than a virtual dataset takes of it"),
+    "source cut off": (source_cut_off, "has shape (5, 40, 40), less than a virtual dataset takes from it"),
     "half of each frame": (half_of_each_frame, "hold 50.0% of its pixels"),
     "raw file above": (raw_above, "secret.bin, which is not in the movie's folder"),
     "no chunk": (lambda f: never_written(f, chunks=(1, 40, 40)), "5 of its 5 chunks were never written"),
@@ -198,7 +198,7 @@ def test_missing_pixels_are_not_zeros(tmp_path: Path, what: str) -> None:
     assert words in refusal(lambda: look_at(path))
 
 
-def test_what_is_there_of_a_recording_that_ended_early_can_be_read(tmp_path: Path) -> None:
+def test_the_existing_part_of_a_recording_that_ended_early_can_be_read(tmp_path: Path) -> None:
     for path in (ended_early(tmp_path), source_ended_early(tmp_path), source_cut_off(tmp_path)):
         with Movie(path, MovieSection(frames=(None, 5, None))) as movie:
             np.testing.assert_array_equal(movie.read(slice(0, 5), Area.whole(40, 40)), PIXELS)
@@ -275,7 +275,7 @@ def test_virtual_movies_of_all_kinds_are_read(tmp_path: Path, make: Callable[[Pa
         np.testing.assert_array_equal(movie.read(slice(0, 5), Area.whole(40, 40)), PIXELS)
 
 
-def test_a_movie_of_a_thousand_mappings_opens_soon(tmp_path: Path) -> None:
+def test_a_movie_of_a_thousand_mappings_opens_quickly(tmp_path: Path) -> None:
     plain(tmp_path / "source.h5")
     layout = h5py.VirtualLayout((1000, 40, 40), np.uint16)
     for t in range(1000):
@@ -291,7 +291,7 @@ def test_a_movie_of_a_thousand_mappings_opens_soon(tmp_path: Path) -> None:
     assert within_budget(open_twice) is None
 
 
-def test_movies_of_equal_size_and_date_are_told_apart(tmp_path: Path) -> None:
+def test_movies_of_equal_size_and_date_are_distinguished(tmp_path: Path) -> None:
     found = set()
     for day in range(2):
         path = tmp_path / "movie.h5"
@@ -332,7 +332,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("what", SIZES)
-def test_sizes_are_checked_before_memory_is_given(tmp_path: Path, what: str) -> None:
+def test_sizes_are_checked_before_memory_is_allocated(tmp_path: Path, what: str) -> None:
     path = SIZES[what](tmp_path)
     refusal(lambda: look_at(path))
 

@@ -1,4 +1,4 @@
-"""Results that were altered, and movies and folders that results meet: one sentence, and nobody's file is touched."""
+"""Altered results, and the movies and folders around them: one sentence, and no foreign file is touched."""
 
 import base64
 import io
@@ -148,15 +148,15 @@ def test_altered_results_are_refused(name: str, whole: Path, tmp_path: Path) -> 
         with h5py.File(path) as file:
             read_result(path, file)
 
-    assert "is not a result" in refusal(read), "though its digests are left aside"
-    assert "is not whole" in refusal(lambda: write_result_page(path, tmp_path / "page.html"))
+    assert "is not a result" in refusal(read), "although its digests are ignored"
+    assert "is not intact" in refusal(lambda: write_result_page(path, tmp_path / "page.html"))
     assert os.listdir(tmp_path) == ["maps.h5"]
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"text", b"\x89HDF\r\n\x1a\n" + bytes(3000)], ids=["empty", "text", "a head of HDF5"]
 )
-def test_files_that_are_no_results_are_refused(content: bytes, tmp_path: Path) -> None:
+def test_files_that_are_not_results_are_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "maps.h5"
     path.write_bytes(content)
     assert "maps" in refusal(lambda: write_result_page(path, tmp_path / "page.html"))
@@ -247,7 +247,7 @@ def test_a_movie_with_a_truth_of_its_own_does_not_break_the_page(truth, tmp_path
     assert "truth of the simulation" not in write_result_page(result, tmp_path / "page.html").read_text()
 
 
-def test_a_page_of_somebody_else_is_not_replaced(whole: Path, tmp_path: Path) -> None:
+def test_a_foreign_page_is_not_replaced(whole: Path, tmp_path: Path) -> None:
     page = tmp_path / "notes.html"
     page.write_text("<html>my notes</html>")
     with pytest.raises(InputError, match="may only replace one that this program wrote"):
@@ -283,7 +283,7 @@ def test_a_report_replaces_only_a_report(whole: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="did not put there"):
             write_report(whole, tmp_path / other, tiff=False)
         assert os.listdir(tmp_path / other) == ["report.html"]
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         write_report(whole, whole, tiff=False)
     (tmp_path / "link").symlink_to(folder)
     with pytest.raises(InputError, match="is a link"):

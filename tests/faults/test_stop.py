@@ -1,7 +1,7 @@
 """A signal ends the program with 3 within ten seconds, whatever it is doing, and nothing is left beside the parts.
 
-Each phase is held for real, so that the signal meets it: by a lock that is never released. In Python the main thread
-can still be interrupted there; inside the C library it can't, as in an endless decompression.
+Each phase is held for real, so that the signal arrives in it: by a lock that is never released. In Python the main
+thread can still be interrupted there; inside the C library it can't, as in an endless decompression.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ LIMIT_S = 10.0
 
 @dataclass
 class Held:
-    """A command that is held in one of its phases, and what a signal made of it."""
+    """A command that is held in one of its phases, and how a signal ended it."""
 
     folder: Path
     run: Running
@@ -53,7 +53,7 @@ class Held:
 
 
 def held_at(where: str, how: str, rank: int | None = None) -> dict[str, Any]:
-    """How the program is started so that the function ``where``, a module's or a class's, never returns."""
+    """How to start the program so that the function ``where``, of a module or a class, never returns."""
     variables = {"HRTEMVAE_HOLD": where, "HRTEMVAE_HOLD_IN": how}
     if rank is not None:
         variables["HRTEMVAE_HOLD_RANK"] = str(rank)
@@ -95,7 +95,7 @@ def analyze(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: Path) -> 
 def stopped(
     tmp_path_factory: pytest.TempPathFactory, analyze: tuple[object, ...], run_in: Callable[[Path], Program]
 ) -> Iterator[dict[str, Held]]:
-    """Analyses that were stopped, each in another phase; all at once, as they do nothing but wait."""
+    """Analyses that were stopped, each in another phase; all at once, because they only wait."""
     folder = tmp_path_factory.mktemp("stopped")
     program = run_in(folder)
 
@@ -149,7 +149,7 @@ def undisturbed(
 
 
 @pytest.mark.parametrize("phase", ["tiles", "the result, in C", "the page"])
-def test_the_same_command_again_completes(
+def test_repeating_the_command_completes_the_analysis(
     stopped: dict[str, Held], undisturbed: Path, analyze: tuple[object, ...], hrtemvae: Program, phase: str
 ) -> None:
     run = stopped[phase]
@@ -158,7 +158,7 @@ def test_the_same_command_again_completes(
     assert run.left() == ["maps.h5", "maps.html"]
 
 
-def test_a_turn_that_another_run_holds_can_be_left(
+def test_waiting_for_the_turn_of_another_run_can_be_stopped(
     hrtemvae: Program, analyze: tuple[object, ...], stopped: dict[str, Held]
 ) -> None:
     folder, done = stopped["staging"].folder, threading.Event()
@@ -254,5 +254,5 @@ def test_nothing_is_left_in_the_folder_for_temporary_files(
     variables = {"HOME": "/dev/null", "MPLCONFIGDIR": "", "TMPDIR": str(temporary)}
     outcome = hrtemvae(*analyze, ranks=ranks, variables=variables)
     assert outcome.code == 0, outcome.text
-    assert "temporary cache directory" in outcome.text  # of matplotlib, which removes it in the end
+    assert "temporary cache directory" in outcome.text  # of matplotlib, which removes it at the end
     assert os.listdir(temporary) == []

@@ -1,4 +1,4 @@
-"""The structure: which folder may import which, in one direction, and where each outside library is used."""
+"""The structure: which folder may import which, in one direction, and where outside libraries are used."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hrtemvae_hpc"
 MODULES = sorted(m for m in PACKAGE.rglob("*.py") if m.parent != PACKAGE or m.stem not in ("__init__", "__main__"))
-# What each folder may import. The files beside them (errors, files, config...) may be imported by all, and import none.
+# What each folder may import. All may import the files beside them (errors, files, config...), which import no folder.
 MAY_IMPORT = {
     "ranks": set(),
     "fourier": set(),
@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "evaluation": {"model", "simulation", "statistics", "training", "windows"},
     "cli": {"ranks", "model", "simulation", "maps", "analysis", "segments", "facility", "training", "evaluation"},
 }
-MOST_FLOORS = 9
+MOST_LAYERS = 9
 ONLY_IN = {
     "mpi4py": {"ranks", "analysis"},
     "h5py": {"hdf5", "movie", "maps", "segments", "model"},  # model: Keras keeps weights in HDF5
@@ -66,15 +66,15 @@ def test_a_folder_imports_only_what_it_may(module: Path) -> None:
                 assert own in folders, f"{module} imports {package}"
 
 
-def test_there_are_few_floors() -> None:
-    floors: dict[str, int] = {}
+def test_there_are_few_layers() -> None:
+    layers: dict[str, int] = {}
     for name in TopologicalSorter(MAY_IMPORT).static_order():
-        floors[name] = 1 + max((floors[below] for below in MAY_IMPORT[name]), default=1)
-    assert {folder(m) for m in MODULES if m.parent != PACKAGE} == set(floors)
-    assert max(floors.values()) <= MOST_FLOORS
+        layers[name] = 1 + max((layers[below] for below in MAY_IMPORT[name]), default=1)
+    assert {folder(m) for m in MODULES if m.parent != PACKAGE} == set(layers)
+    assert max(layers.values()) <= MOST_LAYERS
 
 
-def test_no_module_imports_itself_through_others() -> None:
+def test_no_module_imports_itself_indirectly() -> None:
     names = {name_of(module) for module in MODULES}
     TopologicalSorter({name_of(m): (imports(m) & names) - {name_of(m)} for m in MODULES}).prepare()
 
