@@ -1,19 +1,16 @@
-"""The configuration of an analysis, and how any configuration is read: a YAML file and the command line, one schema.
+"""The configuration of an analysis: one schema for the YAML file and the command line.
 
 The defaults are the article's values. Every value that changes a map is in `movie`, `preprocess`, `windows`
 or `encoding`; `run` says only how the work is done.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError, WrapValidator
 
-from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.schemas import Text, place, reason, short
-from hrtemvae_hpc.yaml_file import read_yaml
+from hrtemvae_hpc.schemas import Text
 
 
 def parse_size(value: Any, parse: Callable[[Any], Any]) -> Any:
@@ -144,41 +141,3 @@ class AnalysisConfig(Section):
     windows: WindowsSection = WindowsSection()
     encoding: EncodingSection = EncodingSection()
     run: RunSection = RunSection()
-
-
-C = TypeVar("C", bound=Section)
-
-
-def load_config(path: Path | None, overrides: Mapping[str, Any], schema: type[C]) -> C:
-    """The configuration of ``path`` (or the defaults) with ``overrides`` such as ``{"windows.step": 4}``.
-
-    ``schema`` names in ``example`` the file that lists its keys. Raises InputError that names the file, the path of
-    the key and what is allowed there.
-    """
-    example = schema.example
-    values: dict[str, Any] = {}
-    if path is not None:
-        loaded = read_yaml(path)
-        if not isinstance(loaded, dict | None):
-            first = next(iter(schema.model_fields))
-            raise InputError(f"{path}: a configuration is made of sections such as `{first}:`; see {example}.")
-        # A section whose keys are all commented out is null: it stands for its defaults.
-        values = {key: {} if section is None else section for key, section in (loaded or {}).items()}
-    for key, value in overrides.items():
-        section, name = key.split(".")
-        if isinstance(values.setdefault(section, {}), dict):
-            values[section][name] = value
-    try:
-        return schema.model_validate(_lists_to_tuples(values))
-    except ValidationError as error:
-        key = place(error)
-        where = "--" + key.split(".")[-1].replace("_", "-") if key in overrides else f"{path}: `{short(key)}`"
-        unknown = error.errors()[0]["type"] == "extra_forbidden"
-        why = f"no such key; {example} lists all keys" if unknown else reason(error)
-        raise InputError(f"{where}: {why}.") from error
-
-
-def _lists_to_tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _lists_to_tuples(v) for k, v in value.items()}
-    return tuple(_lists_to_tuples(v) for v in value) if isinstance(value, list) else value

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hrtemvae_hpc.analysis.plan import format_bytes
-from hrtemvae_hpc.config import AnalysisConfig, load_config
+from hrtemvae_hpc.config import AnalysisConfig
+from hrtemvae_hpc.config_file import load_config
 from hrtemvae_hpc.errors import InputError
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from hrtemvae_hpc.config import AnalysisConfig, load_config
+from hrtemvae_hpc.config import AnalysisConfig
+from hrtemvae_hpc.config_file import load_config
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.schemas import place, reason
 

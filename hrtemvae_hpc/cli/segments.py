@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:
         useless = sorted(values.keys() - _OF_SIMULATED)
         if useless:
             raise InputError(f"--{useless[0].replace('_', '-')}: is for micrographs, not for simulated segments.")
-        from hrtemvae_hpc.segments.simulated import simulate_segments
+        from hrtemvae_hpc.simulation.segments import simulate_segments
 
         return simulate_segments(options.output, options.simulated, cut, options.validation)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hrtemvae_hpc.cli.options import add_restart
-from hrtemvae_hpc.config import load_config
+from hrtemvae_hpc.config_file import load_config
 from hrtemvae_hpc.ranks.guard import StopRequest
 from hrtemvae_hpc.ranks.launch import Job, run_guarded_in_world
 from hrtemvae_hpc.ranks.world import World

@@ -8,7 +8,8 @@ from commands import Program
 from conftest import assert_refused
 from hostile import refusal
 
-from hrtemvae_hpc.config import AnalysisConfig, load_config
+from hrtemvae_hpc.config import AnalysisConfig
+from hrtemvae_hpc.config_file import load_config
 from hrtemvae_hpc.training.train_config import TrainConfig
 
 NINE_LEVELS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))

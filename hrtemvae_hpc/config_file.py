@@ -1,21 +1,61 @@
-"""Configuration files: the part of YAML that they need, and no more of it than a configuration can hold."""
+"""Reading a configuration: a YAML file, of which no more is read than needed, and options of the command line."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
+from hrtemvae_hpc.config import Section
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.schemas import short
+from hrtemvae_hpc.schemas import place, reason, short
 
 _LARGEST = 2**16  # bytes of a file
 _DEEPEST = 10  # sections within sections
 
+C = TypeVar("C", bound=Section)
 
-def read_yaml(path: Path) -> Any:
+
+def load_config(path: Path | None, overrides: Mapping[str, Any], schema: type[C]) -> C:
+    """The configuration of ``path`` (or the defaults) with ``overrides`` such as ``{"windows.step": 4}``.
+
+    ``schema`` names in ``example`` the file that lists its keys. Raises InputError that names the file, the path of
+    the key and what is allowed there.
+    """
+    example = schema.example
+    values: dict[str, Any] = {}
+    if path is not None:
+        loaded = _read_yaml(path)
+        if not isinstance(loaded, dict | None):
+            first = next(iter(schema.model_fields))
+            raise InputError(f"{path}: a configuration is made of sections such as `{first}:`; see {example}.")
+        # A section whose keys are all commented out is null: it stands for its defaults.
+        values = {key: {} if section is None else section for key, section in (loaded or {}).items()}
+    for key, value in overrides.items():
+        section, name = key.split(".")
+        if isinstance(values.setdefault(section, {}), dict):
+            values[section][name] = value
+    try:
+        return schema.model_validate(_lists_to_tuples(values))
+    except ValidationError as error:
+        key = place(error)
+        where = "--" + key.split(".")[-1].replace("_", "-") if key in overrides else f"{path}: `{short(key)}`"
+        unknown = error.errors()[0]["type"] == "extra_forbidden"
+        why = f"no such key; {example} lists all keys" if unknown else reason(error)
+        raise InputError(f"{where}: {why}.") from error
+
+
+def _lists_to_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _lists_to_tuples(v) for k, v in value.items()}
+    return tuple(_lists_to_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _read_yaml(path: Path) -> Any:
     """The sections, lists and plain values in ``path``; keys are text, and none occurs twice in its section.
 
     Numbers are those of YAML 1.2: 1:4 is text, where YAML 1.1 reads minutes and seconds. Raises InputError if
