@@ -5,7 +5,7 @@
 Each time SIGKILL goes to a rank, to the guardian of a rank, or to all processes with the launcher, after a random share
 of the time that an undisturbed run takes; then the same command is run again to its end. The maps must be those of the
 undisturbed run to the bit, files beside the result must not be touched, and the program may leave nothing in the
-node's memory or in the folder of temporary files. What Open MPI leaves there when its launcher is killed does not count.
+node's memory or in the folder of temporary files. What Open MPI leaves there when its launcher is killed is ignored.
 """
 
 import argparse
