@@ -4,11 +4,11 @@
 
 On a GPU if PyTorch sees one (then use a larger movie: --frames 64 --size 2048), else on the CPU.
 
-The plain way is batched PyTorch with nothing shared between windows: unfold, scale each window, batches of 512 (4,096
-on a GPU), channels last, all cores in each operation. Ours is the engine of `hrtemvae analyze`, on the threads that it
-takes there. The floor is the time that the matrix products of all layers but the first would take for each window by
+Plain PyTorch is batched PyTorch with nothing shared between windows: unfold, scale each window, batches of 512 (4,096
+on a GPU), channels last, all cores in each operation. hrtemvae is the engine of `hrtemvae analyze`, with its number
+of threads. The floor is the time that the matrix products of all layers but the first would take for each window by
 itself, at the rate of large products, on all cores by oneDNN or on the GPU. Where windows share more than the first
-layer, ours may be faster; elsewhere the share of the floor is the share of the matrix peak that ours reaches.
+layer, hrtemvae may be faster than the floor; otherwise the share of the floor is the share of the matrix peak.
 """
 
 import argparse
@@ -35,7 +35,7 @@ PRECISIONS = list(DTYPES) if ON_GPU else ["fp32", "bf16"] if has_bfloat16() else
 STEP = 8
 WAYS = {
     "plain": "plain PyTorch",
-    "window": "ours",
+    "window": "hrtemvae",
     "frame": "hrtemvae, one scale per frame",
     "floor": "floor: products of all layers but the first",
 }
@@ -135,7 +135,7 @@ def main() -> None:
             rates[way, precision].append(float(subprocess.run(words, check=True, capture_output=True).stdout))
     where = torch.cuda.get_device_name() if ON_GPU else f"{torch.get_num_threads()} cores"
     print(f"{where}, {options.frames} frames of {options.size} x {options.size}, median of ", end="")
-    print(f"{options.rounds} rounds\n\n| way | windows/s | times plain PyTorch in fp32 | share of the floor |")
+    print(f"{options.rounds} rounds\n\n| method | windows/s | relative to plain PyTorch in fp32 | share of the floor |")
     print("|---|---|---|---|")
     for (way, precision), own in rates.items():
         ratio = statistics.median(a / b for a, b in zip(own, rates["plain", "fp32"], strict=True))

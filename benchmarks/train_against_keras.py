@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    ways: dict[str, list[dict[str, float]]] = {"Keras": [], "ours fp32": [], "ours bf16": []}
+    ways: dict[str, list[dict[str, float]]] = {"Keras": [], "hrtemvae fp32": [], "hrtemvae bf16": []}
     for seed in range(options.seeds):
         began = time.monotonic()
         words = [options.keras, "-c", KERAS, str(options.segments), str(options.epochs), str(seed)]
@@ -111,13 +111,14 @@ def main() -> None:
             sys.exit(done.stderr)
         ways["Keras"].append(json.loads(done.stdout.splitlines()[-1]))
         for precision in ("fp32", "bf16"):
-            ways[f"ours {precision}"].append(ours(options.segments, options.epochs, seed, precision))
+            ways[f"hrtemvae {precision}"].append(ours(options.segments, options.epochs, seed, precision))
         for name, runs in ways.items():
             print(f"seed {seed} {name}: {runs[-1]}", flush=True)
         print(f"({time.monotonic() - began:.0f} s)", file=sys.stderr)
     reference = {key: sum(run[key] for run in ways["Keras"]) / options.seeds for key in ("loss", "rec", "kl", "rate")}
     print(
-        "| way | loss of the last epoch | reconstruction | divergence | segments/s | ratio |\n|---|---|---|---|---|---|"
+        "| method | loss of the last epoch | reconstruction | divergence | segments/s | ratio |\n"
+        "|---|---|---|---|---|---|"
     )
     for name, runs in ways.items():
         mean = {key: sum(run[key] for run in runs) / options.seeds for key in reference}
