@@ -133,7 +133,7 @@ class Queue:
 
         self.until(back, 200, f"job {job} back in the queue")
 
-    def go_on(self, job: str, starts: int = 1) -> None:
+    def resume(self, job: str, starts: int = 1) -> None:
         """Have a job that is back in the queue start soon: Slurm would make it wait for two minutes."""
         self.until_requeued(job, starts)
         # Not in the same second, when its credential would be the revoked one.

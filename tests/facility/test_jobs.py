@@ -79,7 +79,7 @@ def test_stopped_jobs_resume(fault: Callable[[str, Queue], None], queue: Queue, 
     result = queue.folder / "a movie.maps.h5"
     queue.until_tiles(result)
     fault(job, queue)
-    queue.go_on(job)
+    queue.resume(job)
     queue.until_state(job, "COMPLETED")
     assert_same_maps(result, expected)
     log = queue.log(job)
@@ -104,7 +104,7 @@ def test_a_time_limit_that_is_too_short(queue: Queue, movie: Path, expected: Pat
     job = queue.submit("--nodes=2", "--time=1", "--signal=B:USR1@50", ANALYZE, movie, *STEP)
     queue.until_requeued(job)
     run("scontrol", "update", f"JobId={job}", "TimeLimit=10")
-    queue.go_on(job)
+    queue.resume(job)
     queue.until_state(job, "COMPLETED")
     assert "asked to stop" in queue.log(job)
     assert_same_maps(queue.folder / "a movie.maps.h5", expected)
@@ -117,7 +117,7 @@ def test_a_node_that_is_lost(queue: Queue, movie: Path, expected: Path) -> None:
     queue.cluster.stop_node("n2")
     queue.until_requeued(job)
     queue.cluster.start_node("n2")
-    queue.go_on(job)
+    queue.resume(job)
     queue.until_state(job, "COMPLETED")
     assert_same_maps(result, expected)
 

@@ -76,7 +76,7 @@ def test_a_movie_stopped_in_the_night_resumes(
     run("scancel", "--signal=USR1", "--batch", f"{array}_2")
     waits = "waiting .* stopped by its batch script"
     queue.until(lambda: re.search(waits, status(queue, image, "night")), 120, "a movie that waits")
-    queue.go_on(f"{array}_2")
+    queue.resume(f"{array}_2")
     queue.until_empty()
     shown = status(queue, image, "night")
     assert re.search("long.h5 +done +2 ", shown), shown

@@ -54,7 +54,7 @@ def test_a_stopped_training_is_requeued_and_resumes_to_the_bit(queue: Queue) -> 
         assert time.monotonic() < until, queue.log(job)
         time.sleep(0.1)
     run("scancel", "--signal=USR1", "--batch", job)
-    queue.go_on(job)
+    queue.resume(job)
     queue.until_state(job, "COMPLETED")
     log = queue.log(job)
     assert "requeued, resumes" in log
