@@ -110,10 +110,21 @@ class Program:
         self.folder = folder
         self.started: list[Running] = []
 
-    def __call__(self, *arguments: object, **how: object) -> Outcome:
-        """Run a command to its end. ``how`` is that of ``start``."""
+    def __call__(
+        self,
+        *arguments: object,
+        ranks: int | None = None,
+        cwd: Path | None = None,
+        threads: int = 1,
+        script: str = "",
+        variables: Mapping[str, str] | None = None,
+    ) -> Outcome:
+        """Run a command to its end; the options are those of ``start``."""
         with tempfile.TemporaryDirectory() as folder:
-            running = self.start(*arguments, log=Path(folder) / "log", **how)  # type: ignore[arg-type]
+            log = Path(folder) / "log"
+            running = self.start(
+                *arguments, ranks=ranks, cwd=cwd, threads=threads, script=script, log=log, variables=variables
+            )
             try:
                 return Outcome(running.wait(), running.text)
             finally:

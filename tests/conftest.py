@@ -60,8 +60,8 @@ def random_model(architecture: Architecture, seed: int = 0) -> Model:
     torch.manual_seed(seed)
     encoder = Encoder(architecture)
     for norm in encoder.norm:
-        norm.running_mean.normal_(0, 0.1)
-        norm.running_var.uniform_(0.5, 2)
+        norm.get_buffer("running_mean").normal_(0, 0.1)
+        norm.get_buffer("running_var").uniform_(0.5, 2)
     order = tuple(torch.randperm(architecture.latents).tolist())
     return Model("random", encoder.eval().requires_grad_(False), None, order)
 
@@ -87,7 +87,8 @@ def drifting_pixels(frames: int, rows: int, columns: int, seed: int = 0) -> np.n
     y, x = np.mgrid[:rows, :columns]
     angle = np.linspace(0.3, 0.6, frames)[:, None, None]
     fringes = np.cos((y * np.sin(angle) + x * np.cos(angle)) * 2 * np.pi / 7)
-    return random.poisson(200 * (1.2 + fringes)).astype(np.uint16)
+    pixels: np.ndarray = random.poisson(200 * (1.2 + fringes)).astype(np.uint16)
+    return pixels
 
 
 @pytest.fixture(scope="session")

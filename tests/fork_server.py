@@ -116,7 +116,7 @@ def _handle(connection: socket.socket) -> NoReturn:
         os.close(descriptor)
     ended = os.pidfd_open(child)
     while True:
-        ready, _, _ = select.select([ended, connection], [], [])
+        ready, _, _ = select.select([ended, connection.fileno()], [], [])
         if ended in ready:
             break
         numbers = connection.recv(16)
@@ -155,7 +155,7 @@ def _become(
     except SystemExit as ends:
         code = ends.code if isinstance(ends.code, int) else int(ends.code is not None)
     except BaseException:  # noqa: BLE001  as Python does at the end of a program
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -181,4 +181,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(sys.argv[2])
     else:
-        _run(*sys.argv[2:4], sys.argv[4:])
+        _run(sys.argv[2], sys.argv[3], sys.argv[4:])

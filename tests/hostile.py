@@ -29,6 +29,7 @@ def within_budget(call: Callable[[], object]) -> BaseException | None:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status != -signal.SIGALRM, f"it took more than {SECONDS} s"
     assert status == 0, f"it ended the process with {status}"
+    raised: BaseException | None
     raised, trace = pickle.loads(pickled)
     assert not _is_memory(raised, trace), f"it asked for more than {MEMORY // 10**6} MB:\n{trace}"
     return raised

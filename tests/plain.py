@@ -31,7 +31,8 @@ def plain_encoder(encoder: Encoder, window: np.ndarray) -> np.ndarray:
                 weights[f"norm.{layer}.{name}"][:, None, None]
                 for name in ("running_mean", "running_var", "weight", "bias")
             )
-            return (x - mean) / np.sqrt(var + a.epsilon) * gain + shift
+            result: np.ndarray = (x - mean) / np.sqrt(var + a.epsilon) * gain + shift
+            return result
 
         if a.normalization == "before_activation":
             maps = normalized(maps)
@@ -40,7 +41,8 @@ def plain_encoder(encoder: Encoder, window: np.ndarray) -> np.ndarray:
             maps = normalized(maps)
     flat = maps.transpose(1, 2, 0).ravel()
     hidden = np.maximum(weights["dense.weight"] @ flat + weights["dense.bias"], 0)
-    return weights["mean.weight"] @ hidden + weights["mean.bias"]
+    z_mean: np.ndarray = weights["mean.weight"] @ hidden + weights["mean.bias"]
+    return z_mean
 
 
 def plain_scaled(window: np.ndarray) -> np.ndarray | None:
@@ -49,7 +51,8 @@ def plain_scaled(window: np.ndarray) -> np.ndarray | None:
     if not np.isfinite(w).all() or w.max() == w.min():
         return None
     w = (w - w.mean()) / w.std()
-    return (w - w.min()) / (w.max() - w.min())
+    scaled: np.ndarray = (w - w.min()) / (w.max() - w.min())
+    return scaled
 
 
 def plain_latents(model: Model, pixels: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:

@@ -42,7 +42,7 @@ def rho_uncertainty(latents: np.ndarray, error: float) -> np.ndarray:
     their ranks, and each swap of t and u moves rho = 1 - 6 sum(d^2) / (n (n^2 - 1)) by 12 |t - u| / (n (n^2 - 1)).
     """
     n = len(latents)
-    swaps = sum(
+    swaps: np.ndarray = sum(
         abs(t - u) * (np.abs(latents[t] - latents[u]) <= 2 * error) for t, u in itertools.combinations(range(n), 2)
     )
     return 12 * swaps / (n * (n**2 - 1))

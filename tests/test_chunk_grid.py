@@ -13,8 +13,8 @@ from hrtemvae_hpc.movie.chunk_grid import ChunkGrid, line_together
 @st.composite
 def grids(draw: st.DrawFn) -> ChunkGrid:
     """A part of a small movie, every so many frames, in chunks of any size."""
-    full = tuple(draw(st.integers(1, 30)) for _ in range(3))
-    chunk = tuple(draw(st.integers(1, size)) for size in full)
+    full = draw(st.tuples(*[st.integers(1, 30)] * 3))
+    chunk = draw(st.tuples(*(st.integers(1, size) for size in full)))
     starts = [draw(st.integers(0, size - 1)) for size in full]
     stops = [draw(st.integers(start + 1, size)) for start, size in zip(starts, full, strict=True)]
     frames = np.arange(starts[0], stops[0], draw(st.integers(1, 4)))
@@ -31,7 +31,8 @@ def grids(draw: st.DrawFn) -> ChunkGrid:
 def places(grid: ChunkGrid, axis: int, span: slice) -> list[int]:
     """Where the frames, rows or columns of ``span`` lie in the file."""
     everything = [grid.frames, *(np.arange(span.start, span.stop) for span in grid.area)][axis]
-    return everything[span].tolist()
+    found: list[int] = everything[span].tolist()
+    return found
 
 
 def touched(grid: ChunkGrid, spans: Sequence[slice]) -> set[tuple[int, int, int]]:

@@ -2,7 +2,9 @@
 
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin
@@ -19,7 +21,7 @@ from hrtemvae_hpc.movie.tiles import TileReader
 
 
 @st.composite
-def selections(draw) -> tuple[tuple[int, ...], tuple[int, ...], tuple[slice, ...]]:
+def selections(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], tuple[slice, ...]]:
     """The shape of a dataset, that of its chunks, and what is read of it."""
     shape = draw(st.tuples(*[st.integers(1, 23)] * 3))
     chunk = tuple(draw(st.integers(1, n)) for n in shape)
@@ -36,7 +38,9 @@ def selections(draw) -> tuple[tuple[int, ...], tuple[int, ...], tuple[slice, ...
     dtype=st.sampled_from(["u1", "<u2", ">u2", "<i4", ">f4", "<f8"]),
     shuffle=st.booleans(),
 )
-def test_reads_what_hdf5_reads(what, dtype, shuffle) -> None:
+def test_reads_what_hdf5_reads(
+    what: tuple[tuple[int, ...], tuple[int, ...], tuple[slice, ...]], dtype: str, shuffle: bool
+) -> None:
     shape, chunk, selection = what
     pixels = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
     with h5py.File("movie", "w", driver="core", backing_store=False) as file:
@@ -59,7 +63,7 @@ def test_reads_what_hdf5_reads(what, dtype, shuffle) -> None:
         {"compression": "gzip", "chunks": (2, 64, 64)},
     ],
 )
-def test_other_storage_is_left_to_hdf5(options) -> None:
+def test_other_storage_is_left_to_hdf5(options: Mapping[str, Any]) -> None:
     with h5py.File("movie", "w", driver="core", backing_store=False) as file:
         dataset = file.create_dataset("pixels", data=np.zeros((4, 128, 128), "u2"), **{"chunks": True, **options})
         assert not decodes_outside(dataset)

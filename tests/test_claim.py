@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from commands import Program
+from commands import Program, Running
 from conftest import assert_refused
 
 from hrtemvae_hpc.errors import InputError, RankFailed
@@ -20,8 +22,8 @@ from hrtemvae_hpc.ranks.claim import Claim, run_at_work, this_run
 from hrtemvae_hpc.ranks.process import start_ticks
 
 
-def put(folder: Path, **changed: object) -> None:
-    (folder / "run.json").write_text(json.dumps(asdict(replace(this_run(), **changed))))  # type: ignore[arg-type]
+def put(folder: Path, **changed: Any) -> None:
+    (folder / "run.json").write_text(json.dumps(asdict(replace(this_run(), **changed))))
 
 
 def age(folder: Path, seconds: float) -> None:
@@ -29,7 +31,7 @@ def age(folder: Path, seconds: float) -> None:
     os.utime(folder / "run.json", (then, then))
 
 
-def wait_until(true: Callable[[], bool]) -> None:
+def wait_until(true: Callable[[], object]) -> None:
     until = time.monotonic() + 10
     while not true():
         assert time.monotonic() < until
@@ -163,7 +165,7 @@ def test_a_run_that_was_taken_for_lost_gives_way(tmp_path: Path, monkeypatch: py
         put(tmp_path, boot="another")
         theirs = (tmp_path / "run.json").read_text()
         with pytest.raises(RankFailed, match="took over"):
-            wait_until(lambda: own.heartbeat(0.5))  # type: ignore[func-returns-value]
+            wait_until(lambda: own.heartbeat(0.5))
     assert (tmp_path / "run.json").read_text() == theirs
 
 
@@ -267,8 +269,12 @@ def test_of_many_at_once_one_wins(run_in: Callable[[Path], Program], tmp_path: P
     program = run_in(tmp_path)
     logs = [tmp_path / f"log{i}" for i in range(6)]
     racers = [program.start(folder, tmp_path / "go", script="race_for_claim.py", log=log) for log in logs]
+
+    def ready(racer: Running) -> bool:
+        return "ready" in racer.text
+
     for racer in racers:
-        racer.wait_until(lambda racer=racer: "ready" in racer.text)
+        racer.wait_until(partial(ready, racer))
     (tmp_path / "go").touch()
     codes = [racer.wait(30) for racer in racers]
     assert codes.count(0) == 1

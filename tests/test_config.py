@@ -87,7 +87,7 @@ def test_sizes_are_read_as_they_are_printed(size: int) -> None:
     ("text", "frames"),
     [("1:4", (1, 4, None)), ("10:59", (10, 59, None)), ("1:4:2", (1, 4, 2)), ("'1:4'", (1, 4, None))],
 )
-def test_frames_need_no_quotes(tmp_path: Path, text: str, frames: tuple) -> None:
+def test_frames_need_no_quotes(tmp_path: Path, text: str, frames: tuple[int, int, int | None]) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(f"movie:\n  frames: {text}\n  roi: 0:10,5:20\n")
     movie = load_config(path, {}, AnalysisConfig).movie

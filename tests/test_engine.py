@@ -1,6 +1,7 @@
 """The engine against a plain loop over windows."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 from plain import plain_encoder, plain_latents
 
 from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.model.architecture import Architecture
-from hrtemvae_hpc.model.model_file import Model
+from hrtemvae_hpc.model.architecture import Architecture, Normalization
+from hrtemvae_hpc.model.model_file import Model, Scaling
 from hrtemvae_hpc.model.network import Encoder
-from hrtemvae_hpc.windows.engine import Engine
+from hrtemvae_hpc.windows.engine import Engine, Precision
 from hrtemvae_hpc.windows.runs import find_runs
 from hrtemvae_hpc.windows.shared_frame import SharedConvolutions, shares_all
 from hrtemvae_hpc.windows.shared_runs import SharedLayers
@@ -22,7 +23,7 @@ from hrtemvae_hpc.windows.shared_runs import SharedLayers
 CPU = torch.device("cpu")
 
 
-def make_engine(model: Model, step: int = 8, scaling: str = "window", precision: str = "fp32") -> Engine:
+def make_engine(model: Model, step: int = 8, scaling: Scaling = "window", precision: Precision = "fp32") -> Engine:
     return Engine(model, CPU, precision, scaling, step)
 
 
@@ -33,8 +34,8 @@ def plain_layers(encoder: Encoder, windows: torch.Tensor, depth: int) -> tuple[t
     """
     absolute, largest = copy.deepcopy(encoder), [0.0]
     for conv in absolute.conv:
-        conv.weight.abs_()
-        conv.bias.abs_()
+        conv.get_parameter("weight").abs_()
+        conv.get_parameter("bias").abs_()
     for norm in absolute.norm:
         norm.register_forward_pre_hook(lambda _, inputs: largest.append(float(inputs[0].abs().max())))
     for layer in range(depth):
@@ -53,7 +54,15 @@ def plain_layers(encoder: Encoder, windows: torch.Tensor, depth: int) -> tuple[t
     normalization=st.sampled_from(["none", "before_activation", "after_activation"]),
     dtype=st.sampled_from(["u1", "i2", "u2", "i4", "f2", "f4", "f8"]),
 )
-def test_agrees_with_a_plain_loop(window, kernel, stride, step, extra, normalization, dtype) -> None:
+def test_agrees_with_a_plain_loop(
+    window: int,
+    kernel: int,
+    stride: int,
+    step: int,
+    extra: tuple[int, int],
+    normalization: Normalization,
+    dtype: str,
+) -> None:
     architecture = Architecture(
         window=window,
         channels=(2, 3),
@@ -80,9 +89,11 @@ def test_agrees_with_a_plain_loop(window, kernel, stride, step, extra, normaliza
     longest=st.integers(1, 9),
     at_once=st.integers(1, 20),
 )
-def test_runs_hold_each_window_once_in_lines_of_one_scale(shape, values, longest, at_once) -> None:
+def test_runs_hold_each_window_once_in_lines_of_one_scale(
+    shape: tuple[int, int, int], values: int, longest: int, at_once: int
+) -> None:
     scales = np.random.default_rng(0).integers(0, values, (*shape, 2)).astype(float)
-    windows = []
+    windows: list[tuple[int, ...]] = []
     for piece in (piece for runs in find_runs(scales, longest) for piece in runs.split(at_once)):
         count, length, _ = piece.windows.shape
         assert length <= longest
@@ -118,7 +129,15 @@ def test_windows_with_the_same_extreme_pixels_are_one_run() -> None:
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
 def test_shared_layers_are_the_plain_ones(
-    window, kernel, stride, step, extra, channels, normalization, level, dtype
+    window: int,
+    kernel: int,
+    stride: int,
+    step: int,
+    extra: tuple[int, int],
+    channels: tuple[int, ...],
+    normalization: Normalization,
+    level: float,
+    dtype: torch.dtype,
 ) -> None:
     architecture = Architecture(
         window=window, channels=channels, kernel=kernel, stride=stride, normalization=normalization
@@ -158,7 +177,14 @@ def test_shared_layers_are_the_plain_ones(
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
 def test_shared_convolutions_are_the_plain_ones(
-    window, kernel, stride, step, extra, channels, normalization, dtype
+    window: int,
+    kernel: int,
+    stride: int,
+    step: int,
+    extra: tuple[int, int],
+    channels: tuple[int, ...],
+    normalization: Normalization,
+    dtype: torch.dtype,
 ) -> None:
     architecture = Architecture(
         window=window, channels=channels, kernel=kernel, stride=stride, normalization=normalization
@@ -259,7 +285,7 @@ def test_a_network_that_overflows_is_reported(tiny_model: Model) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("tf32", 5e-3), ("bf16", 0.05)])
-def test_gpu_agrees_with_cpu(precision: str, tolerance: float) -> None:
+def test_gpu_agrees_with_cpu(precision: Precision, tolerance: float) -> None:
     pixels = np.random.default_rng(0).integers(0, 1000, (6, 120, 120)).astype("u2")
     exact, _ = make_engine(random_model(Architecture())).encode(pixels, np.ones((6, 1), bool))
     engine = Engine(random_model(Architecture()), torch.device("cuda"), precision, "window", 8)
@@ -267,7 +293,7 @@ def test_gpu_agrees_with_cpu(precision: str, tolerance: float) -> None:
     assert (z.cpu() - exact).norm() / exact.norm() < tolerance
 
 
-def test_oracle_latents(shared) -> None:
+def test_oracle_latents(shared: Path) -> None:
     import h5py
 
     from hrtemvae_hpc.model.keras_import import import_keras

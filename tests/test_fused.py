@@ -12,7 +12,7 @@ from conftest import random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrtemvae_hpc.model.architecture import Architecture
+from hrtemvae_hpc.model.architecture import Architecture, Normalization
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.windows.plain import PlainLayers
 
@@ -23,6 +23,8 @@ triton = pytest.importorskip("triton", reason="Triton is made for Linux only")
 def load(interpret: bool) -> ModuleType:
     """The module, its kernel for the interpreter or for compilation."""
     spec = importlib.util.find_spec("hrtemvae_hpc.windows.fused")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     with triton.knobs.runtime.scope():
         triton.knobs.runtime.interpret = interpret
@@ -45,6 +47,7 @@ def outputs(
     encoder: Encoder, step: int, dtype: torch.dtype, device: str, frames: tuple[torch.Tensor, ...], interpret: bool
 ) -> torch.Tensor:
     layer = load(interpret).FusedFirstLayer(encoder, step, dtype, torch.device(device))
+    found: torch.Tensor
     _, found = layer.windows(*(f.to(device) for f in frames))
     return found
 
@@ -62,7 +65,15 @@ def outputs(
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
 def test_the_kernel_computes_the_plain_first_layer(
-    window, kernel, stride, step, extra, channels, normalization, pixels, dtype
+    window: int,
+    kernel: int,
+    stride: int,
+    step: int,
+    extra: tuple[int, int],
+    channels: int,
+    normalization: Normalization,
+    pixels: tuple[torch.dtype, float],
+    dtype: torch.dtype,
 ) -> None:
     architecture = Architecture(
         window=window, channels=(channels,), kernel=kernel, stride=stride, normalization=normalization
@@ -81,7 +92,7 @@ def test_the_kernel_computes_the_plain_first_layer(
 
 @pytest.mark.parametrize("target", [("cuda", 80, 32), ("cuda", 90, 32), ("hip", "gfx90a", 64)], ids=str)
 @pytest.mark.parametrize(("pixels", "result"), [("*fp32", "*bf16"), ("*fp64", "*fp32")])
-def test_the_kernel_compiles_for_gpus(target, pixels, result) -> None:
+def test_the_kernel_compiles_for_gpus(target: tuple[str, int | str, int], pixels: str, result: str) -> None:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -103,7 +114,7 @@ def test_the_kernel_compiles_for_gpus(target, pixels, result) -> None:
 @pytest.mark.parametrize("normalization", ["none", "before_activation", "after_activation"])
 @pytest.mark.parametrize("pixels", [(torch.float32, 0.0), (torch.float64, 1e9)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_on_a_gpu(normalization, pixels, dtype) -> None:
+def test_on_a_gpu(normalization: Normalization, pixels: tuple[torch.dtype, float], dtype: torch.dtype) -> None:
     encoder = random_model(Architecture(normalization=normalization)).encoder
     frames = scaled_frames(64, 8, (57, 91), *pixels)
     _, plain = PlainLayers(copy.deepcopy(encoder), 8, 1).windows(*frames)

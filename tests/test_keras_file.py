@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 os.environ["KERAS_BACKEND"] = "torch"
 
@@ -19,7 +20,9 @@ from hrtemvae_hpc.model.keras_import import import_decoder, import_keras
 from hrtemvae_hpc.model.model_file import load_model
 
 
-def keras_encoder(window: int, channels: tuple[int, ...], kernel: int, norm: str, hidden: int, latents: int):
+def keras_encoder(
+    window: int, channels: tuple[int, ...], kernel: int, norm: str, hidden: int, latents: int
+) -> keras.Model:
     inputs = x = keras.Input((window, window, 1))
     for c in channels:
         activation = None if norm == "before_activation" else "relu"
@@ -33,7 +36,9 @@ def keras_encoder(window: int, channels: tuple[int, ...], kernel: int, norm: str
     return keras.Model(inputs, outputs)
 
 
-def keras_decoder(base: int, base_channels: int, channels: tuple[int, ...], kernel: int, norm: str, latents: int):
+def keras_decoder(
+    base: int, base_channels: int, channels: tuple[int, ...], kernel: int, norm: str, latents: int
+) -> keras.Model:
     inputs = keras.Input((latents,))
     x = layers.Dense(base**2 * base_channels, activation="relu")(inputs)
     x = layers.Reshape((base, base, base_channels))(x)
@@ -53,7 +58,7 @@ def keras_decoder(base: int, base_channels: int, channels: tuple[int, ...], kern
     ],
     ids=["PbS", "CdSe", "batch norm before ReLU"],
 )
-def test_import_equals_keras(tmp_path: Path, encoder: tuple, decoder: tuple) -> None:
+def test_import_equals_keras(tmp_path: Path, encoder: tuple[Any, ...], decoder: tuple[Any, ...]) -> None:
     random = np.random.default_rng(0)
     networks = keras_encoder(*encoder), keras_decoder(*decoder)
     paths = tmp_path / "encoder.keras", tmp_path / "decoder.keras"
@@ -72,6 +77,7 @@ def test_import_equals_keras(tmp_path: Path, encoder: tuple, decoder: tuple) -> 
     for ours, theirs in zip(model.encoder(torch.from_numpy(x).permute(0, 3, 1, 2)), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     z = random.normal(size=(5, encoder[-1])).astype(np.float32)
+    assert model.decoder is not None
     windows = torch.sigmoid(model.decoder(torch.from_numpy(z)))[:, 0]
     np.testing.assert_allclose(windows, networks[1](z).detach().numpy()[..., 0], atol=1e-5)
 

@@ -4,7 +4,9 @@ import itertools
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin
@@ -27,8 +29,8 @@ from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
 PIXELS = drifting_pixels(6, 20, 30)
 
 
-def read_all(path: Path, **section) -> np.ndarray:
-    with Movie(path, MovieSection(**section)) as movie:
+def read_all(path: Path, **section: object) -> np.ndarray:
+    with Movie(path, MovieSection.model_validate(section)) as movie:
         return movie.read(slice(0, movie.shape[0]), movie.area)
 
 
@@ -93,7 +95,7 @@ def plain(file: h5py.File) -> None:
 
 
 @pytest.mark.parametrize("layout", [nexus, berkeley, velox, hyperspy, plain])
-def test_layout_is_found_with_its_calibration(tmp_path: Path, layout) -> None:
+def test_layout_is_found_with_its_calibration(tmp_path: Path, layout: Callable[[h5py.File], None]) -> None:
     path = tmp_path / "movie.h5"
     with h5py.File(path, "w") as file:
         layout(file)
@@ -170,7 +172,7 @@ def test_uneven_positions_have_no_spacing() -> None:
 
 # Types and storage
 
-STORAGE = {
+STORAGE: dict[str, dict[str, Any]] = {
     "contiguous": {},
     "by frame": {"chunks": (1, 20, 30)},
     "by space": {"chunks": (6, 8, 8)},
@@ -249,8 +251,9 @@ def test_a_movie_that_another_process_holds_open_is_read(tmp_path: Path) -> None
     path = tmp_path / "movie.h5"
     with h5py.File(path, "w") as file:
         file["m"] = PIXELS
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command_line([path], script="hold_file.py"), env=environment(), **pipes) as process:
+    command = command_line([path], script="hold_file.py")
+    with subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         np.testing.assert_array_equal(read_all(path), PIXELS)
         process.communicate(b"\n")
@@ -270,7 +273,17 @@ def test_reading_leaves_the_file_as_it_is(tmp_path: Path) -> None:
     top=st.integers(0, 19), height=st.integers(1, 20), left=st.integers(0, 29), width=st.integers(1, 30),
     first=st.integers(0, 5), count=st.integers(1, 6), step=st.integers(1, 7), chunk=st.sampled_from([None, 1, 2, 4]),
 )  # fmt: skip
-def test_region_and_frames(tmp_path_factory, top, height, left, width, first, count, step, chunk) -> None:
+def test_region_and_frames(
+    tmp_path_factory: pytest.TempPathFactory,
+    top: int,
+    height: int,
+    left: int,
+    width: int,
+    first: int,
+    count: int,
+    step: int,
+    chunk: int | None,
+) -> None:
     path = tmp_path_factory.mktemp("roi") / "movie.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("m", data=PIXELS, chunks=chunk and (chunk, 9, 11))
@@ -278,7 +291,7 @@ def test_region_and_frames(tmp_path_factory, top, height, left, width, first, co
     roi, frames = f"{top}:{bottom},{left}:{right}", f"{first}:{last}:{step}"
     expected = PIXELS[first:last:step, top:bottom, left:right]
     np.testing.assert_array_equal(read_all(path, roi=roi, frames=frames), expected)
-    with Movie(path, MovieSection(roi=roi, frames=frames)) as movie:
+    with Movie(path, MovieSection.model_validate({"roi": roi, "frames": frames})) as movie:
         slabs = movie.chunk_grid.slabs(1, 1)
         joined = [movie.read(s, movie.area) for s in slabs]
         np.testing.assert_array_equal(np.concatenate(joined), expected)
@@ -290,7 +303,9 @@ def test_region_and_frames(tmp_path_factory, top, height, left, width, first, co
 @pytest.mark.parametrize("axes", ["tyx", "txy", "yxt"])
 def test_decoded_bytes_are_those_that_are_read_where_there_are_no_chunks(tmp_path: Path, axes: str) -> None:
     def read_so_far() -> int:
-        return int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])
+        found = re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())
+        assert found
+        return int(found[1])
 
     sizes = {"t": 40, "y": 500, "x": 700}
     with h5py.File(tmp_path / "m.h5", "w") as file:
@@ -325,15 +340,15 @@ def test_decoded_bytes_are_those_of_the_chunks_touched(tmp_path: Path, storage: 
     for place in touched:
         extent = [min(c, n - i * c) for i, c, n in zip(place, chunk, PIXELS.shape, strict=True)]
         expected += int(np.prod(extent)) * 2
-    with Movie(path, MovieSection(frames=frames)) as movie:
+    with Movie(path, MovieSection.model_validate({"frames": frames})) as movie:
         tile = TileReader(movie, PreprocessSection(), False).read(area, False)
     assert tile.decoded_bytes == expected
-    np.testing.assert_array_equal(tile.pixels, PIXELS[(chosen, *area)])
+    np.testing.assert_array_equal(tile.pixels, PIXELS[chosen, area.rows, area.columns])
 
 
 @pytest.mark.parametrize("chunk", [(1, 20, 30), (6, 10, 10)])
 @pytest.mark.parametrize("damaged", [False, True])
-def test_first_and_last_frame_that_can_be_decoded(tmp_path: Path, chunk: tuple, damaged: bool) -> None:
+def test_first_and_last_frame_that_can_be_decoded(tmp_path: Path, chunk: tuple[int, int, int], damaged: bool) -> None:
     path = tmp_path / "movie.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("m", data=PIXELS, chunks=chunk, compression="gzip")

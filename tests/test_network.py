@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,7 @@ def test_periods_that_the_bundled_model_reconstructs() -> None:
     assert reconstructed_periods(model) == (14, 27)
     # As measured independently of this code, on other square lattices.
     measured = {11: 0.09, 12: 0.41, 13: 0.86, 14: 0.98, 19: 0.98, 24: 0.98, 28: 0.88}
+    assert model.decoder is not None
     assert reconstruction(model, model.decoder, list(measured)) == pytest.approx(list(measured.values()), abs=0.03)
 
 
@@ -177,7 +179,9 @@ def test_import_reproduces_the_keras_encoder(shared: Path) -> None:
         ),
     ],
 )
-def test_import_refuses_other_files(hrtemvae: Program, shared: Path, tmp_path: Path, break_it, words: str) -> None:
+def test_import_refuses_other_files(
+    hrtemvae: Program, shared: Path, tmp_path: Path, break_it: Callable[[Path], object], words: str
+) -> None:
     path = tmp_path / "encoder.keras"
     path.write_bytes((shared / "oracle" / "encoder.keras").read_bytes())
     break_it(path)

@@ -30,7 +30,7 @@ def untouched(folder: Path) -> Iterator[None]:
     """Nothing in ``folder`` is changed, added or removed."""
 
     def look() -> dict[str, tuple[object, ...]]:
-        found = {}
+        found: dict[str, tuple[object, ...]] = {}
         for path in sorted(folder.rglob("*")):
             status = path.lstat()
             content = path.read_bytes() if path.is_file() else None
@@ -152,13 +152,13 @@ def test_other_commands_refuse_foreign_folders(
     )
     done = hrtemvae("segments", "--simulated", 60, "--window", 16, "-o", "s.h5")
     assert done.code == 0, done.text
-    words = {
+    words: dict[str, list[object]] = {
         "segments": ["segments", tmp_path, "-o", "out", "--window", 16],
         "train": ["train", "train.yaml", "-o", "out"],
         "session": ["session", "run", tmp_path, "-o", "out", "--model", tiny_model_path],
-    }[command]
+    }
     with untouched(tmp_path):
-        assert_refused(hrtemvae(*words), f"out{suffix}", "choose another")
+        assert_refused(hrtemvae(*words[command]), f"out{suffix}", "choose another")
 
 
 def test_refused_segments_leave_nothing(hrtemvae: Program, tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_foreign_files_are_not_replaced(hrtemvae: Program, tmp_path: Path, movie
             assert_refused(hrtemvae(*words), "may only replace a file of its own kind")
 
 
-def test_each_kind_of_file_is_known_by_its_own_mark(tmp_path: Path, tiny_model_path: Path, hrtemvae) -> None:
+def test_each_kind_of_file_is_known_by_its_own_mark(tmp_path: Path, tiny_model_path: Path, hrtemvae: Program) -> None:
     done = hrtemvae("simulate", "-o", "movie.h5", "--frames", 3, "--size", 192, 192)
     assert done.code == 0, done.text
     done = hrtemvae("analyze", "movie.h5", "--model", tiny_model_path, "--step", 64)

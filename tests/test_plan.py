@@ -2,7 +2,9 @@
 
 import dataclasses
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -23,6 +25,7 @@ from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
 
 GB = 10**9
+Parts = tuple[Engine, TileReader, WindowGrid]
 
 
 def ranks(count: int, hosts: int = 1, free: int = 8 * GB) -> list[RankResources]:
@@ -30,7 +33,7 @@ def ranks(count: int, hosts: int = 1, free: int = 8 * GB) -> list[RankResources]
 
 
 @pytest.fixture
-def parts(tmp_path: Path, tiny_model: Model):
+def parts(tmp_path: Path, tiny_model: Model) -> Iterator[Parts]:
     """Engine, reader and grid of a movie whose frames are chunks, 38 x 48 windows."""
     with h5py.File(tmp_path / "m.h5", "w") as file:
         file.create_dataset("m", data=drifting_pixels(5, 320, 400), chunks=(1, 320, 400), compression="lzf")
@@ -40,7 +43,7 @@ def parts(tmp_path: Path, tiny_model: Model):
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 40])
-def test_plan_covers_the_grid_and_keeps_every_rank_busy(parts, count: int) -> None:
+def test_plan_covers_the_grid_and_keeps_every_rank_busy(parts: Parts, count: int) -> None:
     plan = make_plan(*parts, ranks(count, hosts=2), None)
     covered = np.zeros((plan.tiling.grid.rows, plan.tiling.grid.columns), int)
     for tile in plan.tiling.tiles:
@@ -52,7 +55,9 @@ def test_plan_covers_the_grid_and_keeps_every_rank_busy(parts, count: int) -> No
 
 @pytest.mark.parametrize("preprocess", [PreprocessSection(), PreprocessSection(low_pass=True)])
 @pytest.mark.parametrize("blocks", [(2, 3), (5, 1), (40, 40)])
-def test_planned_bytes_are_those_that_reading_decodes(parts, preprocess: PreprocessSection, blocks) -> None:
+def test_planned_bytes_are_those_that_reading_decodes(
+    parts: Parts, preprocess: PreprocessSection, blocks: tuple[int, int]
+) -> None:
     _, reader, grid = parts
     reader = TileReader(reader.movie, preprocess, False)
     tiling = Tiling(grid, 4, *blocks)
@@ -62,7 +67,7 @@ def test_planned_bytes_are_those_that_reading_decodes(parts, preprocess: Preproc
     assert decoded_bytes(reader, tiling) == read == len(tiling.tiles) * 5 * 320 * 400 * 2
 
 
-def test_less_memory_gives_smaller_tiles(parts) -> None:
+def test_less_memory_gives_smaller_tiles(parts: Parts) -> None:
     roomy = make_plan(*parts, ranks(1), None)
     need = ranks(1)[0].used + roomy.working_bytes + roomy.tile_bytes
     tight = make_plan(*parts, ranks(1), need - roomy.tile_bytes // 2)
@@ -70,7 +75,7 @@ def test_less_memory_gives_smaller_tiles(parts) -> None:
     assert tight.memory[0] == need - roomy.tile_bytes // 2
 
 
-def test_too_little_memory_is_refused_with_the_option_that_helps(parts) -> None:
+def test_too_little_memory_is_refused_with_the_option_that_helps(parts: Parts) -> None:
     with pytest.raises(
         InputError, match=r"rank 0 on node0 \(3 ranks on this node\).*raise --max-memory to (.*) or"
     ) as e:
@@ -80,22 +85,24 @@ def test_too_little_memory_is_refused_with_the_option_that_helps(parts) -> None:
     make_plan(*parts, ranks(3), int(float(number) * {"MB": 1e6, "GB": 1e9}[unit]))
 
 
-def test_more_than_the_node_has_is_refused(parts) -> None:
+def test_more_than_the_node_has_is_refused(parts: Parts) -> None:
     with pytest.raises(InputError, match=r"node node1: 2 ranks with --max-memory 6 GB each need 12 GB.*has 9 GB free"):
         make_plan(*parts, [*ranks(1, free=100 * GB), *(r for r in ranks(4, 2) if r.host == "node1")], 6 * GB)
 
 
-def test_a_known_tiling_is_kept_or_refused(parts) -> None:
+def test_a_known_tiling_is_kept_or_refused(parts: Parts) -> None:
     known = Tiling(parts[2], 4, 3, 2)
     assert make_plan(*parts, ranks(5), None, known).tiling == known
     with pytest.raises(InputError, match="--restart"):
         make_plan(*parts, ranks(5), GB // 2 + 1000, known)
 
 
-def test_the_estimate_follows_the_ranks(parts) -> None:
+def test_the_estimate_follows_the_ranks(parts: Parts) -> None:
     def rated(count: int, hosts: int = 1, slow: float = 1.0) -> list[RankResources]:
-        rates = [{"encode_rate": 100.0 / (slow if r.rank == 1 else 1), "decode_rate": 1e6} for r in ranks(count, hosts)]
-        room = {"stage_memory": GB, "stage_scratch": GB}
+        rates: list[dict[str, Any]] = [
+            {"encode_rate": 100.0 / (slow if r.rank == 1 else 1), "decode_rate": 1e6} for r in ranks(count, hosts)
+        ]
+        room: dict[str, Any] = {"stage_memory": GB, "stage_scratch": GB}
         return [dataclasses.replace(r, **room, **rate) for r, rate in zip(ranks(count, hosts), rates, strict=True)]
 
     plan = make_plan(*parts, rated(4, 2), None)
@@ -111,7 +118,7 @@ def test_the_estimate_follows_the_ranks(parts) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_frames_are_decoded_once_wherever_there_is_room_to_stage_them(parts, count: int) -> None:
+def test_frames_are_decoded_once_wherever_there_is_room_to_stage_them(parts: Parts, count: int) -> None:
     def plan(memory: int, scratch: int) -> Plan:
         there = [dataclasses.replace(r, stage_memory=memory, stage_scratch=scratch) for r in ranks(count)]
         return make_plan(*parts, there, None)
@@ -122,7 +129,9 @@ def test_frames_are_decoded_once_wherever_there_is_room_to_stage_them(parts, cou
 
 @pytest.mark.parametrize("compression", [None, "lzf"])
 @pytest.mark.parametrize("hosts", [1, 2])
-def test_tiles_decode_no_more_than_every_node_would(parts, tmp_path: Path, compression: str | None, hosts: int) -> None:
+def test_tiles_decode_no_more_than_every_node_would(
+    parts: Parts, tmp_path: Path, compression: str | None, hosts: int
+) -> None:
     engine, _, grid = parts
     with h5py.File(tmp_path / "other.h5", "w") as file:
         pixels = np.zeros((5, 320, 400), "u2")
@@ -144,7 +153,7 @@ def test_the_scaling_benchmark_plans_for_gpus_of_other_machines(tmp_path: Path) 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_bf16_is_advised_where_it_is_faster(parts, tiny_model: Model, precision: str, bfloat16: bool) -> None:
+def test_bf16_is_advised_where_it_is_faster(parts: Parts, tiny_model: Model, precision: str, bfloat16: bool) -> None:
     slow = [dataclasses.replace(r, encode_rate=1.0, decode_rate=1e6, bfloat16=bfloat16) for r in ranks(2)]
     config = AnalysisConfig.model_validate({"encoding": {"precision": precision}})
     text = describe_plan(parts[1], tiny_model, config, make_plan(*parts, slow, None), slow)
@@ -153,8 +162,8 @@ def test_bf16_is_advised_where_it_is_faster(parts, tiny_model: Model, precision:
 
 
 @pytest.mark.parametrize("hosts", [1, 2])
-def test_slow_decoding_is_reported(parts, tiny_model: Model, hosts: int) -> None:
-    room = {"stage_memory": GB, "encode_rate": 1e5, "decode_rate": 1e6}
+def test_slow_decoding_is_reported(parts: Parts, tiny_model: Model, hosts: int) -> None:
+    room: dict[str, Any] = {"stage_memory": GB, "encode_rate": 1e5, "decode_rate": 1e6}
     slow = [dataclasses.replace(r, **room) for r in ranks(2, hosts)]
     text = describe_plan(parts[1], tiny_model, AnalysisConfig(), make_plan(*parts, slow, None), slow)
     assert "decoding the movie takes" in text

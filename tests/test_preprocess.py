@@ -16,7 +16,7 @@ from hrtemvae_hpc.movie.tiles import TileReader
 
 def clipped(frame: np.ndarray) -> np.ndarray:
     mean, sigma = frame.mean(), frame.std()
-    out = frame.copy()
+    out: np.ndarray = frame.copy()
     out[(np.exp(-(((frame - mean) / sigma) ** 2) / 2) < 0.001) & (frame > mean)] = mean + 3.5 * sigma
     return out
 
@@ -76,6 +76,7 @@ def test_tiles_are_cut_from_corrected_whole_frames(
         tile = reader.read(Area(slice(5, 30), slice(10, 50)), False)
     np.testing.assert_allclose(tile.pixels, expected[:, 5:30, 10:50], rtol=1e-5)
     if frame_scaling:
+        assert tile.frame_range is not None
         limits = np.stack([expected.min((1, 2)), expected.max((1, 2))], 1)
         np.testing.assert_allclose(tile.frame_range, limits, rtol=1e-5)
     else:

@@ -12,6 +12,7 @@ from conftest import MAPS, TINY, assert_refused, assert_same_maps, drifting_pixe
 
 from hrtemvae_hpc.analysis import lattice
 from hrtemvae_hpc.analysis.lattice import lattice_period
+from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.model.model_file import TrainedOn, save_model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.resample import Resampler, scaled_shape
@@ -104,6 +105,19 @@ def test_frames_that_are_not_decoded_are_left_out_of_resampled_windows(
     assert (read_maps(tmp_path / "maps.h5")["valid_frames"] == 7).all()
 
 
+def note_reads(movie: Movie, monkeypatch: pytest.MonkeyPatch) -> list[tuple[slice, Area]]:
+    """What is read of ``movie`` from now on."""
+    reads: list[tuple[slice, Area]] = []
+    read = movie.read
+
+    def noted(frames: slice, area: Area) -> np.ndarray:
+        reads.append((frames, area))
+        return read(frames, area)
+
+    monkeypatch.setattr(movie, "read", noted)
+    return reads
+
+
 @pytest.mark.parametrize("factor", [None, 1.5])
 def test_where_a_frame_costs_much_a_few_windows_give_its_period(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float | None
@@ -114,9 +128,7 @@ def test_where_a_frame_costs_much_a_few_windows_give_its_period(
         resampler = Resampler(320, 320, scaled_shape(320, 320, factor)) if factor else None
         period, share = lattice_period(movie, 32, resampler)
         monkeypatch.setattr(lattice, "_MUCH", (0.1, 0))
-        reads = []
-        read = movie.read
-        monkeypatch.setattr(movie, "read", lambda *region: reads.append(region) or read(*region))
+        reads = note_reads(movie, monkeypatch)
         few = lattice_period(movie, 32, resampler)
     assert period == pytest.approx(7 * (factor or 1), rel=0.1)
     assert few == pytest.approx((period, share), rel=0.1)
@@ -132,8 +144,6 @@ def test_a_deep_chunk_of_whole_frames_is_decoded_once_for_its_period(
         file.create_dataset("m", data=drifting_pixels(8, 320, 320), chunks=(8, 320, 320), compression="gzip")
     with Movie(tmp_path / "m.h5") as movie:
         monkeypatch.setattr(lattice, "_MUCH", (0.1, 0))
-        reads = []
-        read = movie.read
-        monkeypatch.setattr(movie, "read", lambda *region: reads.append(region) or read(*region))
+        reads = note_reads(movie, monkeypatch)
         lattice_period(movie, 32, None)
     assert len(reads) == 1

@@ -5,6 +5,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin
@@ -33,7 +34,7 @@ from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
 
 FRAMES, ROWS, COLUMNS = 12, 144, 125  # windows end at column 120
-STORAGE = {
+STORAGE: dict[str, dict[str, Any]] = {
     "contiguous": {},
     "whole frames, gzip": {"chunks": (1, ROWS, COLUMNS), "compression": "gzip", "shuffle": True},
     "whole frames, blosc": {"chunks": (1, ROWS, COLUMNS), **hdf5plugin.Blosc()},
@@ -126,11 +127,20 @@ def test_previews_are_those_of_the_movie_also_where_nothing_is_left_to_stage(
     storage=st.sampled_from(sorted(STORAGE)),
 )  # fmt: skip
 def test_regions_hold_every_pixel_and_share_no_chunk(
-    tmp_path_factory, top, height, left, width, first, step, most, whole, storage
+    tmp_path_factory: pytest.TempPathFactory,
+    top: int,
+    height: int,
+    left: int,
+    width: int,
+    first: int,
+    step: int,
+    most: int,
+    whole: bool,
+    storage: str,
 ) -> None:
     path = write(tmp_path_factory.mktemp("regions") / "m.h5", storage)
     bottom, right = min(ROWS, top + height), min(COLUMNS, left + width)
-    section = MovieSection(roi=f"{top}:{bottom},{left}:{right}", frames=f"{first}::{step}")
+    section = MovieSection.model_validate({"roi": f"{top}:{bottom},{left}:{right}", "frames": f"{first}::{step}"})
     with Movie(path, section) as movie:
         regions = movie.chunk_grid.regions(movie.area, most, whole)
         found = np.zeros(movie.shape, int)
@@ -138,7 +148,11 @@ def test_regions_hold_every_pixel_and_share_no_chunk(
         for frames, (rows, columns) in regions:
             found[frames, rows, columns] += 1
             sizes = movie.storage.chunk or (1, 1, 1)
-            axes = [movie.frame_indices[frames], range(top, bottom)[rows], range(left, right)[columns]]
+            axes: list[np.ndarray | range] = [
+                movie.frame_indices[frames],
+                range(top, bottom)[rows],
+                range(left, right)[columns],
+            ]
             places = [{i // size for i in axis} for axis, size in zip(axes, sizes, strict=True)]
             chunks.append({(t, y, x) for t in places[0] for y in places[1] for x in places[2]})
         assert (found == 1).all()

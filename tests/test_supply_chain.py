@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -44,7 +43,7 @@ def requirements(lock: Path) -> Iterator[tuple[Requirement, list[str]]]:
 
 def pins(*locks: Path, python: str) -> dict[str, Version]:
     """The version of each package that ``locks`` name for ``python`` on Linux."""
-    environment = {**default_environment(), **LINUX, "python_version": python, "python_full_version": f"{python}.9"}
+    environment = {**LINUX, "python_version": python, "python_full_version": f"{python}.9"}
     return {
         canonicalize_name(r.name): Version(next(iter(r.specifier)).version)
         for lock in locks
@@ -84,7 +83,7 @@ def test_the_locks_cover_what_the_installed_pytorch_needs(base: Path) -> None:
         name = waiting.pop()
         seen.add(name)
         for needed in map(Requirement, importlib.metadata.requires(name) or []):
-            if needed.marker is None or needed.marker.evaluate({**default_environment(), **LINUX, "extra": ""}):
+            if needed.marker is None or needed.marker.evaluate(LINUX):
                 assert locked[canonicalize_name(needed.name)] in needed.specifier, f"{name} needs {needed}"
                 waiting += {canonicalize_name(needed.name)} - seen
     assert {"sympy", "mpmath", "markupsafe"} <= seen

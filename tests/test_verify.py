@@ -4,8 +4,10 @@ import os
 import random
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -42,17 +44,18 @@ def flip(path: Path, place: int, bit: int) -> None:
         file.write(bytes([byte ^ 1 << bit]))
 
 
-def hrtemvae(*words: object) -> int:
+def hrtemvae(*arguments: object) -> int:
     """Run a command about results in this process."""
-    words = [str(word) for word in words]
+    words = [str(argument) for argument in arguments]
     options = parser(words[:1]).parse_args(words)
-    return options.run(options)
+    code: int = options.run(options)
+    return code
 
 
-def repack(path: Path, target: Path, **storage: object) -> Path:
+def repack(path: Path, target: Path, **storage: Any) -> Path:
     """What h5repack does: the same content, stored differently."""
 
-    def copy(name: str, item: object) -> None:
+    def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Group):
             new.require_group(name)
         else:
@@ -132,7 +135,7 @@ def make_room(path: Path) -> Path:
 
 
 def test_what_differs_is_named(result: Path, tmp_path: Path) -> None:
-    def said(change) -> str:
+    def said(change: Callable[[h5py.Group], object]) -> str:
         changed = Path(shutil.copy(result, tmp_path / "changed.h5"))
         with h5py.File(changed, "r+") as file:
             change(file["entry"])
@@ -175,7 +178,7 @@ def test_a_result_without_digests_cannot_be_verified(whole: Path, tmp_path: Path
         pass
 
 
-def test_verify_checks_all_files(whole: Path, result: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_verify_checks_all_files(whole: Path, result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut = tmp_path / "cut\x1b[2J.h5"
     cut.write_bytes(whole.read_bytes()[:-1000])
     flip(result, 30_000, 1)

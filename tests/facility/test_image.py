@@ -13,8 +13,8 @@ from conftest import assert_refused
 from hrtemvae_hpc import __version__
 
 
-def hrtemvae(*words: object, **settings: object) -> Outcome:
-    done = subprocess.run(["hrtemvae", *map(str, words)], capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload]
+def hrtemvae(*words: object) -> Outcome:
+    done = subprocess.run(["hrtemvae", *map(str, words)], capture_output=True, text=True, check=False)
     return Outcome(done.returncode, done.stdout + done.stderr)
 
 
@@ -92,7 +92,7 @@ def test_nothing_of_the_hosts_python_shadows_the_images(image: Path, tmp_path: P
 
 
 def test_a_result_names_the_image_it_was_made_in(image: Path, tmp_path: Path) -> None:
-    run = ["apptainer", "--quiet", "run", image]
+    run = ["apptainer", "--quiet", "run", str(image)]
     for words in (
         ["simulate", "-o", "m.h5", "--frames", "4", "--size", "192", "192"],
         ["analyze", "m.h5", "--step", "32"],

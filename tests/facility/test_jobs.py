@@ -12,7 +12,8 @@ import pytest
 from commands import Outcome
 from conftest import assert_refused, assert_same_maps
 
-from .conftest import ANALYZE, STEP, Queue, run
+from .cluster import run
+from .conftest import ANALYZE, STEP, Queue
 
 
 def test_the_same_maps_as_outside_the_image(queue: Queue, movie: Path, expected: Path) -> None:

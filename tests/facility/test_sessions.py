@@ -8,7 +8,8 @@ from pathlib import Path
 
 from conftest import assert_same_maps
 
-from .conftest import ANALYZE, ROOT, SESSION, STEP, Queue, run
+from .cluster import run
+from .conftest import ANALYZE, ROOT, SESSION, STEP, Queue
 
 ODD = "ödd \"name\" 'of' $(touch x), 50%; [a]&b\tc\\.h5"
 OPTIONS = ("--step", "16")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import TRAIN, Queue, run
+from .cluster import run
+from .conftest import TRAIN, Queue
 
 SMALL = """
 network: {window: 16, channels: [4, 6], hidden: 16, latents: 4,

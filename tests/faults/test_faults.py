@@ -74,7 +74,12 @@ def resume(hrtemvae: Program, words: tuple[object, ...], ranks: int | None, undi
 
 @pytest.mark.parametrize(("ranks", "victim"), [(None, 0), (2, 0), (3, 2)])
 def test_a_killed_rank_ends_the_job_and_the_next_run_resumes(
-    start, hrtemvae: Program, words: tuple[object, ...], undisturbed: Path, ranks: int | None, victim: int
+    start: Callable[..., Running],
+    hrtemvae: Program,
+    words: tuple[object, ...],
+    undisturbed: Path,
+    ranks: int | None,
+    victim: int,
 ) -> None:
     run = start(ranks)
     began = time.monotonic()
@@ -92,7 +97,12 @@ def test_a_killed_rank_ends_the_job_and_the_next_run_resumes(
     ("ranks", "number"), [(None, signal.SIGTERM), (None, signal.SIGINT), (2, signal.SIGTERM), (2, signal.SIGUSR1)]
 )
 def test_signals_stop_and_save(
-    start, hrtemvae: Program, words: tuple[object, ...], undisturbed: Path, ranks: int | None, number: signal.Signals
+    start: Callable[..., Running],
+    hrtemvae: Program,
+    words: tuple[object, ...],
+    undisturbed: Path,
+    ranks: int | None,
+    number: signal.Signals,
 ) -> None:
     run = start(ranks)
     if ranks is None:
@@ -110,7 +120,12 @@ def test_signals_stop_and_save(
 
 @pytest.mark.parametrize("earlier", ["the same analysis", "another one"])
 def test_a_restart_that_is_stopped_resumes_without_restart(
-    start, hrtemvae: Program, words: tuple[object, ...], undisturbed: Path, tmp_path: Path, earlier: str
+    start: Callable[..., Running],
+    hrtemvae: Program,
+    words: tuple[object, ...],
+    undisturbed: Path,
+    tmp_path: Path,
+    earlier: str,
 ) -> None:
     if earlier == "another one":
         assert hrtemvae(*words, "--frames", ":6").code == 0
@@ -124,14 +139,14 @@ def test_a_restart_that_is_stopped_resumes_without_restart(
     resume(hrtemvae, words, None, undisturbed)
 
 
-def test_a_signal_to_the_launcher_reaches_the_ranks(start) -> None:
+def test_a_signal_to_the_launcher_reaches_the_ranks(start: Callable[..., Running]) -> None:
     run = start(2)
     run.send_signal(signal.SIGUSR1)
     assert run.wait(20) == 3, run.text
 
 
 def test_ctrl_c_under_the_launcher_keeps_the_tiles(
-    start, hrtemvae: Program, words: tuple[object, ...], undisturbed: Path
+    start: Callable[..., Running], hrtemvae: Program, words: tuple[object, ...], undisturbed: Path
 ) -> None:
     run = start(2)
     run.send_signal(signal.SIGINT)
@@ -139,7 +154,7 @@ def test_ctrl_c_under_the_launcher_keeps_the_tiles(
     resume(hrtemvae, words, None, undisturbed)
 
 
-def test_a_killed_guardian_takes_its_rank_along(start) -> None:
+def test_a_killed_guardian_takes_its_rank_along(start: Callable[..., Running]) -> None:
     run = start(None)
     rank = run.rank(0)
     run.send_signal(signal.SIGKILL)
@@ -148,7 +163,7 @@ def test_a_killed_guardian_takes_its_rank_along(start) -> None:
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_silent_rank_is_named(start, tmp_path: Path, victim: int) -> None:
+def test_a_silent_rank_is_named(start: Callable[..., Running], tmp_path: Path, victim: int) -> None:
     (tmp_path / "c.yaml").write_text("run: {silent_after: 2.0}")
     run = start(2, "--config", "c.yaml", saved=1)
     process = run.rank(victim)

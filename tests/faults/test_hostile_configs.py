@@ -15,7 +15,7 @@ from hrtemvae_hpc.training.train_config import TrainConfig
 NINE_LEVELS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
 DIGITS = "9" * 400
 
-ANALYSIS = {
+ANALYSIS: dict[str, tuple[str | bytes, str]] = {
     "aliases": (NINE_LEVELS, "anchors and aliases can't be used"),
     "itself": ("a: &a [*a]", "anchors and aliases can't be used"),
     "deep brackets": ("[" * 60000, "more than 10 levels"),

@@ -25,7 +25,7 @@ SECRET = b"root:x:0:0:root:/root:/bin/bash\n" * 600
 
 def look_at(path: Path, **section: object) -> None:
     """Do with a movie what every command does before computing, and read its pixels."""
-    with Movie(path, MovieSection(**section)) as movie:
+    with Movie(path, MovieSection.model_validate(section)) as movie:
         try:
             movie.read(slice(0, movie.shape[0]), movie.area)
         except OSError as error:  # a frame that can't be decoded
@@ -379,7 +379,7 @@ def huge_axis(path: Path) -> Path:
     return path
 
 
-ODD = {
+ODD: dict[str, Callable[[Path], Path]] = {
     "a unit that never ends": lambda p: emd(p, units="nm*9**9**9**9"),
     "a unit in ten thousand brackets": lambda p: emd(p, units="(" * 10_000),
     "a unit that is a number": lambda p: emd(p, units=7.0),

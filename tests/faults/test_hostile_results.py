@@ -7,6 +7,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -184,7 +185,9 @@ def pictures(page: Path) -> list[Image.Image]:
         (2000, 3000, (0.02, 0.02), ""),
     ],
 )
-def test_pages_are_bounded_whatever_the_frame(height, width, pixel_size, said, tmp_path: Path) -> None:
+def test_pages_are_bounded_whatever_the_frame(
+    height: int, width: int, pixel_size: tuple[float, float] | None, said: str, tmp_path: Path
+) -> None:
     binning = min(-(-max(height, width) // 1024), height, width)
     image = np.random.default_rng(0).random((2, height // binning, width // binning), np.float32)
     result = make_up_result(
@@ -209,7 +212,7 @@ def test_numbers_at_their_limits_are_drawn(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.h5"
         write_result(path, tmp_path, info, [(tile, done)])
         with np.errstate(all="ignore"):
-            assert within_budget(lambda path=path: write_result_page(path, path.with_suffix(".html"))) is None
+            assert within_budget(partial(write_result_page, path, path.with_suffix(".html"))) is None
 
 
 def test_thinned_maps_are_means_of_what_is_finite() -> None:
@@ -234,7 +237,9 @@ def test_thinned_maps_are_means_of_what_is_finite() -> None:
         None,
     ],
 )
-def test_a_movie_with_a_truth_of_its_own_does_not_break_the_page(truth, tmp_path: Path) -> None:
+def test_a_movie_with_a_truth_of_its_own_does_not_break_the_page(
+    truth: dict[str, np.ndarray] | None, tmp_path: Path
+) -> None:
     movie = tmp_path / "movie.h5"
     frames = np.zeros((6, 43, 61), np.uint16)
     write_movie(movie, frames, frames.shape, frames.dtype, 0.02, 0.5, truth or {})

@@ -23,7 +23,7 @@ def maps_a_file_in(folder: Path, process: int) -> bool:
     ("chunk", "on_scratch"), [((1, 960, 960), True), ((1000, 96, 96), False)], ids=["by frame", "by space"]
 )
 def test_memory_of_each_rank_stays_under_its_bound(
-    hrtemvae: Program, tmp_path: Path, tiny_model_path: Path, chunk: tuple, on_scratch: bool
+    hrtemvae: Program, tmp_path: Path, tiny_model_path: Path, chunk: tuple[int, int, int], on_scratch: bool
 ) -> None:
     bound, frames, side = 800_000_000, 1000, 960
     with h5py.File(tmp_path / "m.h5", "w") as file:

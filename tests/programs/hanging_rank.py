@@ -9,5 +9,5 @@ from hrtemvae_hpc.ranks.guard import rank_of_launcher
 
 world.NAME_AFTER_S = 1.0
 if rank_of_launcher() == 2:
-    opened.load_model = lambda _: time.sleep(600)
+    opened.load_model = lambda _: time.sleep(600)  # type: ignore[assignment, attr-defined, return-value]
 main()

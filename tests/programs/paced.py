@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hrtemvae_hpc.analysis import opened, worker
-from hrtemvae_hpc.analysis.messages import Order
-from hrtemvae_hpc.analysis.plan import Plan
+from hrtemvae_hpc.analysis.plan import Plan, make_plan
+from hrtemvae_hpc.analysis.worker import Finished, Order
 from hrtemvae_hpc.cli import main
 from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.ranks.guard import rank_of_launcher
@@ -22,7 +22,7 @@ from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
 ROWS, COLUMNS = map(int, os.environ["HRTEMVAE_TILES"].split("x"))
 PACES = [float(pace) for pace in os.environ.get("HRTEMVAE_PACE", "0").split(",")]
 TIMES = os.environ.get("HRTEMVAE_TIMES")
-make_plan, compute = opened.make_plan, worker.Worker._compute
+compute = worker.Worker._compute
 
 
 def planned(
@@ -31,12 +31,12 @@ def planned(
     grid: WindowGrid,
     ranks: Sequence[RankResources],
     max_memory: int | None,
-    known: Tiling | None,
+    known: Tiling | None = None,
 ) -> Plan:
     return make_plan(engine, reader, grid, ranks, max_memory, known or Tiling(grid, engine.block, ROWS, COLUMNS))
 
 
-def paced(self: worker.Worker, order: Order, tiling: Tiling) -> object:
+def paced(self: worker.Worker, order: Order, tiling: Tiling) -> Finished:
     rank = rank_of_launcher()
     time.sleep(PACES[rank % len(PACES)])
     done = compute(self, order, tiling)
@@ -46,6 +46,6 @@ def paced(self: worker.Worker, order: Order, tiling: Tiling) -> object:
     return done
 
 
-opened.make_plan = planned
-worker.Worker._compute = paced
+opened.make_plan = planned  # type: ignore[attr-defined]
+worker.Worker._compute = paced  # type: ignore[method-assign]
 main()
