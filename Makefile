@@ -94,7 +94,7 @@ model: env # train the bundled model
 
 # On a cluster of two nodes that is made for it, as root on a machine that may be thrown away.
 test-facility: env # tests of the image, Slurm jobs and sessions, as root on a throwaway machine
-	python -m pytest tests/facility
+	python -m pytest tests/facility --timeout 1800 --durations=20
 
 lint: env # linters and types
 	ruff check

@@ -82,7 +82,7 @@ def build_image(target: Path, torch: Path | str, arguments: Sequence[str], say: 
         options = [f"--build-arg={name}={value}" for name, value in given.items()]
         built = folder / "image.sif"
         say(f"{Path(apptainer.program).name} build, with its test")
-        with _temporary_files_in(folder):
+        with _build_settings(folder):
             _build(apptainer, built, [*options, *(f"--build-arg={a}" for a in arguments)])
         if not built.is_file() or (apptainer.labels(built) or {}).get("hrtemvae.content") != key:
             raise RankFailed(f"{apptainer.program} build succeeded but left no image; {target} is unchanged.")
@@ -114,17 +114,22 @@ def _build_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Let the build unpack there: /tmp is often too small."""
-    before = os.environ.get("APPTAINER_TMPDIR")
-    os.environ["APPTAINER_TMPDIR"] = str(folder)
+def _build_settings(folder: Path) -> Iterator[None]:
+    """Unpack in ``folder``, because /tmp is often too small, and compress quickly, unless the user says how."""
+    settings = {
+        "APPTAINER_TMPDIR": str(folder),
+        "APPTAINER_MKSQUASHFS_ARGS": os.environ.get("APPTAINER_MKSQUASHFS_ARGS", "-Xcompression-level 1"),
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["APPTAINER_TMPDIR"]
-        else:
-            os.environ["APPTAINER_TMPDIR"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _commit() -> str:
