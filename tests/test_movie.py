@@ -49,6 +49,38 @@ def nexus(file: h5py.File) -> None:
         group[name].attrs["units"] = units
 
 
+def nexus_without_default(file: h5py.File) -> None:
+    nexus(file)
+    del file.attrs["default"], file["scan"].attrs["default"]
+    file.create_group("scan/background").attrs.update(NX_class="NXcollection")
+    file["scan/background/dark"] = PIXELS
+
+
+def old_nexus(file: h5py.File) -> None:
+    """The signal and the axes are marked themselves, not named by the group."""
+    nexus_without_default(file)
+    group = file["scan/images"]
+    del group.attrs["signal"], group.attrs["axes"]
+    group["counts"].attrs["signal"] = 1
+    for number, name in enumerate(("time", "y", "x"), 1):
+        group[name].attrs["axis"] = number
+
+
+def old_nexus_with_axes_in_one_text(file: h5py.File) -> None:
+    old_nexus(file)
+    for name in ("time", "y", "x"):
+        del file["scan/images"][name].attrs["axis"]
+    file["scan/images/counts"].attrs.update(signal="1", axes="time:y:x")
+
+
+def dm5(file: h5py.File) -> None:
+    file["ImageList/[0]/ImageData/Data"] = np.zeros((8, 8, 4), np.uint8)[..., 0]  # a thumbnail
+    file["ImageList/[1]/ImageData/Data"] = PIXELS
+    for i, (scale, units) in enumerate(((0.03, "nm"), (0.02, "nm"), (0.25, "s"))):
+        dimension = file.create_group(f"ImageList/[1]/ImageData/Calibrations/Dimension/[{i}]")
+        dimension.attrs.update(Origin=np.float32(0), Scale=scale, Units=units)
+
+
 def berkeley(file: h5py.File) -> None:
     group = file.create_group("data/movie")
     group.attrs["emd_group_type"] = 1
@@ -94,7 +126,20 @@ def plain(file: h5py.File) -> None:
     file["somewhere/dark"] = PIXELS[0]
 
 
-@pytest.mark.parametrize("layout", [nexus, berkeley, velox, hyperspy, plain])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        nexus,
+        nexus_without_default,
+        old_nexus,
+        old_nexus_with_axes_in_one_text,
+        berkeley,
+        velox,
+        hyperspy,
+        dm5,
+        plain,
+    ],
+)
 def test_layout_is_found_with_its_calibration(tmp_path: Path, layout: Callable[[h5py.File], None]) -> None:
     path = tmp_path / "movie.h5"
     with h5py.File(path, "w") as file:

@@ -1,13 +1,16 @@
 """Where each family of HDF5 files keeps its movie, its axes and its calibration.
 
-NeXus: https://manual.nexusformat.org (default, signal, axes). NCEM/Berkeley EMD: https://emdatasets.com/format
-(emd_group_type, dim1..dim3). Velox EMD: /Data/Image/*/Data with axes y, x, t and JSON metadata. HyperSpy:
-/Experiments/*/data with axis-0.. groups.
+NeXus: https://manual.nexusformat.org (default, signal, axes; older files: "Find the default plottable data").
+NCEM/Berkeley EMD: https://emdatasets.com/format (emd_group_type, dim1..dim3). Velox EMD: /Data/Image/*/Data with axes
+y, x, t and JSON metadata. HyperSpy: /Experiments/*/data with axis-0.. groups. DM5, not tried with a real file:
+https://www.gatan.com/dm5-documentation (/ImageList/*/ImageData/Data).
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +64,7 @@ def locate(file: h5py.File, path: Path, dataset: str | None) -> Located:
         )
     datasets = _datasets(file)
     offers: dict[object, Located] = {}
-    for offer in (*_nexus(file), *_emd(file, datasets), *_velox(file), *_hyperspy(file)):
+    for offer in (*_nexus(file), *_emd(file, datasets), *_velox(file), *_hyperspy(file), *_dm5(file)):
         offers.setdefault(_identity(file[offer.dataset]), offer)
     if dataset is not None:
         return offers.get(_identity(file[dataset])) or _plain(dataset, file[dataset])
@@ -190,28 +193,86 @@ def _order(names: list[str], units: list[str]) -> str:
 
 
 def _nexus(file: h5py.File) -> Iterator[Located]:
-    group: h5py.Group = file
-    visited: list[h5py.Group] = []
-    while "default" in group.attrs and group not in visited:
-        visited.append(group)
-        following = _get(group, _text(group.attrs["default"]))
-        if not isinstance(following, h5py.Group):
-            break
-        group = following
-    if "signal" not in group.attrs:
+    group = _nexus_data(file)
+    name = _nexus_signal(group)
+    signal = None if name is None else _get(group, name)
+    if name is None or not isinstance(signal, h5py.Dataset):
         return
-    signal = _get(group, _text(group.attrs["signal"]))
-    if not isinstance(signal, h5py.Dataset):
-        return
-    names = [_text(name) for name in np.ravel(group.attrs.get("axes", ()))]
+    names = _nexus_axes(group, signal)
     if signal.ndim != 3 or len(names) != 3:
         yield Located(str(signal.name), "NeXus")
         return
     axes = [_get(group, name) for name in names]
     units = [_text(a.attrs.get("units", "")) if isinstance(a, h5py.Dataset) else "" for a in axes]
     steps = [_spacing(axis) for axis in axes]
-    path = f"{group.name.rstrip('/')}/{_text(group.attrs['signal'])}"
-    yield Located(path, "NeXus", _order(names, units), _scales(steps, units))
+    yield Located(f"{group.name.rstrip('/')}/{name}", "NeXus", _order(names, units), _scales(steps, units))
+
+
+def _nexus_data(file: h5py.File) -> h5py.Group:
+    """The group of default data; where no default is named, the first NXdata of the first NXentry."""
+    group: h5py.Group = file
+    visited: list[h5py.Group] = []
+    while group not in visited:
+        visited.append(group)
+        if "default" in group.attrs:
+            following = _get(group, _text(group.attrs["default"]))
+        else:
+            wanted = {"": "NXentry", "NXroot": "NXentry", "NXentry": "NXdata"}.get(_nexus_class(group))
+            members = (_get(group, name) for name in islice(group, _MOST)) if wanted else ()
+            following = next((member for member in members if _nexus_class(member) == wanted), None)
+        if not isinstance(following, h5py.Group):
+            break
+        group = following
+    return group
+
+
+def _nexus_class(item: object) -> str:
+    return _text(item.attrs.get("NX_class", "")) if isinstance(item, h5py.Group) else "no group"
+
+
+def _nexus_signal(group: h5py.Group) -> str | None:
+    """The name of the data to plot: the group names it, or in older files it is marked itself."""
+    if "signal" in group.attrs:
+        return _text(group.attrs["signal"])
+    if _nexus_class(group) != "NXdata":
+        return None
+    members = ((name, _get(group, name)) for name in islice(group, _MOST))
+    marked = (n for n, m in members if isinstance(m, h5py.Dataset) and _text(m.attrs.get("signal", "")) == "1")
+    return next(marked, None)
+
+
+def _nexus_axes(group: h5py.Group, signal: h5py.Dataset) -> list[str]:
+    """The names of the axes: listed by the group or the signal, or in older files numbered from 1."""
+    if "axes" in group.attrs:
+        return [_text(name) for name in np.ravel(group.attrs["axes"])]
+    if "axes" in signal.attrs:
+        return re.split("[:,]", _text(signal.attrs["axes"]).strip("[]"))
+    numbered = {}
+    for name in islice(group, _MOST):
+        member = _get(group, name)
+        if isinstance(member, h5py.Dataset) and "axis" in member.attrs:
+            numbered[_text(member.attrs["axis"])] = name
+    return [numbered[str(i + 1)] for i in range(signal.ndim) if str(i + 1) in numbered]
+
+
+def _dm5(file: h5py.File) -> Iterator[Located]:
+    images = _get(file, "ImageList")
+    if not isinstance(images, h5py.Group):
+        return
+    for key in images:
+        data = _get(images, f"{key}/ImageData/Data")
+        if not isinstance(data, h5py.Dataset) or data.ndim != 3:
+            continue
+        dimensions = _get(images, f"{key}/ImageData/Calibrations/Dimension")
+        members = [_get(dimensions, name) for name in dimensions] if isinstance(dimensions, h5py.Group) else []
+        # The first dimension is x, which HDF5 stores last.
+        attributes = [m.attrs if isinstance(m, h5py.Group) else {} for m in members[::-1]]
+        if len(attributes) != 3:
+            attributes = [{}, {}, {}]
+        scales = [_number(a.get("Scale")) for a in attributes]
+        steps = [None if scale is None else abs(scale) for scale in scales]
+        units = [_text(a.get("Units", "")) for a in attributes]
+        yield Located(f"/ImageList/{key}/ImageData/Data", "DM5", "tyx", _scales(steps, units))
 
 
 def _emd(file: h5py.File, datasets: dict[str, h5py.Dataset]) -> Iterator[Located]:
