@@ -127,6 +127,7 @@ def test_the_page_for_facilities_word_for_word(queue: Queue, image: Path, checko
     shutil.copy(image, checkout / "containers" / "hrtemvae.sif")
     environment = {k: v for k, v in queue.environment.items() if k not in ("HRTEMVAE_IMAGE", "VIRTUAL_ENV")}
     environment["PATH"] = ":".join(p for p in environment["PATH"].split(":") if ".venv" not in p)
+    environment["PYTHONPATH"] = str(checkout)  # the environment belongs to another checkout
     for block in blocks(ROOT / "docs" / "facility.md"):
         done = subprocess.run(
             ["bash", "-ec", f"test ! -d .venv || source .venv/bin/activate\n{block}"],
