@@ -45,7 +45,7 @@ def test_two_nodes_train_as_one_process_does(queue: Queue) -> None:
 
 
 def test_a_stopped_training_is_requeued_and_resumes_to_the_bit(queue: Queue) -> None:
-    arguments = configure(queue.folder, 20, 2000)
+    arguments = configure(queue.folder, 12, 2000)
     undisturbed = queue.submit("--nodes=2", TRAIN, *arguments, "-o", "undisturbed.safetensors")
     queue.until_state(undisturbed, "COMPLETED")
     job = queue.submit("--nodes=2", TRAIN, *arguments)
