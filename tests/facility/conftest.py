@@ -54,7 +54,7 @@ def movie(cluster: Cluster) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "a movie.h5"
     path.unlink(missing_ok=True)
-    run("hrtemvae", "simulate", "-o", path, "--frames", 36)
+    run("hrtemvae", "simulate", "-o", path, "--frames", 30)
     return path
 
 
