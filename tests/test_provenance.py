@@ -89,7 +89,7 @@ def test_any_flipped_bit_in_the_plan_of_parts_is_found(parts: Parts, bit: int) -
 def test_damaged_parts_are_computed_again(
     hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny_model_path: Path
 ) -> None:
-    command = ["analyze", movie_path, "--model", tiny_model_path, "--step", 2, "--max-memory", "600MB"]
+    command = ["analyze", movie_path, "--model", tiny_model_path, "--step", 2]
     assert hrtemvae(*command, "-o", "maps.h5", "--keep-parts").code == 0
     shutil.copy(tmp_path / "maps.h5", tmp_path / "first.h5")
     (tmp_path / "maps.h5").unlink()
