@@ -12,13 +12,17 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, Va
 
 from hrtemvae_hpc.schemas import Text
 
+_SIZES = "give a size such as 2GB or 500MiB"
+
 
 def parse_size(value: Any, parse: Callable[[Any], Any]) -> Any:
     """Bytes from ``2GB``, ``500 MiB`` or a number."""
+    if isinstance(value, str) and not re.fullmatch(r"\s*\d*\.?\d+\s*[A-Za-z]*\s*", value):
+        raise ValueError(_SIZES)  # pydantic reads the beginning and ignores the rest
     try:
         return parse(value)
     except (ValidationError, OverflowError) as error:
-        raise ValueError("give a size such as 2GB or 500MiB") from error
+        raise ValueError(_SIZES) from error
 
 
 def parse_axes(value: Any) -> Any:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hrtemvae_hpc.analysis.plan import format_bytes
@@ -78,9 +78,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 10**15))
+@example(999_500)
 def test_sizes_are_read_as_they_are_printed(size: int) -> None:
     read = load_config(None, {"run.max_memory": format_bytes(size)}, AnalysisConfig).run.max_memory
     assert read == pytest.approx(size, rel=0.006)
+
+
+@pytest.mark.parametrize("text", ["1e+03 kB", "2GB or so", "2 GB 3", "1e9", "-2GB", "GB", ""])
+def test_what_is_not_a_size_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--max-memory: give a size such as 2GB"):
+        load_config(None, {"run.max_memory": text}, AnalysisConfig)
 
 
 @pytest.mark.parametrize(

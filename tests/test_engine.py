@@ -113,7 +113,7 @@ def test_windows_with_the_same_extreme_pixels_are_one_run() -> None:
     assert found == {(True, 5): 4}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @example(32, 3, 2, 8, (40, 3), (4, 4, 5), "after_activation", 0.0, torch.float32)
 @example(64, 4, 2, 8, (80, 9), (4, 4, 5, 3), "none", 0.0, torch.bfloat16)
 @example(16, 2, 3, 9, (18, 9), (2, 3), "none", 0.0, torch.float32)

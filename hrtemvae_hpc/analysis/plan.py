@@ -259,7 +259,7 @@ def _cost(
 def format_bytes(count: float) -> str:
     """Bytes as people write them, and as --max-memory reads them."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.5:  # more is rounded to 1000 of this unit
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.4g} TB"
