@@ -167,6 +167,16 @@ def _number(value: object) -> float | None:
         return None
 
 
+def _step(scale: object) -> float | None:
+    number = _number(scale)
+    return None if number is None else abs(number)
+
+
+def _attribute(group: object, name: str) -> object:
+    """An attribute of ``group``, "" if there is none or it isn't a group."""
+    return group.attrs.get(name, "") if isinstance(group, h5py.Group) else ""
+
+
 def _spacing(axis: object) -> float | None:
     """The distance of the positions along an axis; None if it holds none that are even."""
     if not isinstance(axis, h5py.Dataset):
@@ -265,13 +275,9 @@ def _dm5(file: h5py.File) -> Iterator[Located]:
             continue
         dimensions = _get(images, f"{key}/ImageData/Calibrations/Dimension")
         members = [_get(dimensions, name) for name in dimensions] if isinstance(dimensions, h5py.Group) else []
-        # The first dimension is x, which HDF5 stores last.
-        attributes = [m.attrs if isinstance(m, h5py.Group) else {} for m in members[::-1]]
-        if len(attributes) != 3:
-            attributes = [{}, {}, {}]
-        scales = [_number(a.get("Scale")) for a in attributes]
-        steps = [None if scale is None else abs(scale) for scale in scales]
-        units = [_text(a.get("Units", "")) for a in attributes]
+        axes = members[::-1] if len(members) == 3 else [None] * 3  # the first is x, which HDF5 stores last
+        units = [_text(_attribute(axis, "Units")) for axis in axes]
+        steps = [_step(_attribute(axis, "Scale")) for axis in axes]
         yield Located(f"/ImageList/{key}/ImageData/Data", "DM5", "tyx", _scales(steps, units))
 
 
@@ -350,9 +356,6 @@ def _hyperspy(file: h5py.File) -> Iterator[Located]:
         if not isinstance(data, h5py.Dataset) or data.ndim != 3:
             continue
         axes = [_get(experiments, f"{key}/axis-{i}") for i in range(3)]
-        attributes = [a.attrs if isinstance(a, h5py.Group) else {} for a in axes]
-        units = [_text(a.get("units", "")) for a in attributes]
-        order = _order([_text(a.get("name", "")) for a in attributes], units)
-        scales = [_number(a.get("scale")) for a in attributes]
-        steps = [None if scale is None else abs(scale) for scale in scales]
-        yield Located(f"/Experiments/{key}/data", "HyperSpy", order, _scales(steps, units))
+        names, units = ([_text(_attribute(axis, name)) for axis in axes] for name in ("name", "units"))
+        steps = [_step(_attribute(axis, "scale")) for axis in axes]
+        yield Located(f"/Experiments/{key}/data", "HyperSpy", _order(names, units), _scales(steps, units))
