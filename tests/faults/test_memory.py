@@ -20,12 +20,12 @@ def maps_a_file_in(folder: Path, process: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("chunk", "on_scratch"), [((1, 960, 960), True), ((1000, 96, 96), False)], ids=["by frame", "by space"]
+    ("chunk", "on_scratch"), [((1, 1056, 1056), True), ((1000, 96, 96), False)], ids=["by frame", "by space"]
 )
 def test_memory_of_each_rank_stays_under_its_bound(
     hrtemvae: Program, tmp_path: Path, tiny_model_path: Path, chunk: tuple[int, int, int], on_scratch: bool
 ) -> None:
-    bound, frames, side = 800_000_000, 1000, 960
+    bound, frames, side = 1_000_000_000, 1000, 1056
     with h5py.File(tmp_path / "m.h5", "w") as file:
         movie = file.create_dataset("m", (frames, side, side), "u2", chunks=chunk, compression="gzip")
         packed = zlib.compress(np.arange(np.prod(chunk), dtype="u2").tobytes(), 1)
@@ -34,7 +34,7 @@ def test_memory_of_each_rank_stays_under_its_bound(
         assert movie.nbytes > 2 * bound
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    words = ("analyze", "m.h5", "--model", tiny_model_path, "--step", 96, "--max-memory", "800MB")
+    words = ("analyze", "m.h5", "--model", tiny_model_path, "--step", 96, "--max-memory", "1GB")
     running = hrtemvae.start(*words, ranks=2, script="peak_memory.py", variables={"HRTEMVAE_SCRATCH": str(scratch)})
     staged = set()
     while running.process.poll() is None:
