@@ -181,7 +181,7 @@ def assert_same_maps(one: Path, other: Path) -> None:
 
 
 def assert_refused(outcome: Outcome, *words: str, code: int = 2) -> None:
-    """The user's mistake is told in one sentence that holds ``words``, without a traceback."""
+    """The user's mistake is reported in one sentence that contains ``words``, without a traceback."""
     assert outcome.code == code, outcome.text
     assert "Traceback" not in outcome.text, outcome.text
     sentences = [line for line in outcome.text.splitlines() if line.startswith(("hrtemvae:", "hrtemvae "))]
