@@ -19,7 +19,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: help demo model test everyday test-faults test-facility lint env format lock clean
+.PHONY: help demo model test everyday browser test-faults test-facility lint env format lock clean
 
 help: # list the targets
 	@sed -n 's/^\([a-z-]*\):[^#=]*# \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -58,21 +58,27 @@ endif
 	$(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
 
-demo: env # simulate a movie, analyse it on two ranks, draw the report
+demo: env # simulate a movie that drifts, analyse it on two ranks, draw the report
 	mkdir -p demo
-	hrtemvae simulate -o demo/movie.h5
+	hrtemvae simulate --drift 10 -o demo/movie.h5
 	mpirun -n 2 hrtemvae analyze demo/movie.h5 --config configs/demo.yaml -o demo/maps.h5 --restart
 	hrtemvae report demo/maps.h5 -o demo/report
 	python -m hrtemvae_hpc.maps.verdict demo/maps.h5
 	@echo "movie demo/movie.h5, maps demo/maps.h5, page demo/report/report.html, a picture of each map in demo/report/"
 
-# Two files of tests at a time.
-PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20
+# Two files of tests at a time, each on one thread: more would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 test: env # linters, types and everyday tests
 	$(MAKE) --no-print-directory -j 2 lint everyday
 
-everyday: env
+everyday: env browser
 	$(PYTEST)
+
+browser: # Debian's chromium for the tests of pages, if it is missing; only root can install it
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then exit; fi; \
+	if [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver; then exit; fi; \
+	echo 'The tests of pages are skipped: root can install chromium and chromium-driver for them.' >&2
 
 test-faults: env # kills, signals, full disks and hostile files
 	$(PYTEST) tests/faults
@@ -115,13 +121,13 @@ lock: env # resolve the dependencies of setup.cfg into the lock files
 	echo pip > $(VENV)/installer.in
 	sed -n 's/^\(torch==[^+]*\).*/\1/p' requirements-cpu.lock > $(VENV)/torch.in
 	uv pip compile $(VENV)/installer.in $(LOCK) --universal --python-version 3.10 -o requirements-pip.lock
-	uv pip compile setup.cfg $(VENV)/of-torch.in $(WITHOUT_TORCH) --extra mpi --extra facility --extra training \
-	  --extra dev $(LOCK) --universal --python-version 3.10 -o requirements.lock
+	uv pip compile setup.cfg $(VENV)/of-torch.in $(WITHOUT_TORCH) --extra mpi --extra formats \
+	  --extra facility --extra training --extra dev $(LOCK) --universal --python-version 3.10 -o requirements.lock
 	uv pip compile $(VENV)/torch.in $(WITH_TORCH) $(LOCK) -c requirements.lock --universal --fork-strategy fewest \
 	  --python-version 3.10 -o requirements-cuda.lock
 	sed -i 's/^torch==/torch===/' requirements-cuda.lock
-	uv pip compile setup.cfg $(VENV)/of-torch.in $(VENV)/installer.in $(WITHOUT_TORCH) --extra mpi --extra training \
-	  $(LOCK) -c requirements.lock -c requirements-pip.lock --python-version 3.11 --python-platform linux \
+	uv pip compile setup.cfg $(VENV)/of-torch.in $(VENV)/installer.in $(WITHOUT_TORCH) --extra mpi --extra formats \
+	  --extra training $(LOCK) -c requirements.lock -c requirements-pip.lock --python-version 3.11 --python-platform linux \
 	  -o containers/requirements.lock
 
 LOCK := --generate-hashes --no-header --no-annotate --quiet

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from scipy.stats import rankdata, spearmanr
 
+from hrtemvae_hpc.statistics.comparison import Comparison
 from hrtemvae_hpc.statistics.over_time import series_statistics
+from hrtemvae_hpc.statistics.significance import PermutationTest
 
 LATENTS = 64
 LOOPED = 300  # series; more would only take longer
@@ -35,7 +37,8 @@ def all_at_once(z: np.ndarray) -> None:
 
 
 def ours(z: np.ndarray) -> None:
-    series_statistics(torch.from_numpy(z), torch.ones(z.shape[:2], dtype=torch.bool))
+    test = PermutationTest(Comparison.with_time(len(z)), torch.device("cpu"))
+    series_statistics(torch.from_numpy(z), torch.ones(z.shape[:2], dtype=torch.bool), test)
 
 
 def microseconds(way: Callable[[np.ndarray], None], z: np.ndarray, series: int) -> float:

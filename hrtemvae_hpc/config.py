@@ -1,7 +1,7 @@
 """The configuration of an analysis: one schema for the YAML file and the command line.
 
-The defaults are the article's values. Every value that changes a map is in `movie`, `preprocess`, `windows`
-or `encoding`; `run` says only how the work is done.
+The defaults are the article's values. Every value that changes a map is in `movie`, `drift`,
+`preprocess`, `windows`, `encoding` or `statistics`; `run` says only how the work is done.
 """
 
 import re
@@ -70,6 +70,8 @@ def parse_factor(value: Any) -> Any:
 
 Count = Annotated[int, Field(ge=0, le=2**31)]  # of pixels or frames
 Bounds = tuple[Count | None, Count | None]
+Roi = tuple[Bounds, Bounds]  # first and last + 1 of rows and of columns
+MemorySize = Annotated[Annotated[ByteSize, Field(ge=1, le=2**60)] | None, WrapValidator(parse_size)]
 FrameRange = Annotated[tuple[Count | None, Count | None, Count | None], BeforeValidator(parse_frames)]
 
 
@@ -81,18 +83,41 @@ class Section(BaseModel):
 
 
 class MovieSection(Section):
-    """Which pixels of the file are analysed."""
+    """Which pixels of the file are analysed, and what the file doesn't know about them."""
 
     dataset: Text | None = Field(None, description="path of the movie inside the file; by default the only one")
     axes: Annotated[str | None, BeforeValidator(parse_axes)] = Field(
         None, description="order of the dataset's axes, for example tyx or yxt; by default read from the file"
     )
-    roi: Annotated[tuple[Bounds, Bounds] | None, BeforeValidator(parse_roi)] = Field(
+    roi: Annotated[Roi | None, BeforeValidator(parse_roi)] = Field(
         None, description="region y0:y1,x0:x1 in pixels; by default the whole frame"
     )
     frames: FrameRange | None = Field(None, description="frames a:b or a:b:step; by default all")
     on_bad_frame: Literal["stop", "skip"] = Field(
         "stop", description="what to do with frames that can't be decompressed"
+    )
+    pixel_size: float | None = Field(
+        None, gt=0, le=1e3, description="nm per pixel; by default what the file says, if it does"
+    )
+    frame_time: float | None = Field(
+        None, gt=0, le=1e9, description="seconds from one frame to the next; by default what the file says"
+    )
+
+
+class DriftSection(Section):
+    """How the drift of the specimen is corrected, and which frames show none of it."""
+
+    correct: str = Field(
+        "auto",
+        min_length=1,
+        description="auto: correct drift by whole pixels where two estimates of it agree; none; "
+        "or a file of `hrtemvae drift`",
+    )
+    roi: Annotated[Roi | None, BeforeValidator(parse_roi)] = Field(
+        None, description="region y0:y1,x0:x1 in which drift is estimated; by default what is analysed"
+    )
+    on_blank_frame: Literal["skip", "keep"] = Field(
+        "skip", description="what to do with frames that show no image, found while drift is estimated"
     )
 
 
@@ -115,6 +140,17 @@ class WindowsSection(Section):
     )
 
 
+class StatisticsSection(Section):
+    """What series of latents are compared with."""
+
+    against: Text | None = Field(
+        None, description="CSV file with columns time_s,value: rho with this value instead of with time"
+    )
+    partial: bool = Field(
+        False, description="rho given the drift, brightness and contrast of each frame (partial correlation)"
+    )
+
+
 class EncodingSection(Section):
     """Which network turns windows into latents."""
 
@@ -125,11 +161,8 @@ class EncodingSection(Section):
 class RunSection(Section):
     """How the work is done; none of this changes a map."""
 
-    max_memory: Annotated[ByteSize | None, WrapValidator(parse_size)] = Field(
-        None,
-        ge=1,
-        le=2**60,
-        description="memory per rank, for example 2GB; by default 80% of the node's free memory",
+    max_memory: MemorySize = Field(
+        None, description="memory per rank, for example 2GB; by default 80% of the node's free memory"
     )
     keep_parts: bool = Field(False, description="keep the part files after the result is written")
     silent_after: float = Field(120.0, gt=0, description="seconds without progress after which a rank is reported")
@@ -141,7 +174,9 @@ class AnalysisConfig(Section):
     example: ClassVar[str] = "configs/analyze.yaml"
 
     movie: MovieSection = MovieSection()
+    drift: DriftSection = DriftSection()
     preprocess: PreprocessSection = PreprocessSection()
     windows: WindowsSection = WindowsSection()
     encoding: EncodingSection = EncodingSection()
+    statistics: StatisticsSection = StatisticsSection()
     run: RunSection = RunSection()

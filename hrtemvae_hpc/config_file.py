@@ -40,7 +40,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], schema: type[C]
         if isinstance(values.setdefault(section, {}), dict):
             values[section][name] = value
     try:
-        return schema.model_validate(_lists_to_tuples(values))
+        return schema.model_validate(lists_to_tuples(values))
     except ValidationError as error:
         key = place(error)
         where = "--" + key.split(".")[-1].replace("_", "-") if key in overrides else f"{path}: `{short(key)}`"
@@ -49,10 +49,11 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], schema: type[C]
         raise InputError(f"{where}: {why}.") from error
 
 
-def _lists_to_tuples(value: Any) -> Any:
+def lists_to_tuples(value: Any) -> Any:
+    """``value`` of YAML or JSON as the schemas want it: they hold no list that could be changed."""
     if isinstance(value, dict):
-        return {k: _lists_to_tuples(v) for k, v in value.items()}
-    return tuple(_lists_to_tuples(v) for v in value) if isinstance(value, list) else value
+        return {k: lists_to_tuples(v) for k, v in value.items()}
+    return tuple(lists_to_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def _read_yaml(path: Path) -> Any:

@@ -51,39 +51,53 @@ def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
 
     Raises OSError if the disk is full or fails.
     """
-    with _new_file(folder or path.parent) as (file, aside):
-        yield _opened(file)
-        os.fsync(file)
-        if not os.path.samestat(os.fstat(file), os.lstat(aside)):
-            raise OSError(errno.ESTALE, "the file was replaced while it was being written")
-        aside.replace(path)
-        _sync_folder(path.parent)
+    with _renamed((folder or path.parent) / temporary_name(), path, stays=False) as opened:
+        yield opened
+
+
+@contextmanager
+def becoming(path: Path, aside: Path) -> Iterator[Path]:
+    """As ``replacing``, with a name for the new file, which stays under that name if the block fails."""
+    with _renamed(aside, path, stays=True) as opened:
+        yield opened
 
 
 @contextmanager
 def temporary_file(folder: Path) -> Iterator[Path]:
     """A new file in ``folder`` to write to, by a path as of ``replacing``; it is removed at the end."""
-    with _new_file(folder) as (file, _):
+    with _new_file(folder / temporary_name(), stays=False) as file:
         yield _opened(file)
 
 
 @contextmanager
-def _new_file(folder: Path) -> Iterator[tuple[int, Path]]:
-    aside = folder / temporary_name()
+def _renamed(aside: Path, path: Path, stays: bool) -> Iterator[Path]:
+    with _new_file(aside, stays) as file:
+        yield _opened(file)
+        os.fsync(file)
+        if not os.path.samestat(os.fstat(file), os.lstat(aside)):
+            raise OSError(errno.ESTALE, "the file was replaced while it was being written")
+        aside.replace(path)
+        sync(path.parent)
+
+
+@contextmanager
+def _new_file(aside: Path, stays: bool) -> Iterator[int]:
     file = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        yield file, aside
+        yield file
     finally:
         os.close(file)
-        aside.unlink(missing_ok=True)
+        if not stays:
+            aside.unlink(missing_ok=True)
 
 
 def _opened(file: int) -> Path:
     return Path(f"/proc/self/fd/{file}")
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Wait until the file or folder ``path`` is on the disk. Raises OSError if that fails."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -258,6 +272,12 @@ def reserve(path: Path, size: int) -> None:
     """
     with path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, size)
+
+
+def extend(path: Path, begin: int, size: int) -> None:
+    """The same from ``begin`` on for a file that HDF5 is writing, which keeps what it holds."""
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), begin, size - begin)
 
 
 @contextmanager

@@ -82,9 +82,12 @@ is_page = partial(has_mark, mark=PAGE_MARK.encode())
 is_numbers = partial(has_mark, mark=b'"program": "hrtemvae"')
 is_model = partial(has_mark, mark=f'{{"__metadata__":{{"{MODEL_KEY}":'.encode())
 is_picture = partial(has_mark, mark=f"Software\0{PICTURE_SOFTWARE}".encode())
+is_drift = partial(has_mark, mark=b"frame,time_s,dy_px,dx_px,quality")
+is_lattice_table = partial(has_mark, mark=b"frame,time_s,box,lattice,angle_degrees")
 is_result = partial(is_written_as, kind="result")
 is_segments = partial(is_written_as, kind="segments")
 is_movie = partial(is_written_as, kind="movie")
+is_lattices = partial(is_written_as, kind="lattices")
 
 
 def _identities(paths: Iterable[Path]) -> set[tuple[int, int]]:

@@ -212,3 +212,25 @@ requeue() {
   say "requeued, resumes from there (start $((${SLURM_RESTART_COUNT:-0} + 2)))"
   scontrol requeue "$job" || say "the job can't be put back into the queue; submit it again to resume."
 }
+
+# All that a script does that runs one command of the program: submit itself, or run the command in this job.
+one_command() { # COMMAND USAGE ARGUMENTS...
+  local command=$1 usage=$2
+  shift 2
+  settings
+  [ $# -gt 0 ] && [[ $1 != -* ]] || refuse "$usage"
+  if [ -z "${SLURM_JOB_ID:-}" ]; then
+    # shellcheck disable=SC2086  # HRTEMVAE_SBATCH is a list of options
+    exec sbatch --export=ALL ${HRTEMVAE_SBATCH:-} "$home/slurm/$command.sh" "$@"
+  fi
+  handle_signals
+  for_this_start "$@"
+  set -- "${kept[@]}"
+  full=${SLURM_JOB_NAME}-${SLURM_JOB_ID}.full.log
+  bind_files_of "$@"
+  count_ranks
+  launch hrtemvae "$command" "$@" && code=0 || code=$?
+  [ "$code" = 0 ] || say "ended with exit code $code"
+  ! may_requeue "$code" || requeue
+  exit "$code"
+}

@@ -21,20 +21,4 @@ home=$(dirname -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")")
 # shellcheck source=slurm/job.sh
 . "$home/slurm/job.sh"
 
-settings
-[ $# -gt 0 ] && [[ $1 != -* ]] || refuse "name a configuration first, then options: slurm/train.sh CONFIG [OPTIONS]"
-if [ -z "${SLURM_JOB_ID:-}" ]; then
-  # shellcheck disable=SC2086  # HRTEMVAE_SBATCH is a list of options
-  exec sbatch --export=ALL ${HRTEMVAE_SBATCH:-} "$home/slurm/train.sh" "$@"
-fi
-
-handle_signals
-for_this_start "$@"
-set -- "${kept[@]}"
-full=${SLURM_JOB_NAME}-${SLURM_JOB_ID}.full.log
-bind_files_of "$@"
-count_ranks
-launch hrtemvae train "$@" && code=0 || code=$?
-[ "$code" = 0 ] || say "ended with exit code $code"
-! may_requeue "$code" || requeue
-exit "$code"
+one_command train "name a configuration first, then options: slurm/train.sh CONFIG [OPTIONS]" "$@"

@@ -24,6 +24,18 @@ SHARED = Path(os.environ.get("HRTEMVAE_SHARED", Path(__file__).parents[2] / "sha
 hypothesis.settings.register_profile("any machine", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("any machine")
 MAPS = ("mean", "variance", "spearman", "time_correlated_variance")
+CERTAINTY = (
+    "noise/data",
+    "excess_variance/data",
+    "change/data",
+    "change/frame",
+    "significance/data",
+    "significance/p_value",
+    "significance/largest_rho",
+    "reproducibility/even",
+    "reproducibility/odd",
+    "reproducibility/correlation",
+)
 
 
 LONGEST = ("test_analyze.py", "test_engine.py", "test_evaluation.py", "test_training.py", "test_memory.py")
@@ -133,7 +145,7 @@ def run_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path]
 
     with subprocess.Popen(
         [sys.executable, FORK_SERVER, "serve", path],
-        env=environment(),
+        env=environment() | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},  # fewer pages to copy when it forks
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as server:
@@ -170,7 +182,15 @@ def on_a_small_disk(disk: Path, size: str, script: str) -> str:
 def read_maps(path: Path) -> dict[str, np.ndarray]:
     with h5py.File(path, "r") as file:
         maps = {name: file[f"entry/{name}/data"][...] for name in MAPS}
+        maps |= {place: file[f"entry/{place}"][...] for place in CERTAINTY}
         return maps | {"valid_frames": file["entry/valid_frames/data"][...]}
+
+
+def read_processes(path: Path) -> dict[str, np.ndarray]:
+    with h5py.File(path, "r") as file:
+        group = file["entry/processes"]
+        names = ("data", "weights", "direction", "reproducibility", "change")
+        return {f"processes/{name}": group[name][...] for name in names if name in group}
 
 
 def assert_same_maps(one: Path, other: Path) -> None:
@@ -178,6 +198,10 @@ def assert_same_maps(one: Path, other: Path) -> None:
     left, right = read_maps(one), read_maps(other)
     for name in left:
         np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+    processes = [read_processes(path) for path in (one, other)]
+    assert processes[0].keys() == processes[1].keys()
+    for name, values in processes[0].items():
+        np.testing.assert_array_equal(values, processes[1][name], err_msg=name)
 
 
 def assert_refused(outcome: Outcome, *words: str, code: int = 2) -> None:

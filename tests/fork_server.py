@@ -8,9 +8,11 @@ Processes, exit codes, signals and descriptors are real; only loading PyTorch an
                                                       of programs/, or "" for the program itself
 """
 
+import contextlib
+import gc
 import json
 import os
-import select
+import selectors
 import signal
 import socket
 import sys
@@ -21,15 +23,18 @@ from typing import NoReturn
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _LOADED = (
     "hrtemvae_hpc.analysis.job",
+    "hrtemvae_hpc.conversion.job",
     "hrtemvae_hpc.evaluation.page",
     "hrtemvae_hpc.evaluation.traversal",
     "hrtemvae_hpc.facility.session_report",
+    "hrtemvae_hpc.interpretation.lattice_job",
     "hrtemvae_hpc.maps.report",
     "hrtemvae_hpc.segments.job",
     "hrtemvae_hpc.simulation.movies",
     "hrtemvae_hpc.training.job",
     "torch._dynamo",  # by PyTorch's optimizers, when they are made
     "rsciio.tiff",
+    "sklearn.decomposition",  # by processes
 )
 
 
@@ -82,60 +87,110 @@ def serve(path: str) -> None:
 
     for name in _LOADED:
         import_module(name)
+    _prepare()
+    gc.collect()
+    gc.freeze()  # so that no process copies these objects when it collects its own
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    running: set[int] = set()
     print("ready", flush=True)
-    while True:
-        ready, _, _ = select.select([listener, sys.stdin], [], [])
-        if sys.stdin in ready:
-            return
-        connection, _ = listener.accept()
-        if os.fork() == 0:
-            listener.close()
-            _handle(connection)
-        connection.close()
+    with selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ, lambda: _start(listener, selector, running))
+        selector.register(sys.stdin, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is sys.stdin:
+                    for child in running:
+                        os.killpg(child, signal.SIGKILL)
+                    return
+                if key.fd in selector.get_map():  # not of a command that has just ended
+                    key.data()
 
 
-def _handle(connection: socket.socket) -> NoReturn:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+def _prepare() -> None:
+    """Do once what each process would do again: load the machine code of compiled loops, read fonts and templates."""
+    import numpy as np
+    import torch
+    from matplotlib.figure import Figure
+
+    from hrtemvae_hpc.maps import report
+    from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, load_model
+    from hrtemvae_hpc.pages import _templates, png
+    from hrtemvae_hpc.statistics.comparison import Comparison
+    from hrtemvae_hpc.statistics.over_time import series_statistics
+    from hrtemvae_hpc.statistics.significance import PermutationTest
+    from hrtemvae_hpc.windows.engine import Engine
+
+    frames, cpu = 4, torch.device("cpu")
+    engine = Engine(load_model(DEFAULT_MODEL), cpu, "fp32", "window", 8)
+    pixels = np.random.default_rng(0).integers(0, 99, (frames, 72, 72)).astype("u2")
+    z, valid = engine.encode(pixels, np.ones((frames, 1), bool), None)
+    series_statistics(z, valid, PermutationTest(Comparison.with_time(frames), cpu))
+    figure = Figure()
+    figure.subplots().set_title("reads the fonts")
+    png(figure)
+    for name in ("report", "viewer", "figure", "page"):
+        _templates(Path(report.__file__).parent).get_template(f"{name}.html.j2")
+
+
+def _start(listener: socket.socket, selector: selectors.BaseSelector, running: set[int]) -> None:
+    """Start the command that the next connection asks for; its signals come there, and its end is reported."""
+    connection, _ = listener.accept()
     size, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
     request = b""
     while len(request) < int.from_bytes(size, "big"):
         request += connection.recv(2**16)
-    script, arguments, cwd, environment, affinity = json.loads(request)
-    os.sched_setaffinity(0, affinity)
-    os.setsid()
     child = os.fork()
     if child == 0:
-        connection.close()
-        _become(script, arguments, cwd, environment, descriptors)
-    connection.sendall(child.to_bytes(4, "big"))
+        os.setsid()
+        script, arguments, cwd, environment, affinity = json.loads(request)
+        _become(script, arguments, cwd, environment, affinity, descriptors)
     for descriptor in descriptors:
         os.close(descriptor)
+    with contextlib.suppress(OSError):
+        connection.sendall(child.to_bytes(4, "big"))
+    running.add(child)
     ended = os.pidfd_open(child)
-    while True:
-        ready, _, _ = select.select([ended, connection.fileno()], [], [])
-        if ended in ready:
-            break
+
+    def forward() -> None:
         numbers = connection.recv(16)
         for number in numbers:
             os.kill(child, number)
         if not numbers:  # nobody waits for it any more
-            os.killpg(0, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    connection.sendall(status.to_bytes(4, "big"))
-    os._exit(0)
+            selector.unregister(connection)
+            os.kill(child, signal.SIGKILL)  # it may not have a group of its own yet
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+
+    def end() -> None:
+        _, status = os.waitpid(child, 0)
+        running.remove(child)
+        with contextlib.suppress(OSError):
+            connection.sendall(status.to_bytes(4, "big"))
+        with contextlib.suppress(KeyError):
+            selector.unregister(connection)
+        selector.unregister(ended)
+        connection.close()
+        os.close(ended)
+
+    selector.register(connection, selectors.EVENT_READ, forward)
+    selector.register(ended, selectors.EVENT_READ, end)
 
 
 def _become(
-    script: str, arguments: list[str], cwd: str, environment: dict[str, str], descriptors: list[int]
+    script: str,
+    arguments: list[str],
+    cwd: str,
+    environment: dict[str, str],
+    affinity: list[int],
+    descriptors: list[int],
 ) -> NoReturn:
     """Run the program as if this process had just been started."""
     import atexit
     import runpy
 
+    os.sched_setaffinity(0, affinity)
     for place, descriptor in enumerate(descriptors):
         os.dup2(descriptor, place)
     os.closerange(3, 1024)

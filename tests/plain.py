@@ -10,6 +10,8 @@ from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.statistics.over_time import MAPS
 
+PLAIN = ("noise", "change", "score", "even", "odd")  # besides MAPS
+
 
 def plain_encoder(encoder: Encoder, window: np.ndarray) -> np.ndarray:
     """z_mean [latents] of one window by scipy's correlate2d in float64, written from the description of the layers."""
@@ -72,17 +74,42 @@ def plain_latents(model: Model, pixels: np.ndarray, step: int) -> tuple[np.ndarr
 
 def plain_statistics(z: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
     """The same maps by a loop over windows and latents."""
-    _, windows, latents = z.shape
-    maps = {name: np.full((windows, latents), np.nan) for name in MAPS}
+    frames, windows, latents = z.shape
+    even = np.arange(frames) % 2 == 0
+    maps = {name: np.full((windows, latents), np.nan) for name in (*MAPS, *PLAIN)}
     for w in range(windows):
-        series = z[valid[:, w], w].astype(float)
-        if len(series) < 3:
+        here = valid[:, w]
+        if here.sum() < 3:
             continue
-        maps["mean"][w] = series.mean(0)
-        maps["variance"][w] = series.var(0)
+        pairs = np.flatnonzero(here[1:] & here[:-1])
         for k in range(latents):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", stats.ConstantInputWarning)
-                maps["spearman"][w, k] = stats.spearmanr(series[:, k], np.flatnonzero(valid[:, w]))[0]
+            series = z[:, w, k].astype(float)
+            maps["mean"][w, k], maps["variance"][w, k] = series[here].mean(), series[here].var()
+            maps["spearman"][w, k] = plain_rho(series[here], np.flatnonzero(here))
+            if len(pairs):
+                maps["noise"][w, k] = np.mean([(series[t + 1] - series[t]) ** 2 for t in pairs]) / 2
+            maps["change"][w, k], maps["score"][w, k] = plain_change(series, here)
+            for name, half in (("even", here & even), ("odd", here & ~even)):
+                if half.sum() >= 3:
+                    maps[name][w, k] = plain_rho(series[half], np.flatnonzero(half)) * series[half].var()
     maps["time_correlated_variance"] = (maps["spearman"] * maps["variance"]) ** 2
     return maps
+
+
+def plain_rho(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's rho; NaN if either is constant."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        return float(stats.spearmanr(one, other)[0])
+
+
+def plain_change(series: np.ndarray, here: np.ndarray) -> tuple[float, float]:
+    """Pettitt's change point by its definition: the first frame after it, and U there over the largest possible."""
+    frames = np.flatnonzero(here)
+    values, n = series[frames], len(frames)
+    found, largest = (np.nan, np.nan), 0.0
+    for t in range(1, n):
+        u = np.sign(values[None, t:] - values[:t, None]).sum()
+        if abs(u) > largest:
+            found, largest = (float(frames[t]), float(u) / (n * n // 4)), abs(u)
+    return found

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hrtemvae_hpc.maps.result import ResultInfo, write_result
+from hrtemvae_hpc.statistics.over_time import ALL_MAPS
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 
 LATENTS = 3
@@ -18,6 +19,8 @@ class Tile:
     maps: np.ndarray
     valid_frames: np.ndarray
     bad_frames: np.ndarray
+    reconstruction: np.ndarray
+    largest_rho: np.ndarray
 
 
 def made_up_info(
@@ -40,6 +43,10 @@ def made_up_info(
         pixel_size_nm=pixel_size_nm,
         frame_time_s=0.5,
         resampling=(1.0, 1.0),
+        curves=None,
+        reconstructed=True,
+        times_s=np.arange(6) / 2,
+        ratios=np.linspace(1, 2, 50),
         preview=preview or (np.stack([image, image.T.reshape(image.shape)]), 1, (0, 5)),
         process={
             "program": "hrtemvae",
@@ -54,8 +61,10 @@ def made_up_info(
             "movie_layout": "NeXus",
             "movie_shape": [6, 3 + height, 5 + width],
             "movie_storage": "contiguous",
+            "movie_fingerprint": "cd34",
             "frames": list(range(6)),
             "region": [3, 3 + height, 5, 5 + width],
+            "arithmetic": {"device": "CPU"},
             "ranks": [{"rank": 0, "host": "here", "device": "CPU", "threads": 2, "encode_rate": 7.5}],
             "encodings": 100,
             "encodings_resumed": 0,
@@ -73,11 +82,22 @@ def tiles_of(grid: WindowGrid) -> Iterator[tuple[Rectangle, Tile]]:
     shape = grid.rows, grid.columns
     y, x = np.mgrid[: grid.rows, : grid.columns]
     spot = np.exp(-((y - grid.rows / 3) ** 2) / grid.rows - (x - grid.columns / 2) ** 2 / grid.columns)
-    maps = np.stack([np.stack([(kind + latent + 1) * spot for latent in range(LATENTS)]) for kind in range(4)])
+    maps = np.stack([np.stack([(kind + latent + 1) * spot for latent in range(LATENTS)]) for kind in range(11)])
     maps[2] /= maps[2].max()
+    maps[ALL_MAPS.index("change")] = 3
+    maps[ALL_MAPS.index("chance")] = maps[ALL_MAPS.index("autocorrelation")] = 0.98 - 0.98 * maps[2]
     valid = np.full(shape, 6, np.int32)
     maps[..., -1, -1], valid[-1, -1] = np.nan, 0
-    yield Rectangle(0, grid.rows, 0, grid.columns), Tile(maps.astype(np.float32), valid, np.array([], int))
+    yield (
+        Rectangle(0, grid.rows, 0, grid.columns),
+        Tile(
+            maps.astype(np.float32),
+            valid,
+            np.array([], int),
+            np.full(shape, 0.9, np.float32),
+            np.linspace(0.2, 0.9, 99, dtype=np.float32),
+        ),
+    )
 
 
 def make_up_result(path: Path, **what: Any) -> Path:

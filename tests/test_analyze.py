@@ -13,6 +13,7 @@ from commands import Program
 from conftest import MAPS, assert_refused, assert_same_maps, drifting_pixels, read_maps
 from damage import break_chunk
 from plain import plain_latents, plain_statistics
+from scipy import stats
 
 from hrtemvae_hpc.model.model_file import Model, load_model
 
@@ -31,7 +32,7 @@ def alone(
 ) -> Path:
     """The oracle's maps from a world of one."""
     folder = tmp_path_factory.mktemp("alone")
-    words = ("analyze", shared / "oracle" / "movie.h5", "--model", oracle_model, "-o", "maps.h5")
+    words = ("analyze", shared / "oracle" / "movie.h5", "--model", oracle_model, "--drift", "none", "-o", "maps.h5")
     outcome = run_in(folder)(*words)
     assert outcome.code == 0, outcome.text
     return folder / "maps.h5"
@@ -51,7 +52,7 @@ def rho_uncertainty(latents: np.ndarray, error: float) -> np.ndarray:
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_oracle(hrtemvae: Program, shared: Path, oracle_model: Path, alone: Path, tmp_path: Path, ranks: int) -> None:
     movie = shared / "oracle" / "movie.h5"
-    outcome = hrtemvae("analyze", movie, "--model", oracle_model, "-o", "maps.h5", ranks=ranks)
+    outcome = hrtemvae("analyze", movie, "--model", oracle_model, "--drift", "none", "-o", "maps.h5", ranks=ranks)
     assert outcome.code == 0, outcome.text
     assert_same_maps(tmp_path / "maps.h5", alone)
     got, expected = read_maps(tmp_path / "maps.h5"), np.load(shared / "oracle" / "expected.npz")
@@ -75,7 +76,7 @@ def test_maps_are_the_same_for_any_tiling_and_world(
     hrtemvae: Program, tmp_path: Path, shared: Path, oracle_model: Path, movie_path: Path, tiny_model_path: Path
 ) -> None:
     with h5py.File(tmp_path / "wide.h5", "w") as file:
-        file["m"] = drifting_pixels(5, 210, 210)
+        file["m"] = drifting_pixels(3, 210, 210)
     # 19 x 19 windows in 3 x 3 blocks, which share three convolutions; 7 x 10 in 2 x 3, which share one.
     wide, small = (tmp_path / "wide.h5", oracle_model), (movie_path, tiny_model_path)
     cases = [(*wide, 1, 1, 3, 9), (*wide, 2, 1, None, 6), (*small, 1, 1, 3, 6), (*small, 1, 3, 2, 2)]
@@ -112,6 +113,7 @@ def test_agrees_with_a_plain_loop(hrtemvae: Program, tmp_path: Path, tiny_model_
     with h5py.File(tmp_path / "m.h5", "w") as file:
         file["m"] = pixels
     arguments = ["analyze", "m.h5", "--model", tiny_model_path, "--step", 5, "--roi", "2:,:49", "--frames", "0:8"]
+    arguments += ["--drift", "none"]
     outcome = hrtemvae(*arguments, ranks=ranks)
     assert outcome.code == 0, outcome.text
     z, valid = plain_latents(model, pixels[:8, 2:, :49], 5)
@@ -123,6 +125,19 @@ def test_agrees_with_a_plain_loop(hrtemvae: Program, tmp_path: Path, tiny_model_
     tolerance = {"mean": 1e-4, "variance": 1e-4, "spearman": 1e-6, "time_correlated_variance": 1e-4}
     for name in MAPS:
         np.testing.assert_allclose(got[name], expected[name].T.reshape(-1, *shape), atol=tolerance[name], err_msg=name)
+    places = {"noise/data": "noise", "change/frame": "change", "change/data": "score"}
+    for place, name in (places | {"reproducibility/even": "even", "reproducibility/odd": "odd"}).items():
+        np.testing.assert_allclose(got[place], expected[name].T.reshape(-1, *shape), atol=1e-4, err_msg=place)
+    np.testing.assert_array_equal(got["excess_variance/data"], got["variance"] - got["noise/data"])
+    tested = valid.sum(0).reshape(shape) >= 5
+    for place in ("significance/data", "significance/p_value"):
+        assert (np.isfinite(got[place]) == tested).all()
+        assert ((got[place][:, tested] > 0) & (got[place][:, tested] <= 1)).all()
+    assert (got["significance/data"][:, tested] >= got["significance/p_value"][:, tested]).all()
+    for latent, correlation in enumerate(got["reproducibility/correlation"]):
+        one, other = (got[f"reproducibility/{half}"][latent] for half in ("even", "odd"))
+        both = np.isfinite(one) & np.isfinite(other)
+        assert correlation == pytest.approx(stats.pearsonr(one[both], other[both])[0])
 
 
 def test_a_result_records_where_it_came_from(
@@ -174,7 +189,8 @@ def test_independent_readers_open_the_result(hrtemvae: Program, tmp_path: Path, 
         assert default.axes_dataset_names == ["latent", "y", "x"]
         assert default.axes[1].attrs["units"] == "nm"
         np.testing.assert_allclose(default.axes[1][:2], (16 + np.array([7.5, 23.5])) * 0.0145)
-        for name in (*MAPS, "valid_frames", "preview"):
+        certainty = ("noise", "excess_variance", "change", "significance", "reproducibility")
+        for name in (*MAPS, *certainty, "valid_frames", "preview"):
             assert nxdata.NXdata(file[f"entry/{name}"]).is_valid, name
     signals = {s["data"].shape: s for s in nexus.file_reader(str(tmp_path / "m.maps.h5"), nxdata_only=True)}
     latent, y, x = signals[5, 11, 12]["axes"]
@@ -231,8 +247,9 @@ def test_bad_chunks_are_skipped_and_reported(
     pixels[3, :, 50:] = 0  # a flat corner of a window would not do: leave the frame out
     z, valid = plain_latents(load_model(tiny_model_path), pixels, 8)
     valid &= ~((np.arange(8) == 3)[:, None] & np.tile(touched, 7))
-    for name, expected in plain_statistics(z, valid).items():
-        np.testing.assert_allclose(got[name], expected.T.reshape(-1, 7, 10), atol=1e-4, err_msg=name)
+    expected = plain_statistics(z, valid)
+    for name in MAPS:
+        np.testing.assert_allclose(got[name], expected[name].T.reshape(-1, 7, 10), atol=1e-4, err_msg=name)
     with h5py.File(tmp_path / "maps.h5") as file:
         assert json.loads(file["entry/process/bad_frames"].asstr()[()]) == [3]
     again = hrtemvae(*command, *skip)

@@ -23,6 +23,7 @@ from hrtemvae_hpc.simulation.movements import MOVEMENTS, PERIOD, SIZE, frames, s
 # Of 64 latents, how many hold more than half of the variance of each movement, and how much these sets overlap.
 LEADING_AT_MOST = {"translation along y": 4, "translation along x": 3, "rotation by 90 degrees": 12}
 OVERLAP_AT_MOST = 0.3
+COARSE = "coarse_evaluation.py"
 SMALL = Architecture(
     window=16,
     channels=(4, 6),
@@ -119,7 +120,7 @@ def test_traversal_changes_one_latent() -> None:
 def test_commands(hrtemvae: Program, models: list[Path], tmp_path: Path) -> None:
     assert hrtemvae("segments", "--simulated", 60, "--window", 16, "-o", "a.h5").code == 0
     assert hrtemvae("segments", "--simulated", 60, "--window", 16, "--seed", 1, "-o", "b.h5").code == 0
-    outcome = hrtemvae("model", "evaluate", models[0], "--segments", "a.h5")
+    outcome = hrtemvae("model", "evaluate", models[0], "--segments", "a.h5", script=COARSE)
     assert outcome.code == 0, outcome.text
     assert (tmp_path / "m0.html").stat().st_size > 100_000
     numbers = json.loads((tmp_path / "m0.json").read_text())
@@ -128,12 +129,12 @@ def test_commands(hrtemvae: Program, models: list[Path], tmp_path: Path) -> None
     outcome = hrtemvae("model", "traverse", models[0], "--segments", "a.h5", "--index", 2, "--latents", 0, 3)
     assert outcome.code == 0, outcome.text
     assert (tmp_path / "m0.traversal.png").exists()
-    outcome = hrtemvae("model", "compare", *models, "--segments", "a.h5", "-o", "models.html")
+    outcome = hrtemvae("model", "compare", *models, "--segments", "a.h5", "-o", "models.html", script=COARSE)
     assert outcome.code == 0, outcome.text
     page = (tmp_path / "models.html").read_text()
     assert "mean correlation" in page
     assert "Against the number of latents" in page
-    outcome = hrtemvae("model", "compare", models[0], "--segments", "a.h5", "b.h5", "-o", "data.html")
+    outcome = hrtemvae("model", "compare", models[0], "--segments", "a.h5", "b.h5", "-o", "data.html", script=COARSE)
     assert outcome.code == 0, outcome.text
     basis = json.loads((tmp_path / "data.json").read_text())["basis"]
     assert 0 <= basis["similarity of the spectra of variance"] <= 1

@@ -37,5 +37,5 @@ def test_examples_run_one_after_the_other(hrtemvae: Program, tmp_path: Path) -> 
             continue
         ran = hrtemvae(*shlex.split(command.example))
         assert ran.code == 0, (command.example, ran)
-    made = {"maps.h5", "maps.report", "movies.maps", "segments.h5", "model.safetensors", "latents.png"}
+    made = {"maps.h5", "maps.report", "maps.trace", "movies.maps", "segments.h5", "model.safetensors", "latents.png"}
     assert made <= {path.name for path in tmp_path.iterdir()}

@@ -153,7 +153,7 @@ def test_layout_is_found_with_its_calibration(tmp_path: Path, layout: Callable[[
 
 def test_shared_velox_and_hyperspy_files(shared: Path) -> None:
     with Movie(shared / "data" / "formats" / "fei_example_tem_stack.emd") as movie:
-        assert movie.located.layout == "EMD (Velox)"
+        assert movie.source.description.format == "EMD (Velox)"
         assert movie.shape == (2, 3, 3)
         assert movie.pixel_size_nm == pytest.approx((0.00817288, 0.00817288), rel=1e-5)
         assert movie.frame_time_s == pytest.approx(0.8)
@@ -171,7 +171,7 @@ def test_shared_velox_and_hyperspy_files(shared: Path) -> None:
 def test_real_movie(shared: Path) -> None:
     with Movie(shared / "data" / "movies" / "nist_cnt_growth.h5") as movie:
         assert movie.shape == (62, 455, 480)
-        assert movie.located.layout == "NeXus"
+        assert movie.source.description.format == "NeXus"
         assert movie.pixel_size_nm == pytest.approx((0.0532, 0.0532), rel=1e-3)
         assert movie.frame_time_s is None
 
@@ -213,6 +213,53 @@ def test_uneven_positions_have_no_spacing() -> None:
     assert spacing(np.array([0.0, 1.0, 3.0])) is None
     assert spacing(np.array([0.0])) is None
     assert spacing(np.array([3.0, 2.0, 1.0])) == 1.0
+
+
+TIMES = np.array([3.0, 4, 5.5, 8, 8.25, 9])
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [(nexus, "scan/images/time"), (old_nexus, "scan/images/time"), (berkeley, "data/movie/dim1")],
+)
+def test_uneven_times(tmp_path: Path, layout: Callable[[h5py.File], None], name: str) -> None:
+    with h5py.File(tmp_path / "movie.h5", "w") as file:
+        layout(file)
+        file[name][...] = TIMES * 1000
+        file[name].attrs["units"] = "ms"
+    with Movie(tmp_path / "movie.h5", MovieSection(frames=(1, 6, 2))) as movie:
+        assert movie.frame_time_s is None
+        assert movie.pixel_size_nm == pytest.approx((0.02, 0.03))
+        assert movie.source.description.times_s == pytest.approx(TIMES - 3)
+        assert movie.times_s == pytest.approx([0, 4, 5])
+    with Movie(tmp_path / "movie.h5", MovieSection(frame_time=0.5)) as movie:
+        assert movie.times_s == pytest.approx(np.arange(6) * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("times", "units"),
+    [
+        (TIMES, "nm"),
+        (TIMES, ""),
+        (TIMES[::-1], "s"),
+        (np.r_[TIMES, 10], "s"),
+        (TIMES[:5], "s"),
+        (np.minimum(TIMES, 8), "s"),
+        (np.where(TIMES == 9, np.inf, TIMES), "s"),
+        (np.where(TIMES == 4, np.nan, TIMES), "s"),
+        (np.where(TIMES == 9, 1e308, TIMES), "h"),
+    ],
+)
+def test_times_that_make_no_sense(tmp_path: Path, times: np.ndarray, units: str) -> None:
+    with h5py.File(tmp_path / "movie.h5", "w") as file:
+        nexus(file)
+        del file["scan/images/time"]
+        file["scan/images/time"] = times
+        file["scan/images/time"].attrs["units"] = units
+    with Movie(tmp_path / "movie.h5") as movie:
+        assert movie.times_s is None
+        assert movie.frame_time_s is None
+        np.testing.assert_array_equal(movie.read(slice(0, 6), movie.area), PIXELS)
 
 
 # Types and storage
@@ -518,6 +565,18 @@ def test_named_axes_take_their_calibration_along(tmp_path: Path) -> None:
     with Movie(path, MovieSection(axes="txy")) as movie:
         assert movie.pixel_size_nm == pytest.approx((0.03, 0.02))
         assert movie.frame_time_s == pytest.approx(0.25)
+
+
+def test_what_the_user_says_about_the_calibration_counts(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["m"] = np.zeros((9, 8, 8), np.uint8)
+        file["m"].attrs.update(pixel_size_nm=0.02, frame_time_s=0.25)
+    section = MovieSection(pixel_size=0.03, frame_time=0.5, frames=(0, 9, 2))
+    with Movie(tmp_path / "m.h5", section) as movie:
+        assert movie.pixel_size_nm == (0.03, 0.03)
+        assert movie.frame_time_s == 1.0
+        assert movie.times_s is not None
+        assert movie.times_s.tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("size", [-1.0, 0.0, np.nan, np.inf])

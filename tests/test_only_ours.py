@@ -337,7 +337,16 @@ def test_a_file_is_on_the_disk_before_anything_it_replaces_goes(
     parts = Parts(tmp_path / "o.h5", {}, {}, False)
     OwnFolder(parts.folder, "parts").take()
     tile = Rectangle(0, 1, 0, 1)
-    parts.save(tile, TileMaps(np.zeros((4, 2, 1, 1), np.float32), np.ones((1, 1), np.int32), np.zeros(0, np.int64)))
+    parts.save(
+        tile,
+        TileMaps(
+            np.zeros((4, 2, 1, 1), np.float32),
+            np.ones((1, 1), np.int32),
+            np.zeros(0, np.int64),
+            np.ones((1, 1), np.float32),
+            np.zeros(9, np.float32),
+        ),
+    )
     with replacing(tmp_path / "o.h5", parts.folder) as aside:
         aside.write_bytes(b"maps")
     parts.claimed.discard()

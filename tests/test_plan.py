@@ -10,7 +10,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from commands import Program
 from conftest import drifting_pixels
+from dm_files import taken_at, write_dm
 
 from hrtemvae_hpc.analysis.estimate import estimate
 from hrtemvae_hpc.analysis.plan import Plan, decoded_bytes, make_plan
@@ -156,15 +158,36 @@ def test_the_scaling_benchmark_plans_for_gpus_of_other_machines(tmp_path: Path) 
 def test_bf16_is_advised_where_it_is_faster(parts: Parts, tiny_model: Model, precision: str, bfloat16: bool) -> None:
     slow = [dataclasses.replace(r, encode_rate=1.0, decode_rate=1e6, bfloat16=bfloat16) for r in ranks(2)]
     config = AnalysisConfig.model_validate({"encoding": {"precision": precision}})
-    text = describe_plan(parts[1], tiny_model, config, make_plan(*parts, slow, None), slow)
+    text = describe_plan(parts[1], tiny_model, config, make_plan(*parts, slow, None), slow, None)
     assert ("no rank has a GPU; --precision bf16 is faster" in text) == (bfloat16 and precision == "fp32")
     assert ("rank 0 on node0 has no bfloat16 instructions" in text) == (not bfloat16 and precision == "bf16")
+
+
+def test_few_frames_are_warned_of(parts: Parts, tiny_model: Model) -> None:
+    one = [dataclasses.replace(r, encode_rate=1.0) for r in ranks(1)]
+    text = describe_plan(parts[1], tiny_model, AnalysisConfig(), make_plan(*parts, one, None), one, None)
+    assert "with 5 frames, large |rho| occur by chance" in text
 
 
 @pytest.mark.parametrize("hosts", [1, 2])
 def test_slow_decoding_is_reported(parts: Parts, tiny_model: Model, hosts: int) -> None:
     room: dict[str, Any] = {"stage_memory": GB, "encode_rate": 1e5, "decode_rate": 1e6}
     slow = [dataclasses.replace(r, **room) for r in ranks(2, hosts)]
-    text = describe_plan(parts[1], tiny_model, AnalysisConfig(), make_plan(*parts, slow, None), slow)
+    text = describe_plan(parts[1], tiny_model, AnalysisConfig(), make_plan(*parts, slow, None), slow, None)
     assert "decoding the movie takes" in text
     assert ("as every node decodes it all" in text) == ("more ranks on fewer nodes" in text) == (hosts == 2)
+
+
+@pytest.mark.parametrize("command", ["plan", "analyze"])
+def test_notes_on_the_movie_are_shown(hrtemvae: Program, tmp_path: Path, tiny_model_path: Path, command: str) -> None:
+    (tmp_path / "m").mkdir()
+    pixels = drifting_pixels(9, 40, 40)
+    pixels[6] = pixels[5]
+    for i in (0, 1, 2, 4, 5, 6, 7, 8):
+        write_dm(tmp_path / "m" / f"frame_{i}.dm4", pixels[i], tags=taken_at(100 if i == 8 else 200 + i))
+    outcome = hrtemvae(command, "m", "--model", tiny_model_path)
+    assert outcome.code == 0, outcome.text
+    notes = [line for line in outcome.text.splitlines() if line.startswith("note      ")]
+    assert len(notes) == 3, outcome.text
+    for words in ("contradict the order of their names", "missing, by the names of the files: 3", ": frame_6.dm4"):
+        assert sum(words in note for note in notes) == 1, words

@@ -5,23 +5,39 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain import plain_statistics
+from plain import PLAIN, plain_statistics
 from scipy import stats
 
-from hrtemvae_hpc.statistics.over_time import MAPS, _moments_on_device, series_statistics
+from hrtemvae_hpc.statistics import over_time, significance
+from hrtemvae_hpc.statistics.comparison import Comparison
+from hrtemvae_hpc.statistics.over_time import ALL_MAPS, MAPS, SeriesStatistics
+from hrtemvae_hpc.statistics.significance import PermutationTest
 from hrtemvae_hpc.statistics.sort import sort_series
+
+
+def series_statistics(z: torch.Tensor, valid: torch.Tensor, comparison: Comparison | None = None) -> SeriesStatistics:
+    comparison = comparison or Comparison.with_time(len(z))
+    return over_time.series_statistics(z, valid, PermutationTest(comparison, z.device))
+
+
+def on_device(z: np.ndarray, valid: np.ndarray, comparison: Comparison | None = None) -> SeriesStatistics:
+    """As a GPU computes it, by tensors' operations alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(over_time, "_values_on_cpu", over_time._values_on_device)
+        patch.setattr(significance, "_count_on_cpu", significance._count_on_device)
+        return series_statistics(torch.from_numpy(z), torch.from_numpy(valid), comparison)
 
 
 def assert_agrees(z: np.ndarray, valid: np.ndarray) -> None:
     got = series_statistics(torch.from_numpy(z), torch.from_numpy(valid))
+    device = on_device(z, valid)
     expected = plain_statistics(z, valid)
-    for name in MAPS:
-        np.testing.assert_allclose(getattr(got, name), expected[name], rtol=2e-6, atol=1e-7, err_msg=name)
+    for name in (*MAPS, *PLAIN):
+        for way in (got, device):
+            np.testing.assert_allclose(getattr(way, name), expected[name], rtol=2e-6, atol=1e-7, err_msg=name)
     np.testing.assert_array_equal(got.valid_frames, valid.sum(0))
-    enough = valid.sum(0) >= 3
-    on_device = _moments_on_device(torch.from_numpy(z), torch.from_numpy(valid))
-    for name, values in zip(MAPS, on_device, strict=False):
-        np.testing.assert_allclose(values[enough], expected[name][enough], rtol=2e-6, atol=1e-7, err_msg=name)
+    for name in ("autocorrelation", "chance", "largest_rho"):
+        np.testing.assert_allclose(getattr(device, name), getattr(got, name), atol=2e-6, err_msg=name)
 
 
 @settings(deadline=None)
@@ -55,8 +71,9 @@ def test_fewer_than_three_frames_give_no_map(valid_frames: int) -> None:
     valid = torch.zeros(8, 1, dtype=torch.bool)
     valid[:valid_frames] = True
     got = series_statistics(torch.randn(8, 1, 4), valid)
-    for name in MAPS:
+    for name in ALL_MAPS:
         assert torch.isnan(getattr(got, name)).all()
+    assert not got.largest_rho.any()
     assert got.valid_frames.tolist() == [valid_frames]
 
 

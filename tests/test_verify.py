@@ -123,7 +123,7 @@ def test_a_session_lists_damaged_results_as_failed(whole: Path, tmp_path: Path) 
             flip(result, places.randrange(len(content)), places.randrange(8))
     (tmp_path / "empty.h5.maps.h5").write_bytes(b"")
     html = write_session_page(session).read_text("utf-8")
-    assert html.count("data:image/png") == 1
+    assert html.count("data:image/png") == 2
     assert html.count('<td class="failed">failed</td>') == len(names) - 1
     assert "1 of 14 movies analysed" in html
     assert r"late\udcff/odd\n.h5" in html

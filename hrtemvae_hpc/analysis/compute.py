@@ -11,7 +11,8 @@ from hrtemvae_hpc.analysis.parts import TileMaps
 from hrtemvae_hpc.analysis.stage import Stage
 from hrtemvae_hpc.movie.chunk_grid import Region
 from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
-from hrtemvae_hpc.statistics.over_time import MAPS, series_statistics
+from hrtemvae_hpc.statistics.over_time import ALL_MAPS, series_statistics
+from hrtemvae_hpc.statistics.significance import PermutationTest
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 
@@ -23,6 +24,7 @@ class Means:
     engine: Engine
     reader: TileReader
     grid: WindowGrid
+    test: PermutationTest
     skip_bad_frames: bool
     stage: Stage | None = None
 
@@ -41,15 +43,19 @@ class Means:
     def empty_maps(self, tile: Rectangle, pixels: TilePixels) -> TileMaps:
         """The maps of a tile, to be filled block by block."""
         return TileMaps(
-            np.empty((len(MAPS), self.engine.latents, *tile.shape), np.float32),
+            np.empty((len(ALL_MAPS), self.engine.latents, *tile.shape), np.float32),
             np.empty(tile.shape, np.int32),
             self.reader.movie.frame_indices[pixels.bad_frames(self.grid.area(tile))],
+            np.full(tile.shape, np.nan, np.float32),
+            np.zeros(self.test.count, np.float32),
         )
 
     def fill_block(
         self, maps: TileMaps, tile: Rectangle, block: Rectangle, pixels: TilePixels, check: Callable[[int], None]
-    ) -> tuple[float, float]:
+    ) -> tuple[tuple[float, float], np.ndarray]:
         """Compute the maps of one block of a tile; returns the seconds of encoding and of statistics.
+
+        And the block's own ``largest_rho``.
 
         ``check`` gets the number of windows after each batch; an exception it raises ends this.
         """
@@ -57,23 +63,37 @@ class Means:
         rows = slice(block.row0 - tile.row0, block.row1 - tile.row0)
         columns = slice(block.column0 - tile.column0, block.column1 - tile.column0)
         patch = pixels.patch(self.grid.area(block))
-        z, valid = self.engine.encode(patch, self._readable(pixels, block), pixels.frame_range, check)
+        z, valid = self.engine.encode(
+            patch, readable_windows(self.reader, self.grid, pixels, block), pixels.frame_range, check
+        )
         encoded = monotonic()
         with torch.inference_mode():
-            statistics = series_statistics(z, valid)
-        for i, name in enumerate(MAPS):
+            statistics = series_statistics(z, valid, self.test)
+        for i, name in enumerate(ALL_MAPS):
             series = getattr(statistics, name).T.reshape(-1, *block.shape)
             maps.maps[i, :, rows, columns] = series.cpu().numpy()
         maps.valid_frames[rows, columns] = statistics.valid_frames.view(block.shape).cpu().numpy()
-        return encoded - began, monotonic() - encoded
+        if self.engine.reconstruction:
+            maps.reconstruction[rows, columns] = self.engine.reconstruction.correlations(patch, z, valid)
+        largest = statistics.largest_rho.cpu().numpy()
+        return (encoded - began, monotonic() - encoded), largest
 
-    def _readable(self, pixels: TilePixels, block: Rectangle) -> np.ndarray:
-        """Which windows of a block [frames, windows] hold no pixel that could not be decoded."""
-        readable = np.ones((len(pixels.pixels), block.windows), bool)
-        size, step = self.grid.window, self.grid.step
-        area = self.grid.area(block)
-        for t in pixels.bad_frames(area):
-            unreadable = pixels.unreadable(t, area)
-            windows = np.lib.stride_tricks.sliding_window_view(unreadable, (size, size))[::step, ::step]
-            readable[t] = ~windows.any((2, 3)).ravel()
-        return readable
+
+def readable_windows(reader: TileReader, grid: WindowGrid, pixels: TilePixels, block: Rectangle) -> np.ndarray:
+    """Which windows of a block [frames, windows] lie within a frame and hold no pixel that could not be decoded."""
+    size, step = grid.window, grid.step
+    rows = [
+        reader.source(grid.area(Rectangle(i, i + 1, block.column0, block.column1))).rows
+        for i in range(block.row0, block.row1)
+    ]
+    columns = [
+        reader.source(grid.area(Rectangle(block.row0, block.row1, i, i + 1))).columns
+        for i in range(block.column0, block.column1)
+    ]
+    readable = pixels.shows(rows, columns).reshape(len(pixels.pixels), block.windows)
+    area = grid.area(block)
+    for t in pixels.bad_frames(area):
+        unreadable = pixels.unreadable(t, area)
+        windows = np.lib.stride_tricks.sliding_window_view(unreadable, (size, size))[::step, ::step]
+        readable[t] &= ~windows.any((2, 3)).ravel()
+    return readable

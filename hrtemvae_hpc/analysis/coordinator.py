@@ -125,7 +125,8 @@ class Coordinator:
         """Handle a message from another rank, if there is one."""
         if self.world.comm is None:
             return False
-        report = receive_report(self.world.comm, self.tiling, self.worker.means.engine.latents)
+        means = self.worker.means
+        report = receive_report(self.world.comm, self.tiling, means.engine.latents, means.test.count)
         if report is None:
             return False
         record = self.records[report.rank]

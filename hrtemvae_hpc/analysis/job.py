@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from hrtemvae_hpc import __version__
+from hrtemvae_hpc.analysis.against import describe_comparison, make_comparison
 from hrtemvae_hpc.analysis.compute import Means
 from hrtemvae_hpc.analysis.coordinator import Coordinator, RankRecord, serve
+from hrtemvae_hpc.analysis.drift import Followed, follow, measure_drift, save_drift, saved_drift
 from hrtemvae_hpc.analysis.opened import Job, check_same, open_inputs, plan_job, prepare
 from hrtemvae_hpc.analysis.parts import Parts, TileMaps, describe_difference
 from hrtemvae_hpc.analysis.plan import Plan
+from hrtemvae_hpc.analysis.plan_facts import plan_as_json
 from hrtemvae_hpc.analysis.plan_text import describe_phases, describe_plan, describe_stages
 from hrtemvae_hpc.analysis.stage import MEMORY, open_stage, scratch
 from hrtemvae_hpc.analysis.worker import Worker
@@ -35,15 +38,23 @@ from hrtemvae_hpc.ranks.resources import (
 )
 from hrtemvae_hpc.ranks.world import RankEnds, World
 from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
+from hrtemvae_hpc.statistics.significance import PermutationTest
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling
 
 
-def plan_analysis(world: World, path: Path, config: AnalysisConfig) -> str:
-    """The plan of an analysis as text, on every rank."""
+def plan_analysis(world: World, path: Path, config: AnalysisConfig, as_json: bool = False) -> str:
+    """The plan of an analysis as text, or as JSON, on every rank."""
     with open_inputs(world, path, config) as opened:
         job = prepare(world, opened)
         ranks = check_same(world, job)
-        return world.on_root(lambda: describe_plan(job.reader, job.model, config, plan_job(job, ranks, None), ranks))
+
+        def describe() -> str:
+            plan = plan_job(job, ranks, None)
+            if as_json:
+                return plan_as_json(job, plan, ranks)
+            return describe_plan(job.reader, job.model, config, plan, ranks, None)
+
+        return world.on_root(describe)
 
 
 def analyze(
@@ -72,25 +83,30 @@ def analyze(
         ranks = check_same(world, job)
         skip_bad_frames = config.movie.on_bad_frame == "skip"
         parts = Parts(output, job.identity, job.arithmetic, allow_bad_frames=skip_bad_frames)
-        plan = world.on_root(lambda: _prepare(job, ranks, parts, output, restart))
-        if plan is None:
+        if world.on_root(lambda: _is_done(job, parts, output, restart)):
             if world.is_root and not exists(page):
                 say(_draw_page(output, page, page.parent))
             return
+        followed = _follow_drift(world, job, parts, restart, stop)
+        curves = followed.curves(job.movie) if followed else None
+        comparison = world.on_all(lambda: make_comparison(job.movie, config, job.against, curves))
+        test = PermutationTest(comparison, job.engine.device)
+        plan = world.on_root(lambda: _prepare(job, ranks, parts, followed, test, output, restart))
         with parts.claimed:
             if world.is_root:
-                say(describe_plan(job.reader, job.model, config, plan, ranks))
+                say(describe_plan(job.reader, job.model, config, plan, ranks, followed))
             stage = None
             if plan.source != "movie":
                 stage = open_stage(world, job.reader, MEMORY if plan.source == "memory" else scratch())
-            worker = Worker(Means(job.engine, job.reader, job.grid, skip_bad_frames, stage), job.resources.threads)
+            means = Means(job.engine, job.reader, job.grid, test, skip_bad_frames, stage)
+            worker = Worker(means, job.resources.threads)
             if not world.is_root:
                 raise RankEnds(
                     serve(world, worker, plan.tiling, RankRecord(job.resources), stop, config.run.silent_after)
                 )
             started = time.monotonic()
             coordinator = Coordinator(world, worker, plan.tiling, parts, ranks)
-            bad = _compute(job, plan, coordinator, parts, output, began, stop)
+            bad = _compute(job, plan, followed, coordinator, parts, output, began, stop)
             try:
                 drawn = _draw_page(output, page, parts.folder)
             finally:
@@ -121,28 +137,55 @@ def _draw_page(output: Path, page: Path, folder: Path) -> str:
         return f"the result {output} is complete, but its page was not drawn: {error}"
 
 
-def _prepare(job: Job, ranks: list[RankResources], parts: Parts, output: Path, restart: bool) -> Plan | None:
-    """What remains to be done, None if nothing; from then on the folder of parts belongs to this run.
+def _is_done(job: Job, parts: Parts, output: Path, restart: bool) -> bool:
+    """Whether ``output`` already holds this analysis; raises InputError if it must not be replaced."""
+    parts.claimed.check()
+    if restart or not exists(output) or parts.replaces_result():
+        return False
+    _accept_existing(output, job, parts)
+    if not job.config.run.keep_parts:
+        parts.claimed.discard()
+    return True
+
+
+def _follow_drift(world: World, job: Job, parts: Parts, restart: bool, stop: StopRequest) -> Followed | None:
+    """Have this rank's movie followed where it drifts, as an earlier run measured it or as all ranks do now."""
+    if job.config.drift.correct == "none":
+        return None
+    estimate = world.on_root(lambda: None if restart else saved_drift(parts))
+    if estimate is None:
+        estimate = measure_drift(world, job.movie, job.config, job.resources.threads, stop)
+    followed = follow(job.movie, job.config, estimate, job.given_drift)
+    job.movie.follow(followed.shifts, followed.left_out)
+    return followed
+
+
+def _prepare(
+    job: Job,
+    ranks: list[RankResources],
+    parts: Parts,
+    followed: Followed | None,
+    test: PermutationTest,
+    output: Path,
+    restart: bool,
+) -> Plan:
+    """What remains to be done; from then on the folder of parts belongs to this run.
 
     A result without maps is written first, so that nothing about it can fail after the last tile.
     """
-    parts.claimed.check()
-    if not restart and exists(output) and not parts.replaces_result():
-        _accept_existing(output, job, parts)
-        if not job.config.run.keep_parts:
-            parts.claimed.discard()
-        return None
     known = None if restart else parts.known_tiling(job.grid)
     plan = plan_job(job, ranks, known)
     parts.claimed.take()
     no_preview = np.zeros((2, 1, 1), np.float32), 1, (0, 0)
-    info = _result_info(job, plan, parts, Account([RankRecord(r) for r in ranks]), no_preview)
+    info = _result_info(job, plan, followed, test, parts, Account([RankRecord(r) for r in ranks]), no_preview)
     try:
         if restart:
             parts.claimed.clear()
         elif parts.known_tiling(job.grid) != known:
             raise InputError(f"{output}: another run started at the same time; run the same command again.")
         parts.start(plan.tiling, replaces=exists(output))
+        if followed:
+            save_drift(parts, followed.estimate)
         with _result_disk(output):
             try_result(parts.folder, info)
     except HrtemvaeError:
@@ -154,7 +197,14 @@ def _prepare(job: Job, ranks: list[RankResources], parts: Parts, output: Path, r
 
 
 def _compute(
-    job: Job, plan: Plan, coordinator: Coordinator, parts: Parts, output: Path, began: float, stop: StopRequest
+    job: Job,
+    plan: Plan,
+    followed: Followed | None,
+    coordinator: Coordinator,
+    parts: Parts,
+    output: Path,
+    began: float,
+    stop: StopRequest,
 ) -> list[int]:
     """Compute the missing tiles and write the result; returns the frames that were left out."""
     if coordinator.resumed:
@@ -166,7 +216,7 @@ def _compute(
         worker = coordinator.worker
         stage = worker.means.stage if coordinator.staged and worker.stages_frames else None
         preview = first_and_last(job.movie, stage.pixels if stage else None)
-        info = _result_info(job, plan, parts, account, preview)
+        info = _result_info(job, plan, followed, worker.means.test, parts, account, preview)
         with _result_disk(output):
             return write_result(output, parts.folder, info, _finished_tiles(job, parts, plan.tiling))
     except InputError:
@@ -224,7 +274,15 @@ class Account:
     seconds: float = 0.0
 
 
-def _result_info(job: Job, plan: Plan, parts: Parts, account: Account, preview: Preview) -> ResultInfo:
+def _result_info(
+    job: Job,
+    plan: Plan,
+    followed: Followed | None,
+    test: PermutationTest,
+    parts: Parts,
+    account: Account,
+    preview: Preview,
+) -> ResultInfo:
     movie, config, records, frame = job.movie, job.config, account.records, job.reader.shape
     decoded = sum(r.decoded_bytes for r in records)
     resumed = sum(plan.tiling.tiles[i].windows for i in account.resumed) / (job.grid.rows * job.grid.columns)
@@ -239,6 +297,11 @@ def _result_info(job: Job, plan: Plan, parts: Parts, account: Account, preview: 
         frame_time_s=movie.frame_time_s,
         resampling=(frame[0] / movie.shape[1], frame[1] / movie.shape[2]),
         preview=preview,
+        curves=followed.curves(movie) if followed else None,
+        reconstructed=job.engine.reconstruction is not None,
+        ratios=test.ratios,
+        times_s=movie.times_s,
+        compared_with=describe_comparison(config),
         process={
             "program": "hrtemvae",
             "version": __version__,
@@ -248,8 +311,8 @@ def _result_info(job: Job, plan: Plan, parts: Parts, account: Account, preview: 
             "model_sha256": job.model.sha256,
             "model_provenance": dict(job.model.provenance),
             "movie": str(movie.path.absolute()),
-            "movie_dataset": movie.located.dataset,
-            "movie_layout": movie.located.layout,
+            "movie_dataset": movie.source.dataset,
+            "movie_layout": movie.source.description.format,
             "movie_shape": list(movie.full_shape),
             "movie_storage": str(movie.storage),
             "movie_fingerprint": movie.fingerprint,

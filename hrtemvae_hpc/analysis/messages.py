@@ -13,7 +13,7 @@ import numpy as np
 
 from hrtemvae_hpc.analysis.parts import TileMaps
 from hrtemvae_hpc.analysis.worker import STAGES, Finished, Order, Task
-from hrtemvae_hpc.statistics.over_time import MAPS
+from hrtemvae_hpc.statistics.over_time import ALL_MAPS
 from hrtemvae_hpc.windows.grid import Tiling
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Outbox:
             buffers = [np.array([done.seconds[s] for s in STAGES])]
             if done.maps is not None:
                 header[8] = len(done.maps.bad_frames)
-                buffers += [done.maps.maps, done.maps.valid_frames, done.maps.bad_frames]
+                buffers += _arrays(done.maps)
         self._pending.append((self._comm.Issend(header, 0, _HEADER), header))
         self._pending += [(self._comm.Issend(buffer, 0, _BODY), buffer) for buffer in buffers]
         self._sent = time.monotonic()
@@ -91,7 +91,7 @@ class Outbox:
         return 0.0
 
 
-def receive_report(comm: "Comm", tiling: Tiling, latents: int) -> Report | None:
+def receive_report(comm: "Comm", tiling: Tiling, latents: int, permutations: int) -> Report | None:
     """The next report of any rank, None if there is none."""
     from mpi4py import MPI
 
@@ -109,11 +109,13 @@ def receive_report(comm: "Comm", tiling: Tiling, latents: int) -> Report | None:
         if report.kind is Kind.FINISHED:
             rows, columns = tiling.tiles[first].shape
             maps = TileMaps(
-                np.empty((len(MAPS), latents, rows, columns), np.float32),
+                np.empty((len(ALL_MAPS), latents, rows, columns), np.float32),
                 np.empty((rows, columns), np.int32),
                 np.empty(bad, np.int64),
+                np.empty((rows, columns), np.float32),
+                np.empty(permutations, np.float32),
             )
-            for buffer in (maps.maps, maps.valid_frames, maps.bad_frames):
+            for buffer in _arrays(maps):
                 comm.Recv(buffer, source, _BODY)
         order = Order(Task.REGIONS if maps is None else Task.TILE, first, count)
         report.finished = Finished(order, dict(zip(STAGES, seconds.tolist(), strict=True)), decoded, maps)
@@ -122,6 +124,10 @@ def receive_report(comm: "Comm", tiling: Tiling, latents: int) -> Report | None:
         comm.Recv(text, source, _BODY)
         report.text = text.tobytes().decode()
     return report
+
+
+def _arrays(maps: TileMaps) -> list[np.ndarray]:
+    return [maps.maps, maps.valid_frames, maps.bad_frames, maps.reconstruction, maps.largest_rho]
 
 
 def send_order(comm: "Comm", rank: int, order: Order) -> None:

@@ -6,25 +6,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from hrtemvae_hpc import __version__
+from hrtemvae_hpc.analysis.against import check_partial, read_against
 from hrtemvae_hpc.analysis.parts import describe_difference
 from hrtemvae_hpc.analysis.plan import Plan, check_smallest_read, make_plan
 from hrtemvae_hpc.analysis.scale import make_resampler
 from hrtemvae_hpc.analysis.stage import MEMORY, free_bytes, scratch_bytes
 from hrtemvae_hpc.analysis.trial import measure_rates
 from hrtemvae_hpc.config import AnalysisConfig
+from hrtemvae_hpc.drift.drift import Drift
+from hrtemvae_hpc.drift.table import read_drift
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.resample import Resampler
 from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.ranks.node import node_free_bytes
 from hrtemvae_hpc.ranks.resources import (
     RankResources,
     arithmetic,
     bind_device,
     compute_threads,
     device_name,
-    node_free_bytes,
     process_bytes,
 )
 from hrtemvae_hpc.ranks.world import World
@@ -43,11 +48,15 @@ class Opened:
     model: Model
     resampler: Resampler | None
     grid: WindowGrid
+    given_drift: Drift | None  # of the table in the configuration
+    against: np.ndarray | None  # [frames], of the log in the configuration
 
     @property
     def files(self) -> list[Path]:
         """The files that are read."""
-        return [*self.movie.files, _model_path(self.config)]
+        drift = [Path(self.config.drift.correct)] if self.given_drift is not None else []
+        log = [Path(self.config.statistics.against)] if self.config.statistics.against else []
+        return [*self.movie.files, _model_path(self.config), *drift, *log]
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,8 @@ class Job:
     engine: Engine
     reader: TileReader
     resources: RankResources
+    given_drift: Drift | None
+    against: np.ndarray | None
 
     @property
     def arithmetic(self) -> dict[str, str]:
@@ -71,15 +82,20 @@ class Job:
     def identity(self) -> dict[str, object]:
         """Everything that determines what the numbers of the result mean."""
         c = self.config
+        given = self.given_drift
+        drift = c.drift.correct if given is None else [given.dy.tolist(), given.dx.tolist()]
         return {
             "movie": self.movie.fingerprint,
             "region": [self.movie.top, self.movie.left, *self.movie.shape],
             "frames": self.movie.frame_indices.tolist(),
+            "calibration": [self.movie.pixel_size_nm, self.movie.frame_time_s],
             "model": self.model.sha256,
+            "drift": [c.drift.model_dump(exclude={"correct"}), drift],
             "preprocess": c.preprocess.model_dump(),
             "frame": self.reader.shape,
             "windows": c.windows.model_dump(),
             "precision": c.encoding.precision,
+            "statistics": [None if self.against is None else self.against.tolist(), c.statistics.partial],
             "version": __version__,
         }
 
@@ -92,7 +108,7 @@ def _model_path(config: AnalysisConfig) -> Path:
 def open_inputs(world: World, path: Path, config: AnalysisConfig) -> Iterator[Opened]:
     """Open movie and model on every rank. Raises InputError if they can't be analysed together."""
     model = world.on_all(lambda: load_model(_model_path(config)))
-    with world.on_all(lambda: Movie(path, config.movie)) as movie:
+    with world.on_all(lambda: Movie(path, config.movie, config.drift.roi)) as movie:
         yield world.on_all(lambda: _fit(movie, model, config))
 
 
@@ -113,7 +129,14 @@ def _fit(movie: Movie, model: Model, config: AnalysisConfig) -> Opened:
             f"{movie.where}: {height} x {width} pixels are smaller than the model's window of {window}; "
             "check --roi, --axes and --resample, or choose a model with a smaller window."
         )
-    return Opened(config, movie, model, resampler, WindowGrid(height, width, window, config.windows.step))
+    given = None
+    if config.drift.correct not in ("auto", "none"):
+        given = read_drift(Path(config.drift.correct), movie.frame_indices, *movie.full_shape[1:])
+    check_partial(config)
+    log = config.statistics.against
+    against = None if log is None else read_against(Path(log), movie)
+    grid = WindowGrid(height, width, window, config.windows.step)
+    return Opened(config, movie, model, resampler, grid, given, against)
 
 
 def prepare(world: World, opened: Opened) -> Job:
@@ -152,7 +175,7 @@ def _prepare(world: World, opened: Opened, threads: int) -> Job:
         decode_rate=decode_rate,
         bfloat16=engine.device.type != "cpu" or has_bfloat16(),
     )
-    return Job(config, movie, opened.model, grid, engine, reader, resources)
+    return Job(config, movie, opened.model, grid, engine, reader, resources, opened.given_drift, opened.against)
 
 
 def plan_job(job: Job, ranks: list[RankResources], known: Tiling | None) -> Plan:

@@ -21,18 +21,20 @@ from hrtemvae_hpc.schemas import Described
 from hrtemvae_hpc.sealed import pack, unpack
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 
-_PLAN = "plan.sealed"
+_PLAN, _DRIFT = "plan.sealed", "drift.sealed"
 _Count = Annotated[int, Field(ge=1, le=2**31)]
-_NAMES = [re.escape(_PLAN), r"[0-9a-f]{32}\.safetensors"]
+_NAMES = [re.escape(_PLAN), re.escape(_DRIFT), r"[0-9a-f]{32}\.safetensors"]
 
 
 @dataclass
 class TileMaps:
     """What is known about a finished tile."""
 
-    maps: np.ndarray  # [4, latents, rows, columns] float32, in the order of statistics.over_time.MAPS
+    maps: np.ndarray  # [maps, latents, rows, columns] float32, in the order of statistics.over_time.ALL_MAPS
     valid_frames: np.ndarray  # [rows, columns] int32
     bad_frames: np.ndarray  # [n] int64, indices in the file
+    reconstruction: np.ndarray  # [rows, columns] float32, of windows.reconstruction; NaN without a decoder
+    largest_rho: np.ndarray  # [permutations] float32, of all windows and latents of the tile
 
 
 class _Note(Described):
@@ -120,10 +122,28 @@ class Parts:
         with writing(self.folder):
             self._write(_PLAN, pack({}, {"plan": note.model_dump_json()}))
 
+    def save_drift(self, measured: Mapping[str, np.ndarray]) -> None:
+        """Keep what was measured of the movie's drift. Raises InputError if that can't be written."""
+        with writing(self.folder):
+            self._write(_DRIFT, pack(measured, {"key": self.key}))
+
+    def saved_drift(self) -> dict[str, np.ndarray] | None:
+        """What an earlier run of this analysis measured of the movie's drift, None if there is none.
+
+        Raises InputError when the folder holds parts of another analysis.
+        """
+        if self._noted() is None:
+            return None
+        try:
+            measured, about = unpack(self.folder / _DRIFT)
+        except (OSError, ValueError):
+            return None
+        return measured if about == {"key": self.key} else None
+
     def save(self, tile: Rectangle, done: TileMaps) -> None:
         """Write a finished tile, which appears by rename. Raises RankFailed when the disk is full or fails."""
         data = pack(
-            {"maps": done.maps, "valid_frames": done.valid_frames, "bad_frames": done.bad_frames},
+            vars(done),
             {"tile": str(tile), "key": self.key},
         )
         try:
@@ -138,11 +158,11 @@ class Parts:
         """A finished tile, or None if it is missing or damaged."""
         try:
             tensors, about = unpack(self.folder / self._name(tile))
-            done = TileMaps(tensors["maps"], tensors["valid_frames"], tensors["bad_frames"])
-        except (OSError, ValueError, KeyError):
+            done = TileMaps(**tensors)
+        except (OSError, ValueError, TypeError):
             return None
         usable = about == {"tile": str(tile), "key": self.key}
-        usable = usable and done.valid_frames.shape == done.maps.shape[2:] == tile.shape
+        usable = usable and done.valid_frames.shape == done.reconstruction.shape == done.maps.shape[2:] == tile.shape
         return done if usable and (self.allow_bad_frames or not len(done.bad_frames)) else None
 
     def _name(self, tile: Rectangle) -> str:

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 from hrtemvae_hpc.analysis.worker import AT_ONCE
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.tiles import TileReader
-from hrtemvae_hpc.ranks.resources import FREE_SHARE, RankResources
+from hrtemvae_hpc.ranks.node import FREE_SHARE
+from hrtemvae_hpc.ranks.resources import RankResources
 from hrtemvae_hpc.statistics import over_time
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
@@ -96,7 +97,8 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
         block += 16 * frames * engine.side(min(engine.block, grid.rows)) ** 2
     else:
         block += engine.working_bytes(frames, reader.dtype) + over_time.working_bytes(frames, windows, engine.latents)
-    return int(_MARGIN * engine.at_once(threads) * block) + reader.movie.cache_bytes
+    shared = over_time.shared_bytes(frames) if engine.device.type == "cpu" else 0
+    return int(_MARGIN * (engine.at_once(threads) * block + shared)) + reader.movie.source.cache_bytes
 
 
 def patch_bytes(reader: TileReader, grid: WindowGrid, block: int) -> int:
@@ -123,7 +125,7 @@ def tile_bytes(
 
 def map_bytes(windows: int, latents: int) -> int:
     """Bytes of the maps of ``windows``."""
-    return 4 * (len(over_time.MAPS) * latents + 1) * windows
+    return 4 * (len(over_time.ALL_MAPS) * latents + 2) * windows
 
 
 def stage_bytes(reader: TileReader) -> int:
@@ -134,13 +136,11 @@ def stage_bytes(reader: TileReader) -> int:
 
 def decoded_bytes(reader: TileReader, tiling: Tiling) -> int:
     """Bytes that reading every tile from the movie decodes: a product, because tiles and chunks both form grids."""
-    grid, movie = tiling.grid, reader.movie
+    grid = tiling.grid
     # Along the other axis any window will do.
     rows = [reader.read_area(grid.area(Rectangle(*span, 0, 1))).rows for span in tiling.row_spans]
     columns = [reader.read_area(grid.area(Rectangle(0, 1, *span))).columns for span in tiling.column_spans]
-    decoded_rows = sum(movie.chunk_grid.decoded_extent(1, span) for span in rows)
-    decoded_columns = sum(movie.chunk_grid.decoded_extent(2, span) for span in columns)
-    return movie.chunk_grid.decoded_extent(0, slice(None)) * decoded_rows * decoded_columns * int(movie.dtype.itemsize)
+    return reader.movie.chunk_grid.decoded_bytes_of_grid(rows, columns)
 
 
 def check_smallest_read(reader: TileReader, grid: WindowGrid, memory: int) -> None:

@@ -3,7 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from hrtemvae_hpc.analysis.coordinator import RankRecord
+from hrtemvae_hpc.analysis.drift import Followed
 from hrtemvae_hpc.analysis.estimate import estimate
 from hrtemvae_hpc.analysis.lattice import describe_lattice
 from hrtemvae_hpc.analysis.plan import Plan, format_bytes
@@ -15,8 +18,9 @@ from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.ranks.progress import format_seconds
 from hrtemvae_hpc.ranks.resources import RankResources
+from hrtemvae_hpc.statistics.chance import few_frames_warning
 
-_FILES = 8  # raw files that are listed
+_FILES, _FRAMES = 8, 20  # raw files and frames that are listed
 _SOURCES = {"movie": "", "memory": "; {} staged in each node's memory", "scratch": "; {} staged on each node's scratch"}
 
 
@@ -26,25 +30,34 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def describe_plan(
-    reader: TileReader, model: Model, config: AnalysisConfig, plan: Plan, ranks: Sequence[RankResources]
+    reader: TileReader,
+    model: Model,
+    config: AnalysisConfig,
+    plan: Plan,
+    ranks: Sequence[RankResources],
+    followed: Followed | None,
 ) -> str:
-    """Movie, tiles, memory and time, the table of ranks, and advice."""
+    """Movie, tiles, memory and time, the table of ranks, notes and advice; ``followed`` if drift was measured."""
     movie = reader.movie
     scale, scale_warnings = describe_scale(movie, model, reader.resampler)
     lattice, lattice_warnings = describe_lattice(movie, model, reader.resampler)
+    about = movie.source.description
+    named = ", ".join(filter(None, (str(movie.path), movie.source.dataset)))
     frames, height, width = movie.shape
     grid = plan.tiling.grid
     calibration = "not calibrated"
     if movie.pixel_size_nm is not None:
         y, x = movie.pixel_size_nm
         calibration = f"{x:.4g} nm/pixel" if abs(y - x) < 1e-6 * x else f"{y:.4g} x {x:.4g} nm/pixel"
-    time = f"{movie.frame_time_s:.4g} s/frame" if movie.frame_time_s else "frame time unknown"
+    untimed = "frame time unknown" if movie.times_s is None else "frames at uneven times"
+    time = f"{movie.frame_time_s:.4g} s/frame" if movie.frame_time_s else untimed
     rows, columns = plan.tiling.largest.shape
     lines = [
-        f"movie     {movie.path}, {movie.located.dataset} ({movie.located.layout})",
+        f"movie     {named} ({about.format})",
         f"          {frames} frames of {height} x {width}, {movie.dtype}, {calibration}, {time}",
         f"storage   {movie.storage}",
-        *(f"          pixels in {path}" for path in movie.sources.raw[:_FILES]),
+        *(f"          pixels in {path}" for path in movie.source.raw_files[:_FILES]),
+        f"drift     {_describe_drift(config, followed)}",
         f"model     {model.name}, window {grid.window}, {model.architecture.latents} latents, {model.sha256[:12]}",
         f"lattice   {'; '.join(filter(None, (lattice, scale)))}",
         f"windows   {grid.rows} x {grid.columns}, {grid.step} pixels apart: {plan.encodings:,} encodings",
@@ -73,9 +86,25 @@ def describe_plan(
     phases = {"staging": e.staging, "tiles": e.tiles, "result": e.result}
     spent = ", ".join(f"{name} {format_seconds(s)}" for name, s in phases.items() if s > 0.5)
     lines.append(f"estimate  {format_seconds(e.total)} from a short trial" + f" ({spent})" * bool(spent))
-    lines += [f"warning   {warning}" for warning in (*scale_warnings, *lattice_warnings)]
+    drift_warnings = [followed.warning] if followed and followed.warning else []
+    lines += [f"note      {note}" for note in about.notes]
+    few = few_frames_warning(frames - (int(followed.left_out.sum()) if followed else 0), model.architecture.latents)
+    warnings = (*scale_warnings, *lattice_warnings, *drift_warnings, *([few] if few else []))
+    lines += [f"warning   {warning}" for warning in warnings]
     lines += [f"advice    {advice}" for advice in _advice(movie, model, config, plan, ranks)]
     return "\n".join(map(printable, lines))
+
+
+def _describe_drift(config: AnalysisConfig, followed: Followed | None) -> str:
+    if followed:
+        blank = np.flatnonzero(followed.left_out)
+        listed = ", ".join(map(str, blank[:_FRAMES])) + f" and {len(blank) - _FRAMES} more" * (len(blank) > _FRAMES)
+        return followed.verdict + (
+            f"; {len(blank)} frames show no image and are left out: {listed}" if len(blank) else ""
+        )
+    if config.drift.correct == "none":
+        return "not measured, not corrected (--drift none)"
+    return "measured when the movie is analysed, and corrected where two estimates agree"
 
 
 def _advice(

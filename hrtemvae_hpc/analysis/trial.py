@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from hrtemvae_hpc.analysis.threads import on_threads
 from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.threads import on_threads
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 

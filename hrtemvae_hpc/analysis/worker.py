@@ -9,11 +9,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 
+import numpy as np
+
 from hrtemvae_hpc.analysis.compute import Means
 from hrtemvae_hpc.analysis.parts import TileMaps
-from hrtemvae_hpc.analysis.threads import on_threads
 from hrtemvae_hpc.movie.chunk_grid import Region
 from hrtemvae_hpc.ranks.guard import doing
+from hrtemvae_hpc.threads import on_threads
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling
 
 STAGES = ("read", "encode", "statistics")
@@ -151,10 +153,11 @@ class Worker:
         seconds = {"read": time.monotonic() - began, "encode": 0.0, "statistics": 0.0}
         maps = self.means.empty_maps(tile, pixels)
 
-        def fill(block: Rectangle) -> tuple[float, float]:
+        def fill(block: Rectangle) -> tuple[tuple[float, float], np.ndarray]:
             return self.means.fill_block(maps, tile, block, pixels, self._check)
 
-        for spent in on_threads(self._encoders, fill, tiling.blocks(tile)):
+        for spent, largest in on_threads(self._encoders, fill, tiling.blocks(tile)):
+            np.maximum(maps.largest_rho, largest, out=maps.largest_rho)
             for stage, s in zip(STAGES[1:], spent, strict=True):
                 seconds[stage] += s
         return Finished(order, seconds, pixels.decoded_bytes, maps)

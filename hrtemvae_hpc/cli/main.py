@@ -33,6 +33,11 @@ COMMANDS = {
         "simulate --frames 12 --size 192 224 -o movie.h5",
         guarded=True,
     ),
+    "convert": Command(
+        "convert",
+        "Convert a movie, corrected, binned and compressed, to a file that tiles are read from quickly.",
+        "convert movie.h5 --bin 2 --compression gzip -o converted.h5",
+    ),
     "plan": Command(
         "plan", "Show how a movie would be analysed and how long that would take.", "plan movie.h5 --step 16"
     ),
@@ -41,10 +46,26 @@ COMMANDS = {
         "Analyse a movie: map how each latent variable varies over time.",
         "analyze movie.h5 --step 16 -o maps.h5",
     ),
+    "drift": Command(
+        "drift", "Measure how far the specimen drifts, frame by frame.", "drift movie.h5 --drift-roi 0:128,0:128"
+    ),
     "report": Command(
         "report", "Draw a result: one HTML page and a PNG of each map.", "report maps.h5 --tiff", guarded=True
     ),
-    "verify": Command("verify", "Check that results are exactly as they were written.", "verify maps.h5", guarded=True),
+    "lattice": Command(
+        "lattice",
+        "Measure lattices over time: spacings, angles, misfit, areas, rotation and strain.",
+        "lattice movie.h5 --box 20:180,30:200 -o lattices.h5",
+    ),
+    "trace": Command(
+        "trace",
+        "Follow the latent variables of single places over time.",
+        "trace maps.h5 --at 96,112 --box 64:128,128:192 --latents 50,46",
+        guarded=True,
+    ),
+    "verify": Command(
+        "verify", "Check that results and movies are exactly as they were written.", "verify maps.h5", guarded=True
+    ),
     "session": Command("session", "Analyse all movies of a folder.", "session run movies --step 32"),
     "segments": Command(
         "segments",
@@ -98,6 +119,9 @@ def _run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt as asked:
         report(Stopped(f"stopped by {asked}; run the same command again."))
         end_process(Stopped.exit_code)  # without waiting for threads
+    finally:
+        for number in STOP_SIGNALS:  # none may raise while Python ends
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _carry_out(options: argparse.Namespace) -> int:

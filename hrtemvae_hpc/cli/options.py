@@ -1,7 +1,7 @@
 """Options from the schemas: their help, type and default are those of the field that each of them sets."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
@@ -23,12 +23,21 @@ class SchemaOption(NamedTuple):
     metavar: str | None = None
 
 
-_ANALYSIS = (
+# Which pixels of a movie are read, and what its files don't know.
+MOVIE_OPTIONS = (
     SchemaOption("--dataset", "movie.dataset", "PATH"),
     SchemaOption("--axes", "movie.axes", "tyx"),
     SchemaOption("--roi", "movie.roi", "y0:y1,x0:x1"),
     SchemaOption("--frames", "movie.frames", "a:b[:step]"),
+    SchemaOption("--pixel-size", "movie.pixel_size", "NM"),
+    SchemaOption("--frame-time", "movie.frame_time", "SECONDS"),
+)
+_ANALYSIS = (
+    *MOVIE_OPTIONS,
     SchemaOption("--on-bad-frame", "movie.on_bad_frame", "stop|skip"),
+    SchemaOption("--drift", "drift.correct", "auto|none|FILE"),
+    SchemaOption("--drift-roi", "drift.roi", "y0:y1,x0:x1"),
+    SchemaOption("--on-blank-frame", "drift.on_blank_frame", "skip|keep"),
     SchemaOption("--clip-outliers", "preprocess.clip_outliers"),
     SchemaOption("--low-pass", "preprocess.low_pass"),
     SchemaOption("--resample", "preprocess.resample", "model|FACTOR"),
@@ -36,6 +45,8 @@ _ANALYSIS = (
     SchemaOption("--scaling", "windows.scaling", "window|frame"),
     SchemaOption("--model", "encoding.model", "FILE"),
     SchemaOption("--precision", "encoding.precision", "fp32|tf32|bf16"),
+    SchemaOption("--against", "statistics.against", "FILE"),
+    SchemaOption("--partial", "statistics.partial"),
     SchemaOption("--max-memory", "run.max_memory", "SIZE"),
     SchemaOption("--keep-parts", "run.keep_parts"),
 )
@@ -74,15 +85,16 @@ def from_options(schema: type[S], values: Mapping[str, Any]) -> S:
         raise InputError(f"--{place(error).replace('_', '-')}: {reason(error)}.") from error
 
 
-def add_analysis_options(command: argparse.ArgumentParser) -> None:
-    """Give ``command`` the options of an analysis."""
+def add_analysis_options(command: argparse.ArgumentParser, flags: Container[str] | None = None) -> None:
+    """Give ``command`` the options of an analysis, all or those that ``flags`` name."""
     command.add_argument("--config", type=Path, metavar="YAML", help="configuration, see configs/analyze.yaml")
-    add_schema_options(command, AnalysisConfig, _ANALYSIS)
+    add_schema_options(command, AnalysisConfig, tuple(o for o in _ANALYSIS if flags is None or o.flag in flags))
 
 
 def analysis_config(options: argparse.Namespace) -> AnalysisConfig:
     """The configuration that ``options`` ask for. Raises InputError if it isn't valid."""
-    return load_config(options.config, given(options, _ANALYSIS), AnalysisConfig)
+    offered = tuple(o for o in _ANALYSIS if o.key in options)
+    return load_config(options.config, given(options, offered), AnalysisConfig)
 
 
 def analysis_words(options: argparse.Namespace) -> list[str]:
@@ -94,8 +106,16 @@ def analysis_words(options: argparse.Namespace) -> list[str]:
         if value is True:
             words.append(flag)
         elif value is not None:
-            words += [flag, str(Path(value).absolute()) if key == "encoding.model" else str(value)]
+            words += [flag, _from_anywhere(key, str(value))]
     return words
+
+
+def _from_anywhere(key: str, value: str) -> str:
+    """``value`` of an option, with an absolute path if it names a file."""
+    is_file = key in ("encoding.model", "statistics.against") or (
+        key == "drift.correct" and value not in ("auto", "none")
+    )
+    return str(Path(value).absolute()) if is_file else value
 
 
 def subcommands(
@@ -110,6 +130,11 @@ def subcommands(
         return added
 
     return add
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    """Give ``command`` the choice of JSON for what it prints."""
+    command.add_argument("--json", action="store_true", help="print an object of JSON, for programs")
 
 
 def add_restart(command: argparse.ArgumentParser, what: str) -> None:

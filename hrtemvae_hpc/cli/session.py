@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hrtemvae_hpc.cli.options import add_analysis_options, analysis_words, subcommands
+from hrtemvae_hpc.cli.options import add_analysis_options, add_json, analysis_words, subcommands
 from hrtemvae_hpc.errors import InputError, show
 from hrtemvae_hpc.facility.image import CHECKOUT
 from hrtemvae_hpc.facility.session import array_chunks, begin_session, default_folder, open_session, queued_of
 from hrtemvae_hpc.facility.session_run import run_session
-from hrtemvae_hpc.facility.session_status import describe_session
+from hrtemvae_hpc.facility.session_status import describe_session, session_as_json
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -22,12 +22,13 @@ def add_options(command: argparse.ArgumentParser) -> None:
     run = add("run", _run, "Analyse what is missing on this machine, without Slurm.")
     run.add_argument("--ranks", type=int, default=1, help="MPI ranks for each movie (1)")
     status = add("status", _status, "Show the state of each movie.")
+    add_json(status)
     report = add("report", _report, "Draw the page of the session: what happens where, what failed.")
     prepare = add("prepare", _prepare, "(for slurm/session.sh) Freeze the manifest, list what to submit.")
     prepare.add_argument("--queued", default="", help=argparse.SUPPRESS)
     prepare.add_argument("--array-size", type=int, default=1001, help=argparse.SUPPRESS)
     for each in (submit, run, prepare):
-        each.add_argument("movies", type=Path, help="folder with movies, searched to any depth")
+        each.add_argument("movies", type=Path, help="folder with movies: stacks, and folders of frames")
         each.add_argument("--refused", action="store_true", help="also movies that were refused and have not changed")
         add_analysis_options(each)
     for each in (status, report):
@@ -77,7 +78,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    show(describe_session(open_session(_folder(options))))
+    session = open_session(_folder(options))
+    show(session_as_json(session) if options.json else describe_session(session))
     return 0
 
 

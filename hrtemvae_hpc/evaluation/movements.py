@@ -10,7 +10,9 @@ from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.model.periods import reconstructed_periods
 from hrtemvae_hpc.simulation.movements import MOVEMENTS, PATCH, PERIOD, Movement, frames, still_inside
+from hrtemvae_hpc.statistics.comparison import Comparison
 from hrtemvae_hpc.statistics.over_time import series_statistics
+from hrtemvae_hpc.statistics.significance import PermutationTest
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
 
@@ -69,12 +71,13 @@ def respond(model: Model, movement: Movement, period: float, step: int) -> Respo
     tiling = Tiling(grid, engine.block, grid.rows, grid.columns)
     z = np.empty((len(movie), *inside.shape, engine.latents), np.float32)
     variance = np.empty((engine.latents, *inside.shape), np.float32)
+    test = PermutationTest(Comparison.with_time(len(movie)), engine.device)
     for block in tiling.blocks(tiling.tiles[0]):
         y, x = grid.area(block)
         encoded, valid = engine.encode(movie[:, y, x], np.ones((len(movie), 1), bool), frame_range)
         rows, columns = slice(block.row0, block.row1), slice(block.column0, block.column1)
         z[:, rows, columns] = encoded.view(len(movie), *block.shape, -1)
-        variance[:, rows, columns] = series_statistics(encoded, valid).variance.T.view(-1, *block.shape)
+        variance[:, rows, columns] = series_statistics(encoded, valid, test).variance.T.view(-1, *block.shape)
     return Response(movement, variance, inside, z[:, inside])
 
 

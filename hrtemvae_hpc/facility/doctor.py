@@ -1,10 +1,11 @@
 """The doctor: does everything that an analysis needs work together here, on these ranks, in this image?"""
 
+import json
 import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from hrtemvae_hpc.errors import HrtemvaeError, InputError
 from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, load_model
 from hrtemvae_hpc.movie import hdf5_check
 from hrtemvae_hpc.ranks.guard import rank_of_launcher
-from hrtemvae_hpc.ranks.resources import bind_device, device_name, node_free_bytes
+from hrtemvae_hpc.ranks.node import node_free_bytes
+from hrtemvae_hpc.ranks.resources import bind_device, device_name
 from hrtemvae_hpc.ranks.world import World, join_world
 from hrtemvae_hpc.windows.engine import Engine
 
@@ -45,20 +47,27 @@ class Place:
     checks: list[Check] = field(default_factory=list)  # those that each node must pass
 
 
-def examine() -> int:
+def examine(as_json: bool) -> int:
     """Examine all ranks, print the findings on rank 0, and return 0, or 2 if something is wrong."""
+    show = _print_json if as_json else _print
     try:
         world = join_world()
     except InputError as error:
         if rank_of_launcher() == 0:
-            _print([_program(), Check("ranks", WRONG, "each rank is alone", str(error))])
+            show([_program(), Check("ranks", WRONG, "each rank is alone", str(error))])
         return InputError.exit_code
     places = world.allgather(_inspect(world))
     checks = [_program(), _ranks(world), _mpi(world), _devices(places), _threads(places), *_of_nodes(places)]
     wrong = any(c.verdict == WRONG for c in checks)
     if world.is_root:
-        _print(checks)
+        show(checks)
     return world.leave(InputError.exit_code if wrong else 0)
+
+
+def _print_json(checks: list[Check]) -> None:
+    verdicts = {check.verdict for check in checks}
+    worst = next(verdict for verdict in (WRONG, WARNING, OK) if verdict in verdicts)
+    print(json.dumps({"checks": [asdict(check) for check in checks], "verdict": worst.lower()}))
 
 
 def _print(checks: list[Check]) -> None:

@@ -19,12 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.dataclasses import dataclass as validated
 
 from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.facility.movies import RESULT, find_movies
 from hrtemvae_hpc.files import OwnFolder, exists, is_folder, read_end, read_small, replacing, writing
 from hrtemvae_hpc.outputs import Output, check_outputs, is_page
 from hrtemvae_hpc.ranks.claim import Run, run_at_work
+from hrtemvae_hpc.ranks.progress import say
 
-SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".emd", ".hspy")
-_RESULT = ".maps.h5"
 _LARGEST = 2**26  # bytes of a manifest
 _LOOKED_AT = 2**16  # bytes at the end of a log
 
@@ -110,7 +110,7 @@ class Session:
             raise InputError(f"{self.folder}: this session has {len(self.names)} movies, none with number {index}.")
         name = self.names[index]
         path = self.movies_folder / name
-        result = self.folder / (name + _RESULT)
+        result = self.folder / (name + RESULT)
         log = self.folder / "logs" / f"{name}.log"
         record = self._record(index)
         attempts = record.attempts
@@ -250,7 +250,9 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
     session_folder = OwnFolder(folder, "session")
     session_folder.check()
     check_outputs([Output(folder / "session.html", "the page", is_page)] if is_folder(folder) else [])
-    names = _find(movies, folder)
+    found = find_movies(movies, folder)
+    for reason in found.left_out:
+        say(f"left out: {reason}")
     known: tuple[str, ...] = ()
     if exists(folder / "session.json"):
         before = open_session(folder)
@@ -261,12 +263,12 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
                 "another folder with -o."
             )
         known = before.names
-    session = Session(folder, movies, tuple(options), (*known, *sorted(set(names) - set(known))))
+    session = Session(folder, movies, tuple(options), (*known, *sorted(set(found.names) - set(known))))
     for place in (movies, folder):
         if "\n" in str(place):
             raise InputError(f"{str(place)!r}: Slurm can't handle a line break in a folder's name; rename it.")
     if not session.names:
-        raise InputError(f"{movies}: holds no movies ({', '.join(SUFFIXES)}); name another folder.")
+        raise InputError(f"{movies}: holds no movies; name another folder.")
     session_folder.take()
     with writing(folder):
         for name in ("records", "logs"):
@@ -276,20 +278,6 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
                 stored = {"movies_folder": str(movies), "options": session.options, "movies": session.names}
                 aside.write_text(json.dumps(stored, indent=1))
     return session
-
-
-def _find(movies: Path, folder: Path) -> list[str]:
-    """Movies under a folder, without results of this program and hidden files."""
-    names = []
-    for place, folders, files in os.walk(movies):
-        here = Path(place)
-        folders[:] = [f for f in folders if not f.startswith(".") and here / f != folder and not f.endswith(".parts")]
-        names += [
-            str((here / file).relative_to(movies))
-            for file in files
-            if file.lower().endswith(SUFFIXES) and not file.lower().endswith(_RESULT) and not file.startswith(".")
-        ]
-    return names
 
 
 def queued_of(session: Session, queue: str) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""The page of a session: its movies by how much happens in them, a picture of each, and what failed and why."""
+"""The page of a session: its movies by processes and change, a picture of each, and what failed and why."""
 
 import os
 from dataclasses import dataclass
@@ -12,9 +12,14 @@ from hrtemvae_hpc.errors import InputError, printable
 from hrtemvae_hpc.facility.session import Session, SessionMovie, State
 from hrtemvae_hpc.facility.session_status import remark
 from hrtemvae_hpc.files import is_file
-from hrtemvae_hpc.maps.figures import frame_and_map
+from hrtemvae_hpc.maps.page_data import FramePicture, MapPicture, frame_pictures, picture_of
+from hrtemvae_hpc.maps.page_files import styles
+from hrtemvae_hpc.maps.panel import Panel, panel_of
 from hrtemvae_hpc.maps.report import opened_to_draw, rank_latents
-from hrtemvae_hpc.pages import inline, write_page
+from hrtemvae_hpc.maps.result import Result
+from hrtemvae_hpc.pages import write_page
+
+_SIDE = 384  # pixels of a picture, as there may be hundreds of movies
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,11 @@ class Finding:
 
     movie: SessionMovie
     name: str
+    processes: int  # how many were found
     score: float  # 99th percentile over the windows of the sum over the latents of (rho x variance)^2
-    leading: str
-    picture: str
+    panel: Panel
+    frame: FramePicture
+    map: MapPicture | None  # of the latent that changes most
     page: str
     facts: str
 
@@ -46,7 +53,7 @@ def write_session_page(session: Session) -> Path:
             findings.append(_find(session, movie, name))
         except InputError as error:
             others.append((name, State.FAILED.value, printable(str(error)), movie))
-    findings.sort(key=lambda f: f.score, reverse=True)
+    findings.sort(key=lambda f: (f.processes, f.score), reverse=True)
     movies = list(session.movies)
     ends = [a.ended for m in movies for a in m.attempts if a.ended is not None]
     begins = [a.began for m in movies for a in m.attempts]
@@ -55,6 +62,7 @@ def write_session_page(session: Session) -> Path:
         session.folder / "session.html",
         session=session,
         findings=findings,
+        styles=styles("theme.css", "figures.css"),
         others=others,
         hours=sum(m.device_hours for m in movies),
         began=_clock(min(begins)) if begins else "",
@@ -67,14 +75,21 @@ def _find(session: Session, movie: SessionMovie, name: str) -> Finding:
         together = result.together
         shown = rank_latents(result)
         score = float(np.nanpercentile(together, 99)) if shown else 0.0
-        picture = inline(frame_and_map(result, shown[0].latent)) if shown else ""
-        facts = f"{len(result.process.frames)} frames, {len(result.y)} x {len(result.x)} windows"
+        panel, last = panel_of(result, _SIDE), frame_pictures(result, _SIDE)[-1]
+        leading = _map(result, shown[0].latent) if shown else None
+        processes = len(result.processes.found) if result.processes else 0
+        facts = f"{processes} process{'es' * (processes != 1)}, " if result.processes else ""
+        facts += f"{len(result.process.frames)} frames, {len(result.y)} x {len(result.x)} windows"
         if result.process.bad_frames:
             facts += f", {len(result.process.bad_frames)} frames left out"
         page = movie.result.with_suffix(".html")
         link = quote(os.fsencode(page.relative_to(session.folder))) if is_file(page) else ""
-    leading = f"z{shown[0].latent}" if shown else "none"
-    return Finding(movie, name, score, leading, picture, link, facts)
+    return Finding(movie, name, processes, score, panel, last, leading, link, facts)
+
+
+def _map(result: Result, latent: int) -> MapPicture:
+    quantity = "time_correlated_variance"
+    return picture_of(quantity, latent, result.maps(quantity, latent), _SIDE)
 
 
 def _clock(seconds: float) -> str:

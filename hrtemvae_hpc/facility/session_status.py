@@ -1,5 +1,7 @@
 """The state of a session as text: one line per movie."""
 
+import json
+
 from hrtemvae_hpc.errors import printable
 from hrtemvae_hpc.facility.session import Session, SessionMovie, State
 
@@ -18,6 +20,23 @@ def describe_session(session: Session) -> str:
     if any(m.refused for m in movies):
         lines.append("refused movies are tried again when their files change, or with --refused.")
     return "\n".join(lines)
+
+
+def session_as_json(session: Session) -> str:
+    """The same as an object of JSON on one line."""
+    movies = [
+        {
+            "movie": session.names[m.index],
+            "result": str(m.result),
+            "log": str(m.log),
+            "state": m.state.value,
+            "starts": len(m.attempts),
+            "device_hours": m.device_hours,
+            "remark": remark(m),
+        }
+        for m in session.movies
+    ]
+    return json.dumps({"session": session.id, "folder": str(session.folder), "movies": movies})
 
 
 def _name(session: Session, movie: SessionMovie) -> str:

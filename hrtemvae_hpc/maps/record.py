@@ -45,6 +45,7 @@ class Record(Described):
     movie_layout: str
     movie_shape: Json[tuple[Pixels, Pixels, Pixels]]  # frames, rows, columns
     movie_storage: str
+    movie_fingerprint: str
     frames: Json[Annotated[list[Pixels], Field(min_length=1)]]
     bad_frames: Json[list[Pixels]]
     region: Json[tuple[Pixels, Pixels, Pixels, Pixels]]  # rows and columns of the movie's frame, first and last + 1
@@ -53,6 +54,7 @@ class Record(Described):
     resampling: Annotated[tuple[Factor, Factor], Field(strict=False)]  # analysed rows and columns per row and column
     pixel_size: Annotated[tuple[Positive, Positive] | None, Field(strict=False)] = None  # nm, of the movie
     frame_time: Positive | None = None  # s
+    arithmetic: Json[dict[str, str]]  # what determines the last bits
     ranks: Json[list[RankRecord]]
     encodings: Count
     encodings_resumed: Count

@@ -10,13 +10,18 @@ import tifffile
 
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, printable
 from hrtemvae_hpc.files import OwnFolder, replacing, writing
-from hrtemvae_hpc.maps.figures import leading_maps, single_map, variance_curve
+from hrtemvae_hpc.maps.certainty import enough_frames
+from hrtemvae_hpc.maps.page_data import BUDGET, frame_pictures, in_figures, map_pictures, viewer_data
+from hrtemvae_hpc.maps.page_files import scripts, styles
+from hrtemvae_hpc.maps.panel import panel_of
+from hrtemvae_hpc.maps.pictures import binning_of
+from hrtemvae_hpc.maps.process_cards import process_cards
 from hrtemvae_hpc.maps.result import TITLES, Result, open_result
 from hrtemvae_hpc.maps.verdict import find_verdicts
-from hrtemvae_hpc.pages import inline, write_page
+from hrtemvae_hpc.pages import write_page
+from hrtemvae_hpc.statistics.chance import few_frames_warning
 from hrtemvae_hpc.statistics.over_time import MAPS
 
-_LEADING = 6
 _LISTED = 16
 _PAGE = "report.html"
 _NAMES = (r"report\.html", rf"({'|'.join(MAPS)})\.tif", rf"({'|'.join(MAPS)})/z\d+\.png")  # all that is in a report
@@ -49,11 +54,14 @@ def opened_to_draw(path: Path) -> Iterator[Result]:
 
 
 def rank_latents(result: Result) -> list[Shown]:
-    """The latents by the 99th percentile of their time-correlated variance, most first."""
-    shown = []
+    """The latents by the 99th percentile of their time-correlated variance, most first.
+
+    Windows that lack half of the frames don't count.
+    """
+    shown, enough = [], enough_frames(result.valid_frames)
     for latent in result.latent:
         product = result.maps("time_correlated_variance", latent)
-        finite = np.isfinite(product)
+        finite = np.isfinite(product) & enough
         if not finite.any():
             continue
         row, column = np.unravel_index(np.argmax(np.where(finite, product, -np.inf)), product.shape)
@@ -86,6 +94,8 @@ def write_report(path: Path, folder: Path, tiff: bool) -> Path:
     Returns the page. Raises InputError if ``path`` is not an intact result file or can't be drawn, or ``folder``
     can't be written or holds other files.
     """
+    from hrtemvae_hpc.maps.figures import single_maps  # loads matplotlib, which a page does without
+
     if folder.resolve() in path.resolve().parents:
         raise InputError(f"{path}: lies in the folder of its report, {folder}; choose another folder with -o.")
     with opened_to_draw(path) as result:
@@ -95,9 +105,9 @@ def write_report(path: Path, folder: Path, tiff: bool) -> Path:
         with writing(folder):
             for name in MAPS:
                 (folder / name).mkdir(exist_ok=True)
-                for latent in result.latent:
+                for latent, picture in zip(result.latent, single_maps(result, name), strict=True):
                     with replacing(folder / name / f"z{latent:02d}.png") as aside:
-                        aside.write_bytes(single_map(result, name, latent))
+                        aside.write_bytes(picture)
                 if tiff:
                     with replacing(folder / f"{name}.tif") as aside:
                         _write_tiff(result, name, aside)
@@ -106,7 +116,11 @@ def write_report(path: Path, folder: Path, tiff: bool) -> Path:
 
 def _write_page(result: Result, page: Path, folder: Path | None = None) -> Path:
     shown = rank_latents(result)
-    leading = [s.latent for s in shown[:_LEADING]]
+    ranked = [s.latent for s in shown]
+    panel, frames = panel_of(result), frame_pictures(result)
+    pictures = map_pictures(result, ranked, BUDGET - sum(len(f.picture) for f in frames))
+    embedded = {p.latent for p in pictures}
+    dose, rate = _dose(result)
     return write_page(
         Path(__file__).with_name("report.html.j2"),
         page,
@@ -114,12 +128,31 @@ def _write_page(result: Result, page: Path, folder: Path | None = None) -> Path:
         result=result,
         process=result.process,
         shown=shown[:_LISTED],
+        processes=process_cards(result),
         units=result.units,
         invalid=int((result.valid_frames < len(result.process.frames)).sum()),
-        maps=inline(leading_maps(result, leading)) if leading else "",
+        panel=panel,
+        frames=frames,
+        figures=[p for p in pictures if in_figures(p, ranked)],
+        data=viewer_data(result, panel, pictures, ranked),
+        missing=[latent for latent in ranked if latent not in embedded],
+        binning=binning_of(result.valid_frames.shape),
+        styles=styles("uplot/uPlot.min.css", "theme.css", "figures.css", "page.css"),
+        scripts=scripts(),
         verdicts=find_verdicts(result),
-        curve=inline(variance_curve(result)),
+        few_frames=few_frames_warning(len(result.process.frames), len(result.latent)),
+        dose=dose,
+        rate=rate,
+        left_out=result.curves.frame[result.curves.blank].tolist() if result.curves else [],
     )
+
+
+def _dose(result: Result) -> tuple[float | None, float | None]:
+    """Electrons per square angstrom, per frame and per second, where they are known."""
+    curves, record = result.curves, result.process
+    dose = curves.dose_per_frame(record.pixel_size) if curves and record.pixel_size else None
+    every = len(record.frames) > 1 and (np.diff(record.frames) == 1).all()
+    return dose, dose / record.frame_time if dose and record.frame_time and every else None
 
 
 def _write_tiff(result: Result, name: str, path: Path) -> None:

@@ -1,8 +1,8 @@
 """The result file: a NeXus file of maps, with everything needed to know where they came from.
 
-/entry (NXentry) holds NXdata groups time_correlated_variance, variance, spearman, mean and valid_frames, the first
-and last frame as ``preview``, and /entry/process (NXprocess), with digests of all that. It appears under its name only
-when it is complete.
+/entry (NXentry) holds NXdata groups time_correlated_variance, variance, spearman, mean and valid_frames, those of
+maps/certainty.py, the first and last frame as ``preview``, what was measured of each frame as ``drift``, and
+/entry/process (NXprocess), with digests of all that. It appears under its name only when it is complete.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -19,7 +19,12 @@ import numpy as np
 from hrtemvae_hpc.errors import InputError, printable
 from hrtemvae_hpc.files import hdf5_disk_errors, replacing, reserve, temporary_file
 from hrtemvae_hpc.hdf5 import DAMAGED, check_array, check_inflated, chunk_bytes, open_hdf5, read_array, sign
+from hrtemvae_hpc.maps.axes import axes_of, binned, map_dataset, map_group, spatial_axes
+from hrtemvae_hpc.maps.certainty import CORRELATION, count_maps, create_groups, finish_groups, map_places
 from hrtemvae_hpc.maps.digest import check_whole, seal
+from hrtemvae_hpc.maps.drift_group import FrameCurves, read_curves, write_curves
+from hrtemvae_hpc.maps.process_group import ShownProcesses, read_processes, write_processes
+from hrtemvae_hpc.maps.processes import MOST
 from hrtemvae_hpc.maps.record import Record, read_record
 from hrtemvae_hpc.statistics.over_time import MAPS
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
@@ -30,7 +35,7 @@ TITLES = {
     "spearman": "Spearman's rho with time",
     "mean": "mean over time",
 }
-_SENSIBLE_NM = 1e-6, 1e6  # sizes of a pixel with which axes are drawn
+_RECONSTRUCTION = "reconstruction"
 _MOST_LATENTS = 2**14
 _LARGEST_CHUNK = 2**28  # bytes
 
@@ -41,6 +46,8 @@ class FinishedTile(Protocol):
     maps: np.ndarray
     valid_frames: np.ndarray
     bad_frames: np.ndarray
+    reconstruction: np.ndarray
+    largest_rho: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,12 @@ class ResultInfo:
     frame_time_s: float | None
     resampling: tuple[float, float]  # analysed rows and columns per row and column of the movie
     preview: tuple[np.ndarray, int, tuple[int, int]]  # first and last frame, pixels binned into one, their indices
+    curves: FrameCurves | None  # None where drift was not measured
+    reconstructed: bool  # whether the model has a decoder
     process: Mapping[str, Any]
+    ratios: np.ndarray  # of statistics.significance.PermutationTest
+    times_s: np.ndarray | None = None  # [frames] since the first, if known
+    compared_with: str = "time"  # what rho is of
 
 
 def write_result(
@@ -67,7 +79,9 @@ def write_result(
     """
     with replacing(path, folder) as aside:
         reserve(aside, _size(info))
-        return _write_file(aside, info, tiles)
+        bad_frames = _write_file(aside, info, tiles)
+        seal(aside)
+        return bad_frames
 
 
 def try_result(folder: Path, info: ResultInfo) -> None:
@@ -82,18 +96,18 @@ def try_result(folder: Path, info: ResultInfo) -> None:
 
 def _write_file(path: Path, info: ResultInfo, tiles: Iterable[tuple[Rectangle, FinishedTile]]) -> list[int]:
     with hdf5_disk_errors(), h5py.File(path, "w") as file:
-        bad_frames = _write(file, info, tiles)
-    seal(path)
-    return bad_frames
+        return _write(file, info, tiles)
 
 
 def _size(info: ResultInfo) -> int:
     grid, latents = info.grid, len(info.latent_source_index)
-    return int(4 * grid.rows * grid.columns * (len(MAPS) * latents + 1) + info.preview[0].nbytes + 2**18)
+    per_frame = 128 * len(info.process["frames"]) if info.curves else 0
+    maps = (len(MAPS) + count_maps(info)) * latents + 2 + MOST
+    return int(4 * grid.rows * grid.columns * maps + info.preview[0].nbytes + per_frame + 2**18)
 
 
 def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, FinishedTile]]) -> list[int]:
-    grid, latents = info.grid, len(info.latent_source_index)
+    grid = info.grid
     sign(file, "result")
     file.attrs.update(NX_class="NXroot", default="entry")
     entry = file.create_group("entry")
@@ -101,76 +115,36 @@ def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, F
     entry["title"] = storable(f"latent variables over time of {Path(info.process['movie']).name}")
     maps: list[h5py.Dataset] = []
     for name in reversed(MAPS):
-        group = _map_group(entry, name, info)
-        group["title"] = TITLES[name]
-        group["latent"] = np.arange(latents)
-        group["latent"].attrs["long_name"] = "latent variable, by variance over the training set"
-        group["latent_source_index"] = np.array(info.latent_source_index)
-        maps.insert(0, group.create_dataset("data", (latents, grid.rows, grid.columns), np.float32, fillvalue=np.nan))
-    counts = _map_group(entry, "valid_frames", info, "y", "x")
-    counts["title"] = "valid frames of each window"
+        title = TITLES[name].replace("with time", f"with {storable(info.compared_with)}")
+        maps.insert(0, map_dataset(map_group(entry, name, title, info), "data", info))
+    maps += create_groups(entry, info)
+    counts = map_group(entry, "valid_frames", "valid frames of each window", info, first="")
     valid = counts.create_dataset("data", (grid.rows, grid.columns), np.int32)
+    reconstruction = _write_reconstruction(entry, info) if info.reconstructed else None
     bad: set[int] = set()
+    largest = np.zeros(0, np.float32)
     for tile, done in tiles:
         rows, columns = slice(tile.row0, tile.row1), slice(tile.column0, tile.column1)
         for dataset, values in zip(maps, done.maps, strict=True):
             dataset[:, rows, columns] = values
         valid[rows, columns] = done.valid_frames
+        if reconstruction is not None:
+            reconstruction[rows, columns] = done.reconstruction
         bad.update(int(frame) for frame in done.bad_frames)
+        largest = np.maximum(largest, done.largest_rho) if largest.size else done.largest_rho
+    finish_groups(entry, info, largest)
+    write_processes(entry, info)
     _write_preview(entry, info)
+    if info.curves:
+        write_curves(entry, info.curves)
     _write_process(entry, info, sorted(bad))
     return sorted(bad)
 
 
-def _map_group(entry: h5py.Group, name: str, info: ResultInfo, *axes: str) -> h5py.Group:
-    group = entry.create_group(name)
-    names = axes or ("latent", "y", "x")
-    group.attrs.update(NX_class="NXdata", signal="data", axes=list(names))
-    for axis in _spatial_axes(info.grid, info.origin, info.resampling, info.pixel_size_nm):
-        index = names.index(axis.name)
-        group[f"{axis.name}_pixel"] = axis.pixels
-        group[f"{axis.name}_pixel"].attrs.update(units="pixel", long_name=f"{axis.name} of the window's centre")
-        group.attrs[f"{axis.name}_pixel_indices"] = index
-        group[axis.name] = axis.pixels * axis.size
-        group[axis.name].attrs.update(units=axis.units, long_name=f"{axis.name} of the window's centre")
-        group.attrs[f"{axis.name}_indices"] = index
-    return group
-
-
-class _Axis(NamedTuple):
-    """Rows or columns of windows."""
-
-    name: str
-    first: int  # pixel of the region, in the movie's frame
-    size: float  # of a pixel of the movie
-    units: str
-    pixels: np.ndarray  # centres, in pixels of the movie
-    spacing: float  # of windows
-
-
-def _spatial_axes(
-    grid: WindowGrid,
-    origin: tuple[int, int],
-    resampling: tuple[float, float],
-    pixel_size_nm: tuple[float, float] | None,
-) -> list[_Axis]:
-    """The axes y and x: in nm if pixels have a sensible size, else in pixels."""
-    low, high = _SENSIBLE_NM
-    calibrated = pixel_size_nm is not None and all(low <= size <= high for size in pixel_size_nm)
-    sizes, units = (pixel_size_nm, "nm") if pixel_size_nm and calibrated else ((1.0, 1.0), "pixel")
-    return [
-        _Axis(
-            name,
-            first,
-            size,
-            units,
-            (grid.centres(count) + 0.5) / factor - 0.5 + first,
-            grid.step / factor * size,
-        )
-        for name, count, first, size, factor in zip(
-            "yx", (grid.rows, grid.columns), origin, sizes, resampling, strict=True
-        )
-    ]
+def _write_reconstruction(entry: h5py.Group, info: ResultInfo) -> h5py.Dataset:
+    title = "correlation of windows with their reconstructions, corrected for noise"
+    group = map_group(entry, _RECONSTRUCTION, title, info, first="")
+    return group.create_dataset("data", (info.grid.rows, info.grid.columns), np.float32, fillvalue=np.nan)
 
 
 def _write_preview(entry: h5py.Group, info: ResultInfo) -> None:
@@ -181,15 +155,9 @@ def _write_preview(entry: h5py.Group, info: ResultInfo) -> None:
     group.create_dataset("data", data=images, compression="gzip", shuffle=True)
     group["frame"] = which
     group["binning"] = binning
-    axes = _spatial_axes(info.grid, info.origin, info.resampling, info.pixel_size_nm)
-    for axis, count in zip(axes, images.shape[1:], strict=True):
-        group[axis.name] = _binned(axis, count, binning)
+    for axis, count in zip(axes_of(info), images.shape[1:], strict=True):
+        group[axis.name] = binned(axis, count, binning)
         group[axis.name].attrs["units"] = axis.units
-
-
-def _binned(axis: _Axis, count: int, binning: int) -> np.ndarray:
-    """Centres of ``count`` pixels, each binned from ``binning``, in the units of ``axis``."""
-    return np.asarray((axis.first + (np.arange(count) + 0.5) * binning - 0.5) * axis.size)
 
 
 def _write_process(entry: h5py.Group, info: ResultInfo, bad_frames: list[int]) -> None:
@@ -264,7 +232,11 @@ class Result:
     preview: np.ndarray
     preview_frames: tuple[int, int]
     preview_extent: tuple[float, float, float, float]  # left, right, bottom, top
+    curves: FrameCurves | None
+    reconstruction: np.ndarray | None  # [rows, columns], None if the model had no decoder
     process: Record
+    reproducibility: np.ndarray | None  # [latents]: whether maps of even and odd frames agree; None in older results
+    processes: ShownProcesses | None  # None in older results
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
@@ -283,8 +255,8 @@ class Result:
         return np.where(known, total, np.nan)
 
     def maps(self, name: str, latent: int) -> np.ndarray:
-        """The map [rows, columns] of quantity ``name`` for one latent."""
-        return np.asarray(self.file[f"entry/{name}/data"][latent])
+        """The map [rows, columns] of ``name`` for one latent: of a group, or a dataset such as "change/frame"."""
+        return np.asarray(self.file[f"entry/{name}" if "/" in name else f"entry/{name}/data"][latent])
 
 
 def _extent(y: np.ndarray, x: np.ndarray, spacing: tuple[float, float]) -> tuple[float, float, float, float]:
@@ -318,14 +290,17 @@ def _read(path: Path, file: h5py.File) -> Result:
         valid.shape == shape and valid.size > 0, f"valid_frames has shape {valid.shape}, its record implies {shape}"
     )
     top, _, left, _ = record.region
-    y, x = _spatial_axes(record.grid, (top, left), record.resampling, record.pixel_size)
+    y, x = spatial_axes(record.grid, (top, left), record.resampling, record.pixel_size)
     latent = read_array(entry, f"{MAPS[-1]}/latent", "iu", 1)
     count = len(latent)
     _expect(0 < count <= _MOST_LATENTS and np.array_equal(latent, np.arange(count)), "its latents are not numbered")
     source = read_array(entry, f"{MAPS[-1]}/latent_source_index", "iu", 1)
     _expect(len(source) == count, f"latent_source_index has {len(source)} numbers for {count} latents")
-    for name in MAPS:
-        _check_maps(entry, name, (count, *shape))
+    further = map_places(entry)
+    for place in (*(f"{name}/data" for name in MAPS), *further):
+        _check_maps(entry, place, (count, *shape))
+    reproducibility = read_array(entry, CORRELATION, "f", 1) if further else None
+    _expect(reproducibility is None or len(reproducibility) == count, f"{CORRELATION} is not of {count} latents")
     for axis in (y, x):
         _check_axis(entry, f"{MAPS[-1]}/{axis.name}", axis.pixels * axis.size, axis.units)
     preview = read_array(entry, "preview/data", "f", 3)
@@ -334,7 +309,7 @@ def _read(path: Path, file: h5py.File) -> Result:
     _expect(len(frames) == 2, "preview is not of two frames")
     binning = int(read_array(entry, "preview/binning", "iu", 0))
     _expect(1 <= binning <= max(record.movie_shape[1:]), f"preview is binned by {binning}")
-    binned = [_binned(axis, n, binning) for axis, n in zip((y, x), preview.shape[1:], strict=True)]
+    pixels = [binned(axis, n, binning) for axis, n in zip((y, x), preview.shape[1:], strict=True)]
     return Result(
         path,
         file,
@@ -347,13 +322,25 @@ def _read(path: Path, file: h5py.File) -> Result:
         valid,
         preview,
         (int(frames[0]), int(frames[1])),
-        _extent(binned[0], binned[1], (binning * y.size, binning * x.size)),
+        _extent(pixels[0], pixels[1], (binning * y.size, binning * x.size)),
+        read_curves(entry, len(record.frames)),
+        _read_reconstruction(entry, shape),
         record,
+        reproducibility,
+        read_processes(entry, count, shape),
     )
 
 
-def _check_maps(entry: h5py.Group, name: str, shape: tuple[int, int, int]) -> None:
-    maps = check_array(entry, f"{name}/data", "f", 3)
+def _read_reconstruction(entry: h5py.Group, shape: tuple[int, int]) -> np.ndarray | None:
+    if _RECONSTRUCTION not in entry:
+        return None
+    values = read_array(entry, f"{_RECONSTRUCTION}/data", "f", 2)
+    _expect(values.shape == shape, f"{_RECONSTRUCTION} has shape {values.shape}, its record implies {shape}")
+    return values
+
+
+def _check_maps(entry: h5py.Group, place: str, shape: tuple[int, int, int]) -> None:
+    name, maps = place.removesuffix("/data"), check_array(entry, place, "f", 3)
     _expect(maps.shape == shape, f"{name} has shape {maps.shape}, its record implies {shape}")
     _expect(maps.dtype.itemsize == 4, f"{name} has type {maps.dtype}")
     _expect(chunk_bytes(maps) <= _LARGEST_CHUNK, f"{name} has chunks of {maps.chunks}")

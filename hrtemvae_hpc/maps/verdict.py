@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.maps.processes import place_of
 from hrtemvae_hpc.maps.result import Result, open_result
 from hrtemvae_hpc.movie.resample import Resampler
 from hrtemvae_hpc.movie.write import read_truth
@@ -23,7 +24,7 @@ _EDGE = 0.5  # of the largest share that a window has of an edge, which is narro
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the maps of time-correlated variance separate the windows of one region from others.
+    """How the maps of time-correlated variance, and processes, separate the windows of one region from others.
 
     An area under the ROC curve is the probability that a window inside is brighter than one outside: 0.5 by chance.
     """
@@ -35,23 +36,26 @@ class Verdict:
     latent_still: float  # its area against still windows
     latent_others: float  # and against all windows outside, of other regions too
     times: float  # median of all latents' sum, times that of still windows
+    process: int  # the one whose place overlaps most with the region, 0 without any
+    overlap: float  # of both (Jaccard's index)
+    process_others: float  # area under the ROC curve of this process against the other regions
 
     def __str__(self) -> str:
         return (
             f"{self.region}: {self.windows} windows; area under the ROC curve {self.together:.3f} of all latents "
             f"against still windows, {self.latent_still:.3f} of z{self.latent} ({self.latent_others:.3f} against all "
-            f"outside); median {self.times:,.0f} times that of still windows"
+            f"outside); median {self.times:,.0f} times that of still windows; process {self.process} overlaps by "
+            f"{self.overlap:.2f}, {self.process_others:.3f} against the other regions"
         )
 
 
 def roc_area(inside: np.ndarray, outside: np.ndarray) -> float:
     """The probability that a value ``inside`` is larger than one ``outside``; ties count half, NaN are left out."""
-    from scipy.stats import mannwhitneyu  # takes half a second to load, only for simulated movies
-
-    inside, outside = inside[np.isfinite(inside)], outside[np.isfinite(outside)]
+    inside, outside = inside[np.isfinite(inside)], np.sort(outside[np.isfinite(outside)])
     if not inside.size or not outside.size:
         return float("nan")
-    return float(mannwhitneyu(inside, outside).statistic / (inside.size * outside.size))
+    below, not_above = (np.searchsorted(outside, inside, side) for side in ("left", "right"))
+    return float((below + not_above).mean() / (2 * outside.size))
 
 
 def find_verdicts(result: Result) -> list[Verdict]:
@@ -62,9 +66,10 @@ def find_verdicts(result: Result) -> list[Verdict]:
     maps = np.stack([result.maps("time_correlated_variance", int(latent)) for latent in result.latent])
     together = result.together
     still = _share(truth["still"], result) == 1.0
+    shares = {name: _share(truth[name], result) for name in _REGIONS}
     verdicts = []
     for name, what in _REGIONS.items():
-        share = _share(truth[name], result)
+        share = shares[name]
         inside = share >= (_FULL if name == "rotating" else max(_EDGE * share.max(), 1e-9))
         if not inside.any() or not still.any():
             continue
@@ -81,9 +86,24 @@ def find_verdicts(result: Result) -> list[Verdict]:
                 roc_area(maps[best][inside], maps[best][still]),
                 areas[best],
                 float(np.nanmedian(together[inside]) / np.nanmedian(together[still])),
+                *_best_process(result, shares, name),
             )
         )
     return verdicts
+
+
+def _best_process(result: Result, shares: dict[str, np.ndarray], name: str) -> tuple[int, float, float]:
+    """The process that overlaps most with region ``name``, its overlap, and its area against the other regions."""
+    places = {n: share >= _EDGE * share.max() for n, share in shares.items() if share.any()}
+    region = places[name]
+    others = np.any([place & ~region for n, place in places.items() if n != name], axis=0)
+    best = 0, 0.0, float("nan")
+    for number, part in enumerate(result.processes.found.maps if result.processes else (), 1):
+        place = place_of(part)
+        overlap = float((place & region).sum() / (place | region).sum())
+        if overlap > best[1]:
+            best = number, overlap, roc_area(part[region], part[others]) if others.any() else float("nan")
+    return best
 
 
 def _read_truth(result: Result) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.model.network import Decoder
+from hrtemvae_hpc.model.reconstruction import correlation, decode
 
 _ALIKE = 0.9  # correlation of a window and its reconstruction
 _SHORTEST = 4  # pixels
@@ -45,8 +46,8 @@ def reconstruction(model: Model, decoder: Decoder, periods: Sequence[int]) -> li
     alike: list[float] = []
     for start in range(0, len(periods), at_once):
         windows = _lattices(window, periods[start : start + at_once])
-        decoded = torch.sigmoid(decoder(model.encoder(windows)[0]))
-        alike += _correlation(windows, decoded).view(-1, len(_POSES)).median(1).values.tolist()
+        decoded = decode(decoder, model.encoder(windows)[0])
+        alike += correlation(windows, decoded).view(-1, len(_POSES)).median(1).values.tolist()
     return alike
 
 
@@ -67,9 +68,3 @@ def _row(place: Tensor) -> Tensor:
     """A row of Gaussian spots of height 1 and period 1, at each ``place``."""
     from_spot = torch.remainder(place + 0.5, 1) - 0.5
     return torch.stack([torch.exp(-(((from_spot + spot) / _SIGMA) ** 2) / 2) for spot in (-1, 0, 1)]).sum(0)
-
-
-def _correlation(one: Tensor, other: Tensor) -> Tensor:
-    """Pearson's correlation [n] of windows [n, 1, rows, columns] with others; 0 if one is flat."""
-    a, b = ((w - w.mean((1, 2, 3), keepdim=True)).flatten(1) for w in (one, other))
-    return torch.cosine_similarity(a, b, 1, 1e-12)

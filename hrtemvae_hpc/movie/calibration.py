@@ -43,11 +43,16 @@ def _power(units: str, to: str) -> int | None:
     return None
 
 
+def is_reciprocal(units: str) -> bool:
+    """Whether ``units`` are those of diffraction patterns, such as 1/nm."""
+    return "1/" in units or "^-1" in units
+
+
 def spacing(positions: np.ndarray) -> float | None:
     """The distance of evenly spaced positions; None if they are fewer than two or not even."""
     if positions.ndim != 1 or len(positions) < 2 or positions.dtype.kind not in "iuf":
         return None
     steps = np.diff(positions.astype(float))
     mean = float(steps.mean())
-    even = mean != 0 and bool(np.allclose(steps, mean, rtol=1e-3, atol=1e-9 * abs(mean)))
+    even = mean != 0 and np.isfinite(mean) and bool(np.allclose(steps, mean, rtol=1e-3, atol=1e-9 * abs(mean)))
     return abs(mean) if even else None

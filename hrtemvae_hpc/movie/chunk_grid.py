@@ -1,7 +1,8 @@
 """Which chunks a read touches: how the analysed part lies in the grid of a movie's chunks, or of lines without."""
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, product, starmap
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class ChunkGrid:
     chunk: tuple[int, int, int] | None  # frames, rows and columns; None without chunks
     unit: tuple[int, int, int]  # frames, rows and columns that are read together: a chunk, or lines
     itemsize: int  # bytes of a pixel
+    shifts: np.ndarray | None = None  # [frames, 2] int, rows and columns by which an area lies elsewhere in a frame
 
     def slabs(self, frame_bytes: int, most: int) -> list[slice]:
         """The frames, of ``frame_bytes`` each, in slabs of about ``most`` bytes that share no chunk or line."""
@@ -88,17 +90,45 @@ class ChunkGrid:
 
     def decoded_bytes(self, area: Area, frames: slice = slice(None)) -> int:
         """Bytes that reading ``area`` of ``frames`` decodes: whole chunks or lines, each once."""
-        return math.prod(self.decoded_extent(axis, span) for axis, span in enumerate((frames, *area))) * self.itemsize
+        return self.decoded_bytes_of_grid([area.rows], [area.columns], frames)
 
-    def decoded_extent(self, axis: int, span: slice) -> int:
-        """Frames (axis 0), rows (1) or columns (2) of the chunks or lines that reading ``span`` touches."""
-        size, depth = self.full_shape[axis], self.unit[axis]
-        if axis == 0:
-            chunks = np.unique(self.frames[span] // depth)
-        else:
-            start = self.area[axis - 1].start
-            chunks = np.arange((start + span.start) // depth, (start + span.stop - 1) // depth + 1)
-        return int(np.minimum(depth, size - chunks * depth).sum())
+    def decoded_bytes_of_grid(
+        self, rows: Sequence[slice], columns: Sequence[slice], frames: slice = slice(None)
+    ) -> int:
+        """Bytes that reading each of ``rows`` x ``columns`` by itself decodes of ``frames``."""
+        decoded, moves = self._all_moves if frames == slice(None) else self._moves(frames)
+        by_row, by_column = self._decoded(1, rows, moves[:, 0]), self._decoded(2, columns, moves[:, 1])
+        return int((decoded * by_row * by_column).sum()) * self.itemsize
+
+    @cached_property
+    def _all_moves(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._moves(slice(None))
+
+    def _moves(self, frames: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Of each layer of chunks that holds ``frames``: how many frames are decoded, and how far areas are moved.
+
+        The latter is [layers, 2, 2]: rows and columns, least and most. All layers are one where nothing moves.
+        """
+        depth = self.unit[0]
+        layers, first = np.unique(self.frames[frames] // depth, return_index=True)
+        decoded = np.minimum(depth, self.full_shape[0] - layers * depth)
+        if self.shifts is None:
+            return decoded.sum(keepdims=True), np.zeros((1, 2, 2), int)
+        moved = self.shifts[frames]
+        bounds = np.stack([np.minimum.reduceat(moved, first), np.maximum.reduceat(moved, first)], -1)
+        return decoded, bounds
+
+    def _decoded(self, axis: int, spans: Sequence[slice], moves: np.ndarray) -> np.ndarray:
+        """Rows (axis 1) or columns (2) that reading each of ``spans`` decodes, together, for each of ``moves``."""
+        distinct, which = np.unique(moves, axis=0, return_inverse=True)
+        sums = [sum(self._extent(axis, span, int(low), int(high)) for span in spans) for low, high in distinct]
+        return np.array(sums)[which.ravel()]
+
+    def _extent(self, axis: int, span: slice, low: int, high: int) -> int:
+        """Rows or columns of the chunks or lines that ``span`` touches where it is moved by ``low`` to ``high``."""
+        size, depth, start = self.full_shape[axis], self.unit[axis], self.area[axis - 1].start
+        first, stop = max(0, start + span.start + low), min(size, start + span.stop + high)
+        return 0 if first >= stop else min(-(-stop // depth) * depth, size) - first // depth * depth
 
 
 def line_together(shape: tuple[int, int, int], axes: str, itemsize: int) -> tuple[int, int, int]:

@@ -1,7 +1,7 @@
 """Chunks that are decoded outside of HDF5, which lets only one thread of a process in at a time.
 
-HDF5 returns a chunk as it lies in the file; gzip and shuffle, which most movies use, are undone here, on all threads
-that read. Other compressions are left to HDF5.
+HDF5 returns a chunk as it lies in the file; gzip and shuffle, which most movies use, and blosc, which this program
+writes, are undone here, on all threads that read. Other compressions are left to HDF5.
 """
 
 import math
@@ -13,8 +13,10 @@ import h5py
 import numpy as np
 
 from hrtemvae_hpc.hdf5 import GZIP, SHUFFLE, chunk_bytes, filters_of, inflate_chunk
+from hrtemvae_hpc.movie.packing import BLOSC, unpack_blosc
 
-_DECODED = ((GZIP,), (SHUFFLE, GZIP))
+_DECODED = ((GZIP,), (SHUFFLE, GZIP), (BLOSC,))
+_BLOSC_WITH_SNAPPY = 3  # which only the filter of HDF5 knows
 _LEAST_BYTES = 2**15  # of a chunk: below, HDF5 is as fast
 
 
@@ -23,6 +25,8 @@ def decodes_outside(dataset: h5py.Dataset) -> bool:
     if dataset.chunks is None or filters_of(dataset) not in _DECODED:
         return False
     if chunk_bytes(dataset) < _LEAST_BYTES:
+        return False
+    if filters_of(dataset) == (BLOSC,) and _BLOSC_WITH_SNAPPY in dataset.id.get_create_plist().get_filter(0)[2][6:7]:
         return False
     if not dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype)):  # HDF5 converts, say 12 bits of 16
         return False
@@ -79,6 +83,8 @@ def _chunk(dataset: h5py.Dataset, filters: tuple[int, ...], offset: tuple[int, .
     """The whole chunk at ``offset``, also where it reaches beyond the dataset."""
     size = chunk_bytes(dataset)
     raw, applied = inflate_chunk(dataset, filters, offset)
+    if applied == [BLOSC]:
+        raw, applied = unpack_blosc(raw, size), []
     if len(raw) != size:
         raise OSError(f"a chunk can't be read: it has {len(raw)} bytes instead of {size}")
     pixels: np.ndarray = _in_order(np.frombuffer(raw, np.uint8), applied, dataset.dtype).reshape(dataset.chunks)

@@ -9,7 +9,6 @@ https://www.gatan.com/dm5-documentation (/ImageList/*/ImageData/Data).
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,35 +20,14 @@ from hrtemvae_hpc.errors import InputError, printable
 from hrtemvae_hpc.hdf5 import DAMAGED, check_array, read_array
 from hrtemvae_hpc.movie.calibration import convert, spacing
 from hrtemvae_hpc.movie.chunks import check_chunks
+from hrtemvae_hpc.movie.formats.pieces import increasing
+from hrtemvae_hpc.movie.located import Located, Scales, Step
+from hrtemvae_hpc.movie.series import check_parts, frame_time, is_part, part_names
 
 _MOST = 10_000  # datasets that are examined
 _SHOWN = 5  # names in a message
 _DIMENSION = 2**26  # bytes of an axis, and of a frame's metadata
 Metadata = dict[str, Any]
-Scales = tuple[tuple[float, str] | None, ...]
-
-
-@dataclass(frozen=True)
-class Located:
-    """A movie inside a file, the order of its axes, and the step and units of those the file calibrates.
-
-    ``scales`` has one entry an axis of the dataset, or one each for t, y and x where ``by_letter``.
-    """
-
-    dataset: str
-    layout: str
-    axes: str = "tyx"
-    scales: Scales = (None, None, None)
-    by_letter: bool = False
-
-    def calibration(self, axes: str) -> tuple[tuple[float, float] | None, float | None]:
-        """Pixel size (rows, columns) in nm and frame time in s for the order ``axes``; None if not stated."""
-        order = "tyx" if self.by_letter else axes
-        known = {}
-        for letter, scale in zip(order, self.scales, strict=True):
-            known[letter] = None if scale is None else convert(*scale, "s" if letter == "t" else "nm")
-        y, x = known["y"], known["x"]
-        return (y, x) if y and x else None, known["t"]
 
 
 def locate(file: h5py.File, path: Path, dataset: str | None) -> Located:
@@ -57,12 +35,14 @@ def locate(file: h5py.File, path: Path, dataset: str | None) -> Located:
 
     Raises InputError when there is none, or several and none was named.
     """
-    if dataset is not None and not isinstance(_get(file, dataset), h5py.Dataset):
+    if dataset is not None and not isinstance(named := _get(file, dataset), h5py.Dataset):
+        if isinstance(named, h5py.Group) and part_names(named):
+            return _in_parts(path, named)
         raise InputError(
             f"{path}: there is no dataset {printable(dataset)!r}; name another with --dataset."
-            + _listed(" It holds {}.", _three_dimensional(_datasets(file)))
+            + listed(" It holds {}.", _three_dimensional(all_datasets(file)))
         )
-    datasets = _datasets(file)
+    datasets = all_datasets(file)
     offers: dict[object, Located] = {}
     for offer in (*_nexus(file), *_emd(file, datasets), *_velox(file), *_hyperspy(file), *_dm5(file)):
         offers.setdefault(_identity(file[offer.dataset]), offer)
@@ -70,21 +50,38 @@ def locate(file: h5py.File, path: Path, dataset: str | None) -> Located:
         return offers.get(_identity(file[dataset])) or _plain(dataset, file[dataset])
     if len(datasets) > _MOST:
         raise InputError(f"{path}: holds more than {_MOST} datasets; name the movie with --dataset.")
-    movies = [offer for offer in offers.values() if file[offer.dataset].ndim == 3]
+    groups = _groups_of_parts(file, datasets)
+    parts = {f"{group.name.rstrip('/')}/{name}" for group in groups for name in part_names(group)}
+    movies = [o for o in offers.values() if file[o.dataset].ndim == 3 and o.dataset not in parts]
     nexus_default = [offer for offer in movies if offer.layout == "NeXus"]
-    plain = _three_dimensional(datasets)
+    plain = [name for name in _three_dimensional(datasets) if name not in parts]
     for candidates in (nexus_default, movies):
         if len(candidates) == 1:
             return candidates[0]
     if not movies and len(plain) == 1:
         return _plain(plain[0], datasets[plain[0]])
-    if names := sorted({offer.dataset for offer in movies} | set(plain)):
-        raise InputError(f"{path}: holds several movies; name one with --dataset" + _listed(": {}.", names))
+    if not movies and not plain and len(groups) == 1:
+        return _in_parts(path, groups[0])
+    if names := sorted({offer.dataset for offer in movies} | set(plain) | {str(group.name) for group in groups}):
+        raise InputError(f"{path}: holds several movies; name one with --dataset" + listed(": {}.", names))
     flat = [f"{name} {item.shape}" for name, item in datasets.items() if item.shape]
     raise InputError(
         f"{path}: no dataset of three dimensions (frames, rows, columns) in this file"
-        + (_listed("; it holds {}.", flat) or "; it holds no dataset at all.")
+        + (listed("; it holds {}.", flat) or "; it holds no dataset at all.")
     )
+
+
+def _groups_of_parts(file: h5py.File, datasets: dict[str, h5py.Dataset]) -> list[h5py.Group]:
+    """The groups that hold a movie in parts, of which at least one is there."""
+    names = (name.rpartition("/") for name in datasets)
+    holders = dict.fromkeys(holder or "/" for holder, _, name in names if is_part(name))
+    return [file[holder] for holder in holders if part_names(file[holder])]
+
+
+def _in_parts(path: Path, group: h5py.Group) -> Located:
+    names = part_names(group)
+    check_parts(path, group, names)
+    return Located(str(group.name), "HDF5 in parts", scales=(frame_time(group), None, None), parts=tuple(names))
 
 
 def open_dataset(file: h5py.File, name: str) -> h5py.Dataset:
@@ -94,7 +91,7 @@ def open_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     return h5py.Dataset(h5py.h5d.open(file.id, name.encode("utf-8", "surrogateescape"), access))
 
 
-def _listed(sentence: str, names: Sequence[str]) -> str:
+def listed(sentence: str, names: Sequence[str]) -> str:
     """``sentence`` with the first few of ``names``, "" if there are none."""
     shown = ", ".join(printable(name)[:200] for name in names[:_SHOWN])
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -114,7 +111,7 @@ def _identity(dataset: h5py.Dataset) -> object:
     return known.fileno, known.addr
 
 
-def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
+def all_datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
     """Every dataset by its path, including those behind soft and external links, without endless loops.
 
     One more than ``_MOST`` if there are more.
@@ -156,7 +153,7 @@ def _plain(name: str, dataset: h5py.Dataset) -> Located:
     return Located(name, "plain HDF5", scales=(t, y, x), by_letter=True)
 
 
-def _scales(steps: Sequence[float | None], units: Sequence[str]) -> Scales:
+def _scales(steps: Sequence[Step | None], units: Sequence[str]) -> Scales:
     return tuple(None if step is None else (step, unit) for step, unit in zip(steps, units, strict=True))
 
 
@@ -167,24 +164,21 @@ def _number(value: object) -> float | None:
         return None
 
 
-def _step(scale: object) -> float | None:
-    number = _number(scale)
-    return None if number is None else abs(number)
-
-
 def _attribute(group: object, name: str) -> object:
     """An attribute of ``group``, "" if there is none or it isn't a group."""
     return group.attrs.get(name, "") if isinstance(group, h5py.Group) else ""
 
 
-def _spacing(axis: object) -> float | None:
-    """The distance of the positions along an axis; None if it holds none that are even."""
+def _spacing(axis: object) -> Step | None:
+    """The distance of the positions along an axis, or these if they increase unevenly; None if there are none."""
     if not isinstance(axis, h5py.Dataset):
         return None
     try:
-        return spacing(read_array(axis.parent, str(axis.name), "iuf", 1, _DIMENSION))
+        positions = read_array(axis.parent, str(axis.name), "iuf", 1, _DIMENSION)
     except (ValueError, KeyError):
         return None
+    even = spacing(positions)
+    return increasing(positions.astype(float)) if even is None else even
 
 
 def _order(names: list[str], units: list[str]) -> str:
@@ -208,14 +202,15 @@ def _nexus(file: h5py.File) -> Iterator[Located]:
     signal = None if name is None else _get(group, name)
     if name is None or not isinstance(signal, h5py.Dataset):
         return
+    where = f"{group.name.rstrip('/')}/{name}"
     names = _nexus_axes(group, signal)
     if signal.ndim != 3 or len(names) != 3:
-        yield Located(str(signal.name), "NeXus")
+        yield Located(where, "NeXus")
         return
     axes = [_get(group, name) for name in names]
     units = [_text(a.attrs.get("units", "")) if isinstance(a, h5py.Dataset) else "" for a in axes]
     steps = [_spacing(axis) for axis in axes]
-    yield Located(f"{group.name.rstrip('/')}/{name}", "NeXus", _order(names, units), _scales(steps, units))
+    yield Located(where, "NeXus", _order(names, units), _scales(steps, units))
 
 
 def _nexus_data(file: h5py.File) -> h5py.Group:
@@ -277,7 +272,7 @@ def _dm5(file: h5py.File) -> Iterator[Located]:
         members = [_get(dimensions, name) for name in dimensions] if isinstance(dimensions, h5py.Group) else []
         axes = members[::-1] if len(members) == 3 else [None] * 3  # the first is x, which HDF5 stores last
         units = [_text(_attribute(axis, "Units")) for axis in axes]
-        steps = [_step(_attribute(axis, "Scale")) for axis in axes]
+        steps = [_number(_attribute(axis, "Scale")) for axis in axes]
         yield Located(f"/ImageList/{key}/ImageData/Data", "DM5", "tyx", _scales(steps, units))
 
 
@@ -357,5 +352,5 @@ def _hyperspy(file: h5py.File) -> Iterator[Located]:
             continue
         axes = [_get(experiments, f"{key}/axis-{i}") for i in range(3)]
         names, units = ([_text(_attribute(axis, name)) for axis in axes] for name in ("name", "units"))
-        steps = [_step(_attribute(axis, "scale")) for axis in axes]
+        steps = [_number(_attribute(axis, "scale")) for axis in axes]
         yield Located(f"/Experiments/{key}/data", "HyperSpy", _order(names, units), _scales(steps, units))

@@ -1,38 +1,23 @@
-"""An HDF5 movie opened for reading: its shape, storage and calibration, and its pixels frame range by frame range."""
+"""A movie opened for reading: its shape, storage and calibration, and its pixels frame range by frame range."""
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
-import h5py
 import numpy as np
 
-from hrtemvae_hpc.area import Area
-from hrtemvae_hpc.config import MovieSection
-from hrtemvae_hpc.errors import InputError, printable
-from hrtemvae_hpc.hdf5 import CHUNK_CACHE, DAMAGED, filters_of, open_hdf5
-from hrtemvae_hpc.movie.chunk_grid import ChunkGrid, line_together
-from hrtemvae_hpc.movie.chunks import check_chunks, decodes_outside, read_chunks
-from hrtemvae_hpc.movie.layouts import locate, open_dataset
-from hrtemvae_hpc.movie.sources import FILTER_NAMES, Watch, find_sources
+from hrtemvae_hpc.area import Area, around
+from hrtemvae_hpc.config import MovieSection, Roi
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.movie.chunk_grid import ChunkGrid
+from hrtemvae_hpc.movie.frames import FrameSource
+from hrtemvae_hpc.movie.opening import open_frames
+from hrtemvae_hpc.movie.watch import Watch
 
 _MOST_FRAMES = 2**22
-_CACHES = 2**26  # bytes of HDF5's caches of chunks, all sources of a virtual movie together
-
-
-@dataclass(frozen=True)
-class Storage:
-    """How the pixels lie in the file."""
-
-    layout: str  # contiguous or chunks, of a virtual dataset those of its sources
-    chunk: tuple[int, int, int] | None  # frames, rows, columns
-    compression: str
-
-    def __str__(self) -> str:
-        chunk = "" if self.chunk is None else f" of {' x '.join(map(str, self.chunk))}"
-        return f"{self.layout}{chunk}, {self.compression}"
 
 
 class Movie:
@@ -42,69 +27,98 @@ class Movie:
     ``top`` and ``left`` are their place in the file. Use as a context manager.
     """
 
-    def __init__(self, path: Path, section: MovieSection | None = None) -> None:
-        """Open ``path``; raises InputError when it holds no movie that can be analysed."""
-        self.path = path
-        self._file = open_hdf5(path, "the movie")
-        try:
-            self._find(section or MovieSection())
-        except InputError:
-            self._file.close()
-            raise
-        except DAMAGED as error:
-            self._file.close()
-            what = printable(" ".join(str(error).split()))[:200]
-            raise InputError(
-                f"{path}: its structure can't be read and may be damaged ({what}); copy it again."
-            ) from error
+    def __init__(
+        self,
+        path: Path,
+        section: MovieSection | None = None,
+        other_roi: Roi | None = None,
+        source: FrameSource | None = None,
+    ) -> None:
+        """Open ``path``, or use its ``source``, to read the region of ``section`` and, through ``region``, another.
 
-    def _find(self, section: MovieSection) -> None:
-        self.located = located = locate(self._file, self.path, section.dataset)
-        self._dataset = open_dataset(self._file, located.dataset)
-        self.axes = section.axes or located.axes
-        self._check()
-        order = [self.axes.index(a) for a in "tyx"]
-        self.full_shape: tuple[int, int, int] = tuple(int(self._dataset.shape[i]) for i in order)  # type: ignore[assignment]
-        (self.top, bottom), (self.left, right) = self._region(section)
-        self._frames = self._frame_range(section)
-        bounds = (self._frames.start, self._frames.stop), (self.top, bottom), (self.left, right)
-        self.sources = find_sources(self._dataset, [bounds["tyx".index(a)] for a in self.axes], self.where)
-        self.cache_bytes = self._share_cache()
-        if len(range(self._frames.start, self._frames.stop, self._frames.step)) > _MOST_FRAMES:
+        Raises InputError when it holds no movie that can be analysed.
+        """
+        self.path = path
+        section = section or MovieSection()
+        self.source = source or open_frames(path, section)
+        try:
+            self._select(section, other_roi)
+        except InputError:
+            self.source.close()
+            raise
+
+    def _select(self, section: MovieSection, other_roi: Roi | None) -> None:
+        about = self.source.description
+        self.where = self.source.where
+        self.full_shape = about.shape
+        area = self._area_of(section.roi, "--roi")
+        self.top, self.left = area.rows.start, area.columns.start
+        frames = self._frame_range(section)
+        if len(range(frames.start, frames.stop, frames.step)) > _MOST_FRAMES:
             raise InputError(f"{self.where}: has more than {_MOST_FRAMES:,} frames; choose some with --frames.")
-        self.frame_indices = np.arange(self._frames.start, self._frames.stop, self._frames.step)
-        self.shape = (len(self.frame_indices), bottom - self.top, right - self.left)
-        self.dtype = self._dataset.dtype.newbyteorder("=")
-        self.storage = self._storage(order)
+        others = [self._area_of(other_roi, "--drift-roi")] if other_roi else []
+        self._selected = frames
+        self.source.prepare(frames, around([area, *others]))
+        self.frame_indices = np.arange(frames.start, frames.stop, frames.step)
+        self.shape = (len(self.frame_indices), area.height, area.width)
+        self.dtype = about.dtype
+        self.storage = self.source.storage
         self.chunk_grid = ChunkGrid(
             full_shape=self.full_shape,
             frames=self.frame_indices,
-            area=Area(slice(self.top, bottom), slice(self.left, right)),
+            area=area,
             chunk=self.storage.chunk,
-            unit=self.storage.chunk or line_together(self.full_shape, self.axes, self.dtype.itemsize),
+            unit=self.source.unit,
             itemsize=self.dtype.itemsize,
         )
-        self.pixel_size_nm, frame_time = located.calibration(self.axes)
-        self.frame_time_s = frame_time * self._frames.step if frame_time else None
-        self.decodes_in_parallel = decodes_outside(self._dataset)  # else HDF5 lets one thread in at a time
+        self.pixel_size_nm = (section.pixel_size,) * 2 if section.pixel_size else about.pixel_size_nm
+        frame_time = section.frame_time or about.frame_time_s
+        self.frame_time_s = frame_time * frames.step if frame_time else None
+        self.seconds = self._seconds(None if section.frame_time else about.times_s, frame_time)
+        self.times_s = None if self.seconds is None else self.seconds - self.seconds[0]  # since the first that is used
+        self.counts_per_electron = about.counts_per_electron
+        self.shown: np.ndarray | None = None
         self._watch = Watch(self.files)
         self.fingerprint = self._fingerprint()
 
-    def _share_cache(self) -> int:
-        """Limit HDF5's caches to ``_CACHES`` bytes for all sources of a virtual movie; returns that limit."""
-        count = len(self.sources.hdf5)
-        if count * CHUNK_CACHE <= _CACHES:
-            return CHUNK_CACHE * max(1, count)
-        self._file.close()
-        self._file = open_hdf5(self.path, "the movie", _CACHES // count)
-        self._dataset = open_dataset(self._file, self.located.dataset)
-        return _CACHES
-
     @property
     def files(self) -> list[Path]:
-        """All files that the movie's pixels are read from."""
-        opened = [self.path, Path(self._dataset.file.filename)]
-        return [*opened, *(path for path, _ in self.sources.hdf5), *self.sources.raw]
+        """All files that the movie is read from."""
+        return self.source.files
+
+    @property
+    def decodes_in_parallel(self) -> bool:
+        """Whether many threads can read at the same time."""
+        return self.source.decodes_in_parallel
+
+    @property
+    def reads_in_place(self) -> bool:
+        """Whether pixels reach their place without a copy."""
+        return self.source.reads_in_place and not self.is_moved
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether areas lie elsewhere in some frames than in others."""
+        return self.chunk_grid.shifts is not None
+
+    def follow(self, shifts: np.ndarray, left_out: np.ndarray) -> None:
+        """Move what is read by ``shifts`` [frames, 2] int, rows and columns, and leave out frames [frames] bool.
+
+        From then on an area is read where it lies in each frame. ``shown`` [frames, 2, 2] says which rows and which
+        columns of ``area``, first and last + 1, lie within each frame, none of those left out; it is None if all do.
+        Pixels beyond the frame are read as zeros. Raises InputError if pixels that are to be read now are missing.
+        """
+        sizes, origin = np.array(self.shape[1:]), np.array([self.top, self.left])
+        if shifts.any():
+            whole, area = Area.whole(*self.full_shape[1:]), self.area.moved(self.top, self.left)
+            ends = (area.moved(*map(int, end)).within(whole) for end in (shifts.min(0), shifts.max(0)))
+            self.source.prepare(self._selected, around([area, *(end for end in ends if end.pixels)]))
+            self.chunk_grid = dataclasses.replace(self.chunk_grid, shifts=shifts)
+        first = np.clip(-(origin + shifts), 0, sizes)
+        stop = np.clip(self.full_shape[1:] - (origin + shifts), 0, sizes)
+        shown = np.stack([first, stop], -1)
+        shown[left_out] = 0
+        self.shown = None if (shown == np.stack([0 * sizes, sizes], -1)).all() else shown
 
     def has_changed(self, *, thorough: bool = False) -> bool:
         """Whether a file of the movie was changed or replaced since it was opened.
@@ -131,12 +145,7 @@ class Movie:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-
-    @property
-    def where(self) -> str:
-        """File and dataset, for messages."""
-        return f"{self.path}, dataset {printable(self.located.dataset)}"
+        self.source.close()
 
     @property
     def area(self) -> Area:
@@ -160,70 +169,79 @@ class Movie:
 
         Without a copy if ``reads_in_place``.
         """
-        first, step = int(self.frame_indices[0]), self._frames.step
-        selection = {
-            "t": slice(first + frames.start * step, first + (frames.stop - 1) * step + 1, step * (frames.step or 1)),
-            "y": slice(self.top + area.rows.start, self.top + area.rows.stop),
-            "x": slice(self.left + area.columns.start, self.left + area.columns.stop),
-        }
-        source = tuple(selection[a] for a in self.axes)
-        if self.decodes_in_parallel:
-            target = pixels[place or ...].transpose(["tyx".index(a) for a in self.axes])
-            read_chunks(self._dataset, source, target)
-            return
-        check_chunks(self._dataset, source)
-        if self.reads_in_place:
-            self._dataset.read_direct(pixels, source, place)
+        if self.is_moved:
+            self._read_moved(pixels[place or ...], np.arange(self.shape[0])[frames], area)
         else:
-            pixels[place or ...] = self._dataset[source].transpose([self.axes.index(a) for a in "tyx"])
+            self.source.read_into(pixels, self._in_file(frames), area.moved(self.top, self.left), place)
 
-    @property
-    def reads_in_place(self) -> bool:
-        """Whether pixels reach their place without a copy in the file's order of axes."""
-        return self.axes == "tyx" or self.decodes_in_parallel
+    def _in_file(self, frames: slice) -> slice:
+        first, step = int(self.frame_indices[0]), self._selected.step
+        return slice(first + frames.start * step, first + (frames.stop - 1) * step + 1, step * (frames.step or 1))
+
+    def _read_moved(self, target: np.ndarray, frames: np.ndarray, area: Area) -> None:
+        """Read ``area`` of ``frames``, wherever it lies in each. Frames of one chunk are decoded once."""
+        shifts = self.chunk_grid.shifts
+        assert shifts is not None
+        whole = Area.whole(*self.full_shape[1:])
+        layers = np.flatnonzero(np.diff(self.frame_indices[frames] // self.source.unit[0])) + 1
+        target[...] = 0
+        for a, b in pairwise([0, *layers, len(frames)]):
+            moved = [area.moved(self.top + int(y), self.left + int(x)) for y, x in shifts[frames[a:b]]]
+            shown = [each.within(whole) for each in moved]
+            visible = [each for each in shown if each.pixels]
+            if not visible:
+                continue
+            together = around(visible)
+            step = int(frames[1] - frames[0]) if len(frames) > 1 else 1
+            pixels = np.empty((b - a, together.height, together.width), self.dtype)
+            self.source.read_into(pixels, self._in_file(slice(int(frames[a]), int(frames[b - 1]) + 1, step)), together)
+            for image, source, place, inside in zip(target[a:b], pixels, moved, shown, strict=True):
+                if inside.pixels:
+                    image[inside.within(place)] = source[inside.within(together)]
+
+    def _seconds(self, known: np.ndarray | None, frame_time: float | None) -> np.ndarray | None:
+        """Seconds since the movie's first frame [frames] float64: as the files hold them, else by ``frame_time``."""
+        if known is not None:
+            return np.asarray(known[self.frame_indices] - known[0])
+        return None if frame_time is None else self.frame_indices * frame_time
 
     def _fingerprint(self) -> str:
         """SHA-256 over what distinguishes this movie from another or a changed one: files, shape, type."""
-        facts = (self._watch.fingerprint(), self.located.dataset, self.axes, self.full_shape, self.dtype.str)
+        facts = (self._watch.fingerprint(), *self.source.identity)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
-    def _storage(self, order: Sequence[int]) -> Storage:
-        """How the pixels lie in the file; those of a virtual dataset as in the first of its sources."""
-        if not self.sources.hdf5:
-            kind = "virtual" if self._dataset.is_virtual else "raw files beside it, " if self.sources.raw else ""
-            return _storage_of(self._dataset, order, kind)
-        path, name = sorted(self.sources.hdf5)[0]
-        with open_hdf5(path, "the movie") as source:
-            return _storage_of(source[name], order, "virtual, sources ")
+    def region(self, roi: Roi) -> "Movie":
+        """The same movie, opened with ``roi`` as its other region, of which that is the analysed part."""
+        area = self._area_of(roi, "--drift-roi")
+        other = copy(self)
+        other.top, other.left = area.rows.start, area.columns.start
+        other.shape = (self.shape[0], area.height, area.width)
+        other.chunk_grid = dataclasses.replace(self.chunk_grid, area=area)
+        return other
 
-    def _check(self) -> None:
-        dataset = self._dataset
-        if dataset.ndim != 3:
-            raise InputError(
-                f"{self.where}: has shape {dataset.shape}, not three dimensions (frames, rows, columns); "
-                "name another with --dataset."
-            )
-        if dataset.dtype.kind not in "iuf":
-            kinds = {"c": "complex numbers", "V": "compound values", "b": "booleans"}
-            what = kinds.get(dataset.dtype.kind, "text")
-            raise InputError(
-                f"{self.where}: holds {what} ({dataset.dtype}), not integer or real pixels; "
-                "name another with --dataset."
-            )
-        if 0 in dataset.shape:
-            raise InputError(f"{self.where}: is empty (its shape is {dataset.shape}); nothing can be analysed.")
+    def part(self, frames: slice) -> "Movie":
+        """The same movie, of which only ``frames`` (without a step) are analysed, followed as they are here."""
+        other = copy(self)
+        grid = self.chunk_grid
+        other.frame_indices = self.frame_indices[frames]
+        other.shape = (len(other.frame_indices), *self.shape[1:])
+        shifts = None if grid.shifts is None else grid.shifts[frames]
+        other.chunk_grid = dataclasses.replace(grid, frames=other.frame_indices, shifts=shifts)
+        other.times_s = None if self.times_s is None else self.times_s[frames]
+        other.shown = None if self.shown is None else self.shown[frames]
+        return other
 
-    def _region(self, section: MovieSection) -> tuple[tuple[int, int], tuple[int, int]]:
-        bounds = section.roi or ((None, None), (None, None))
+    def _area_of(self, roi: Roi | None, option: str) -> Area:
+        bounds = roi or ((None, None), (None, None))
         resolved = []
         for name, size, (start, stop) in zip(("rows", "columns"), self.full_shape[1:], bounds, strict=True):
             a, b = start or 0, size if stop is None else stop
             if not 0 <= a < b <= size:
                 raise InputError(
-                    f"{self.where}: the region's {name} {a}:{b} do not lie in 0:{size}; fix --roi y0:y1,x0:x1."
+                    f"{self.where}: the region's {name} {a}:{b} do not lie in 0:{size}; fix {option} y0:y1,x0:x1."
                 )
-            resolved.append((a, b))
-        return resolved[0], resolved[1]
+            resolved.append(slice(a, b))
+        return Area(*resolved)
 
     def _frame_range(self, section: MovieSection) -> slice:
         total = self.full_shape[0]
@@ -232,16 +250,3 @@ class Movie:
         if not 0 <= a < b <= total:
             raise InputError(f"{self.where}: frames {a}:{b} do not lie in 0:{total}; fix --frames.")
         return slice(a, b, step or 1)
-
-
-def _storage_of(dataset: h5py.Dataset, order: Sequence[int], prefix: str) -> Storage:
-    chunk = dataset.chunks
-    if chunk and dataset.ndim == 2 and order[0] == 0:  # a source of a virtual movie that holds one frame
-        chunk = (1, *chunk)
-    if chunk and len(chunk) != 3:
-        chunk = None
-    return Storage(
-        f"{prefix}{'contiguous' if chunk is None else 'chunks'}",
-        (chunk[order[0]], chunk[order[1]], chunk[order[2]]) if chunk else None,
-        " + ".join(FILTER_NAMES.get(code, f"filter {code}") for code in filters_of(dataset)) or "not compressed",
-    )

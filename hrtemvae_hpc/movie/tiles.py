@@ -40,6 +40,7 @@ class TilePixels:
     frame_range: np.ndarray | None  # [frames, 2] lowest and highest finite pixel of the whole frame, float64
     pieces: tuple[list[slice], list[slice]]  # rows and columns of the movie that are decoded or lost as a whole
     lost: np.ndarray  # [frames, pieces along y, pieces along x] bool, which ones could not be decoded
+    shown: np.ndarray | None = None  # [frames, 2, 2] rows and columns that lie within each frame, None if all do
     decoded_bytes: int = 0
 
     @classmethod
@@ -82,6 +83,17 @@ class TilePixels:
             return undecoded
         marked = torch.where(torch.from_numpy(undecoded), torch.nan, 0.0)
         return self.resampler.apply(marked, area).isnan().numpy()
+
+    def shows(self, rows: Sequence[slice], columns: Sequence[slice]) -> np.ndarray:
+        """Which of ``rows`` x ``columns`` of the movie's frame lie within each frame [frames, rows, columns] bool."""
+        if self.shown is None:
+            return np.ones((len(self.pixels), len(rows), len(columns)), bool)
+        axes = []
+        for i, spans in enumerate((rows, columns)):
+            starts, stops = (np.array([getattr(span, end) for span in spans]) for end in ("start", "stop"))
+            axes.append((self.shown[:, i, :1] <= starts) & (stops <= self.shown[:, i, 1:]))
+        inside: np.ndarray = axes[0][:, :, None] & axes[1][:, None, :]
+        return inside
 
     def _touched(self, area: Area) -> tuple[slice, slice]:
         """The pieces that ``area`` of the movie's frame touches."""
@@ -131,11 +143,10 @@ class TileReader:
 
     def working_bytes(self, area: Area, threads: int) -> int:
         """Bytes that reading the tile ``area`` on ``threads`` needs besides the tile itself."""
-        frame = self.read_area(area).pixels
-        longest = min(
-            self.movie.shape[0], max(self.movie.chunk_grid.unit[0], _SLAB_BYTES // (frame * self.movie.dtype.itemsize))
-        )
-        return self._reading_bytes(longest, frame) * (threads if self.movie.decodes_in_parallel else 1)
+        read = self.read_area(area)
+        most = _SLAB_BYTES // (read.pixels * self.movie.dtype.itemsize)
+        longest = min(self.movie.shape[0], max(self.movie.chunk_grid.unit[0], most))
+        return self._reading_bytes(longest, read) * (threads if self.movie.decodes_in_parallel else 1)
 
     def filling_bytes(self) -> int:
         """Bytes that filling in one region of a staged movie needs, including the pages that it touches there."""
@@ -145,16 +156,19 @@ class TileReader:
         for slab, area in self.regions(Area.whole(*self.shape)):
             frames = int(slab.stop - slab.start)
             touched = frames * area.height * min(row, area.width * itemsize + 2 * mmap.PAGESIZE)
-            needed.append(self._reading_bytes(frames, area.pixels) + touched)
+            needed.append(self._reading_bytes(frames, area) + touched)
         return max(needed)
 
-    def _reading_bytes(self, frames: int, frame: int) -> int:
+    def _reading_bytes(self, frames: int, area: Area) -> int:
         movie = self.movie
-        slab = frames * frame * movie.dtype.itemsize
+        slab = frames * area.pixels * movie.dtype.itemsize
         copies = (not movie.reads_in_place) + self.whole_frames
-        chunk = math.prod(movie.storage.chunk or ()) * movie.dtype.itemsize
-        # Copies of a slab, a chunk packed, unpacked and in order, a filtered frame's spectrum and products.
-        return int(copies * slab + 3 * chunk + 48 * frame * self.filters)
+        if chunk := movie.storage.chunk:  # packed, unpacked and in order
+            together = 3 * math.prod(chunk) * movie.dtype.itemsize
+        else:
+            together = movie.chunk_grid.decoded_bytes(area, slice(0, 1))
+        # Copies of a slab, what is read together, a filtered frame's spectrum and products.
+        return int(copies * slab + together + 48 * area.pixels * self.filters)
 
     def read(
         self,
@@ -175,6 +189,7 @@ class TileReader:
             np.empty((frames, 2)) if self.frame_scaling else None,
             pieces,
             np.zeros((frames, len(pieces[0]), len(pieces[1])), bool),
+            self.movie.shown,
         )
         frame_bytes = self.read_area(area).pixels * self.movie.dtype.itemsize
         slabs = [Region(slab, source) for slab in self.movie.chunk_grid.slabs(frame_bytes, _SLAB_BYTES)]
@@ -184,9 +199,10 @@ class TileReader:
     def regions(self, area: Area) -> list[Region]:
         """The regions of the movie that windows in ``area`` are cut from.
 
-        Filling them one by one decodes every chunk once.
+        Filling them one by one decodes every chunk once, or nearly: borders of moved areas lie within chunks.
         """
-        return self.movie.chunk_grid.regions(self.source(area), _REGION_BYTES, self.whole_frames)
+        whole = self.whole_frames or self.movie.is_moved
+        return self.movie.chunk_grid.regions(self.source(area), _REGION_BYTES, whole)
 
     def fill(self, tile: TilePixels, region: Region, skip_bad_frames: bool) -> int:
         """Fill in a region of the movie in ``tile``; returns the bytes decoded for it.
@@ -244,11 +260,19 @@ class TileReader:
                 self._fill_by_piece(tile, slab, area)
             return
         for t, frame_pixels in zip(range(slab.start, slab.stop), pixels, strict=True):
-            frame_pixels = self._filter(frame_pixels)
+            inside = self._filter(frame_pixels[self._shown(t)])
+            frame_pixels = frame_pixels.astype(self.dtype, copy=False)
+            frame_pixels[self._shown(t)] = inside
             tile.pixels[t, y, x] = frame_pixels[area]
             if tile.frame_range is not None:
-                finite = frame_pixels[np.isfinite(frame_pixels)]
+                finite = inside[np.isfinite(inside)]
                 tile.frame_range[t] = (finite.min(), finite.max()) if finite.size else np.nan
+
+    def _shown(self, t: int) -> Area:
+        """The part of the analysed area that lies within frame ``t``."""
+        if self.movie.shown is None:
+            return self.movie.area
+        return Area(*(slice(int(first), int(stop)) for first, stop in self.movie.shown[t]))
 
     def _fill_by_piece(self, tile: TilePixels, layer: slice, area: Area) -> None:
         """Fill in what can be decoded of a layer, chunk by chunk, so that a chunk is lost for all tiles or for none."""
@@ -263,7 +287,7 @@ class TileReader:
                 tile.pixels[layer, y, x] = pixels[:, rows, columns]
 
     def _filter(self, pixels: np.ndarray) -> np.ndarray:
-        if not self.filters:
+        if not self.filters or not pixels.size:
             return pixels
         frame = torch.from_numpy(pixels.astype(self.dtype))
         if self.preprocess.clip_outliers:

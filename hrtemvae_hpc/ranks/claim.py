@@ -285,9 +285,9 @@ class ClaimedFolder:
         """Record the ``share`` of the work that is done; raises RankFailed if another run took the folder."""
         self._claim.heartbeat(share)
 
-    def clear(self) -> None:
-        """Delete all that an earlier run left."""
-        self._folder.clear(keep=CLAIM_NAMES)
+    def clear(self, keep: Sequence[str] = ()) -> None:
+        """Delete all that an earlier run left, but what has names of the patterns ``keep``."""
+        self._folder.clear(keep=[*CLAIM_NAMES, *keep])
 
     def discard(self) -> None:
         """Delete all our files, including the claim, and the folder if nothing else is in it."""

@@ -70,12 +70,24 @@ class World:
 
         Raises Stopped when a signal comes while waiting.
         """
+        gathered = self.gather(value, patience)
+        if self.comm is None:
+            return gathered
+        if not self.is_root:
+            self._wait(lambda: self._has_message(0), {0}, patience)
+            return self.comm.recv(source=0, tag=_TAG)  # type: ignore[no-any-return]
+        for rank in range(1, self.size):
+            self.comm.send(gathered, rank, _TAG)
+        return gathered
+
+    def gather(self, value: T, patience: float | None = None) -> list[T]:
+        """Like ``allgather``, but on rank 0 alone; the others get an empty list."""
         if self.comm is None:
             return [value]
         if not self.is_root:
-            self.comm.send(value, 0, _TAG)
-            self._wait(lambda: self._has_message(0), {0}, patience)
-            return self.comm.recv(source=0, tag=_TAG)  # type: ignore[no-any-return]
+            sent = self.comm.isend(value, 0, _TAG)
+            self._wait(lambda: bool(sent.Test()), {0}, patience)
+            return []
         values = {0: value}
         missing = set(range(1, self.size))
         while missing:
@@ -83,10 +95,7 @@ class World:
             for rank in [r for r in missing if self._has_message(r)]:
                 values[rank] = self.comm.recv(source=rank, tag=_TAG)
                 missing.discard(rank)
-        gathered = [values[rank] for rank in range(self.size)]
-        for rank in range(1, self.size):
-            self.comm.send(gathered, rank, _TAG)
-        return gathered
+        return [values[rank] for rank in range(self.size)]
 
     def _has_message(self, rank: int) -> bool:
         return self.comm is not None and self.comm.iprobe(rank, _TAG)
@@ -134,9 +143,11 @@ class World:
             error = raised
         if error is not None and (isinstance(error, RankFailed) or not self.is_root):
             error = type(error)(f"rank {self.rank} on {self.host}: {error}")
-        failed = [error for error in self.allgather(error) if error is not None]
+        # As text: an error may hold what can't be sent, such as its cause.
+        failed = [each for each in self.allgather(error and (type(error), str(error))) if each]
         if failed:
-            self.raise_once(error or failed[0])
+            kind, what = failed[0]
+            self.raise_once(error or kind(what))
         return value  # type: ignore[return-value]
 
     def check_same(self, value: T, describe: Callable[[str, T], str]) -> None:

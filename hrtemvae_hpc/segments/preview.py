@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from hrtemvae_hpc.pages import DPI, inline, png, write_page
+from hrtemvae_hpc.pages import DPI, grey_png, inline, png, write_page
 from hrtemvae_hpc.segments.cut import Cut
 from hrtemvae_hpc.segments.cut_options import CutOptions
 
 _SHOWN = 48
-_IN_ROW = 12
 _OF_A_FILE = 8
 _IN_MEMORY = 8 * _SHOWN  # examples
 
@@ -64,18 +63,15 @@ class Preview:
         )
 
 
-def _gallery(examples: list[tuple[np.ndarray, float]]) -> str:
-    if not examples:
-        return ""
-    rows = -(-len(examples) // _IN_ROW)
-    figure = Figure((10, 0.98 * rows), DPI, layout="constrained")
-    cells = figure.subplots(rows, _IN_ROW, squeeze=False).flat
-    for axes, (segment, strength) in zip(cells, sorted(examples, key=lambda e: -e[1]), strict=False):
-        axes.imshow(segment, cmap="gray")
-        axes.set_title(f"{strength:.0f}", fontsize=6, pad=1.5)
-    for axes in figure.axes:
-        axes.set_axis_off()
-    return inline(png(figure))
+def _gallery(examples: list[tuple[np.ndarray, float]]) -> list[tuple[str, float]]:
+    """Pictures of segments, each from its darkest to its brightest pixel, with their fringe strength."""
+    ordered = sorted(examples, key=lambda example: -example[1])
+    return [(inline(grey_png(_stretched(segment))), strength) for segment, strength in ordered]
+
+
+def _stretched(segment: np.ndarray) -> np.ndarray:
+    low, high = float(segment.min()), float(segment.max())
+    return (segment.astype(np.float32) - low) / ((high - low) or 1)
 
 
 def _histograms(

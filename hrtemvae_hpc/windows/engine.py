@@ -13,6 +13,7 @@ from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.model_file import Model, Scaling
 from hrtemvae_hpc.pixels import floating
 from hrtemvae_hpc.windows.layers import Layers
+from hrtemvae_hpc.windows.reconstruction import Reconstruction
 from hrtemvae_hpc.windows.shared_frame import SharedConvolutions, shares_all
 from hrtemvae_hpc.windows.shared_runs import SharedLayers
 
@@ -69,6 +70,7 @@ class Engine:
             if not layers.shares:
                 self.block, self.batch = _APART
         self._order = torch.tensor(model.latent_order, device=device)
+        self.reconstruction = Reconstruction(model, device, step) if model.decoder else None
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
             torch.backends.cudnn.benchmark = False
@@ -98,7 +100,7 @@ class Engine:
         return self.window + (windows - 1) * self._step
 
     def working_bytes(self, frames: int, dtype: np.dtype) -> int:
-        """Bytes that encoding one block of ``frames`` frames of ``dtype`` takes on a CPU, its latents included."""
+        """Bytes that one block of ``frames`` frames of ``dtype`` takes on a CPU, its latents included."""
         a, windows = self._architecture, self.block**2
         pixel, columns = 3 * floating(dtype).itemsize, self.block
         # Of a low block at the grid's edge more frames are encoded at once, and their windows overlap less.
@@ -108,7 +110,9 @@ class Engine:
             pixels = pixel * at_once * self.side(rows) * self.side(columns)
             patches.append(pixels + self._shared.working_bytes(at_once, rows, columns))
         later = [a.hidden, *(size**2 * channels for size, channels in zip(a.sizes[2:], a.channels[1:], strict=True))]
-        return max(patches) + 4 * 2 * self.batch * max(later) + 4 * frames * windows * self.latents
+        encoding = max(patches) + 4 * 2 * self.batch * max(later)
+        decoding = self.reconstruction.working_bytes() if self.reconstruction else 0
+        return max(encoding, decoding) + 4 * frames * windows * self.latents
 
     @torch.inference_mode()
     def encode(

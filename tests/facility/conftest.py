@@ -16,6 +16,7 @@ from .cluster import Cluster, install, install_apptainer, run
 ROOT = Path(__file__).parents[2]
 PLACE = Path("/tmp/hrtemvae-facility")
 ANALYZE = ROOT / "slurm" / "analyze.sh"
+CONVERT = ROOT / "slurm" / "convert.sh"
 SESSION = ROOT / "slurm" / "session.sh"
 TRAIN = ROOT / "slurm" / "train.sh"
 
@@ -102,7 +103,7 @@ class Queue:
 
     def log(self, job: str) -> str:
         """The log for people."""
-        logs = (self.folder / f"{name}-{job}.log" for name in ("hrtemvae", "hrtemvae-train"))
+        logs = (self.folder / f"{name}-{job}.log" for name in ("hrtemvae", "hrtemvae-convert", "hrtemvae-train"))
         return "".join(path.read_text() for path in logs if path.exists())
 
     def until(self, condition: Callable[[], object], seconds: float, what: str) -> None:

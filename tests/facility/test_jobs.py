@@ -101,8 +101,12 @@ def test_a_signal_before_the_job_is_ready(queue: Queue, tmp_path: Path) -> None:
     assert "asked to stop" in queue.log(job)
 
 
-def test_a_time_limit_that_is_too_short(queue: Queue, movie: Path, expected: Path) -> None:
-    job = queue.submit("--nodes=2", "--time=1", "--signal=B:USR1@50", ANALYZE, movie, *STEP)
+def test_a_time_limit_that_is_too_short(queue: Queue, movie: Path, expected: Path, tmp_path: Path) -> None:
+    # Slurm looks at its limits every 30 seconds: the signal comes 15 to 45 seconds after the first start.
+    site = tmp_path / "site.sh"
+    site.write_text('[ -n "${SLURM_RESTART_COUNT:-}" ] || sleep 30\n')
+    settings = {"HRTEMVAE_SITE": str(site)}
+    job = queue.submit("--nodes=2", "--time=1", "--signal=B:USR1@45", ANALYZE, movie, *STEP, **settings)
     queue.until_requeued(job)
     run("scontrol", "update", f"JobId={job}", "TimeLimit=10")
     queue.resume(job)

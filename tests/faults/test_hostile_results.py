@@ -19,12 +19,13 @@ from PIL import Image
 from results import LATENTS, made_up_info, make_up_result, tiles_of
 
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.maps.figures import thinned
+from hrtemvae_hpc.maps.pictures import thinned
 from hrtemvae_hpc.maps.report import write_report, write_result_page
 from hrtemvae_hpc.maps.result import open_result, read_result, write_result
 from hrtemvae_hpc.maps.verdict import find_verdicts
 from hrtemvae_hpc.movie.write import write_movie
 from hrtemvae_hpc.outputs import is_page, is_picture
+from hrtemvae_hpc.statistics.over_time import ALL_MAPS
 
 PROCESS, LAST = "entry/process", "entry/time_correlated_variance"
 
@@ -196,11 +197,10 @@ def test_pages_are_bounded_whatever_the_frame(
     page = tmp_path / "page.html"
     assert within_budget(lambda: write_result_page(result, page)) is None
     assert said in page.read_text()
+    assert page.stat().st_size < 20_000_000
     for picture in pictures(page):
-        assert 200 < picture.width <= 1700
-        assert 200 < picture.height <= 1700
-    lengths = pictures(page)[0].convert("L")
-    assert np.asarray(lengths).std() > 10
+        assert max(picture.size) <= 1024
+    assert np.asarray(pictures(page)[0]).std() > 10
 
 
 def test_numbers_at_their_limits_are_drawn(tmp_path: Path) -> None:
@@ -209,9 +209,10 @@ def test_numbers_at_their_limits_are_drawn(tmp_path: Path) -> None:
     for number, value in enumerate((3e38, np.inf, np.nan, 1e-45)):
         done.maps[...] = value
         done.maps[:, 0, 0, 0] = 1
+        done.maps[ALL_MAPS.index("change")] = 3  # a frame's index
         path = tmp_path / f"{number}.h5"
-        write_result(path, tmp_path, info, [(tile, done)])
         with np.errstate(all="ignore"):
+            write_result(path, tmp_path, info, [(tile, done)])
             assert within_budget(partial(write_result_page, path, path.with_suffix(".html"))) is None
 
 

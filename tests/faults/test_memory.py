@@ -19,16 +19,15 @@ def maps_a_file_in(folder: Path, process: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize(
-    ("chunk", "on_scratch"), [((1, 1056, 1056), True), ((1000, 96, 96), False)], ids=["by frame", "by space"]
-)
+@pytest.mark.parametrize("chunk", [(1, 1056, 1056), (1000, 96, 96)], ids=["by frame", "by space"])
 def test_memory_of_each_rank_stays_under_its_bound(
-    hrtemvae: Program, tmp_path: Path, tiny_model_path: Path, chunk: tuple[int, int, int], on_scratch: bool
+    hrtemvae: Program, tmp_path: Path, tiny_model_path: Path, chunk: tuple[int, int, int]
 ) -> None:
     bound, frames, side = 1_000_000_000, 1000, 1056
     with h5py.File(tmp_path / "m.h5", "w") as file:
         movie = file.create_dataset("m", (frames, side, side), "u2", chunks=chunk, compression="gzip")
-        packed = zlib.compress(np.arange(np.prod(chunk), dtype="u2").tobytes(), 1)
+        still = np.resize(np.arange(chunk[1] * chunk[2], dtype="u2"), chunk)  # every frame is the same
+        packed = zlib.compress(still.tobytes(), 1)
         for place in movie.iter_chunks():
             movie.id.write_direct_chunk(tuple(s.start for s in place), packed)
         assert movie.nbytes > 2 * bound
@@ -41,7 +40,8 @@ def test_memory_of_each_rank_stays_under_its_bound(
         staged |= {process for process in psutil.pids() if maps_a_file_in(scratch, process)}
         time.sleep(0.1)
     assert running.wait() == 0, running.text
-    assert ("staged on each node's scratch" in running.text) == on_scratch
+    on_scratch = "staged on each node's scratch" in running.text
+    assert on_scratch or chunk[0] > 1  # how fast this machine encodes decides about chunks of all frames
     assert len(staged) == 2 * on_scratch
     assert not list(scratch.iterdir())
     peaks = [int(peak) for peak in re.findall(r"^peak (\d+)$", running.text, re.MULTILINE)]

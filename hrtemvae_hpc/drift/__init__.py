@@ -1,0 +1,1 @@
+"""How far the specimen drifts during a movie, estimated from its frames."""

@@ -1,0 +1,215 @@
+"""By how much one image is shifted against another, from their cross-correlation.
+
+Everything is computed by numpy and scipy.fft on one thread, so that the same images give the same bits everywhere.
+Phase correlation would be no substitute: it gives the noise of empty frequencies the weight of the lattice.
+"""
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+Image = NDArray[np.float32]
+Spectrum = NDArray[np.complex64]
+
+LOW_PASS = 0.125  # cycles per pixel: sigma of the Gaussian that keeps noise out
+HIGH_PASS = 1 / 48  # cycles per pixel: sigma of the Gaussian that keeps out what the detector and the beam hold still
+_CLIPPED_SIGMAS = 4.0
+_PRIOR = 1 / 8  # of the shorter side: standard deviation of the shifts that are expected from frame to frame
+_NEAR = 3  # pixels about the shift of the whole within which that of a patch is searched for
+_REACH = 2 * _NEAR + 1  # half pixels on each side, one more than is searched
+_SIGNIFICANT = 6.0  # standard deviations of the correlation of noise
+
+
+class Shift(NamedTuple):
+    """How much further down and right an image shows what another shows (pixels), and their correlation there."""
+
+    dy: float
+    dx: float
+    quality: float
+
+
+def band_pass(image: Image) -> tuple[Image, NDArray[np.float64]]:
+    """``image`` [rows, columns] without noise and slow changes, mean 0 and deviation 1; and its radial power.
+
+    Its pixels are first clamped to the range of their four neighbours (conservative smoothing), which removes hot and
+    dead pixels wherever they are. It is continued by reflection: the cosine transform knows no jump at the border.
+    An image that is flat gives zeros. The radial power [rings] is the mean per ring of 1/256 cycles per pixel.
+    """
+    clamped = _clamp(image)
+    mean, deviation = float(clamped.mean(dtype=np.float64)), float(clamped.std(dtype=np.float64))
+    limit = _CLIPPED_SIGMAS * deviation
+    spectrum = fft.dctn(np.clip(clamped - np.float32(mean), -limit, limit).astype(np.float32), norm="ortho")
+    gain, ring, pixels = _filter(*image.shape)
+    power = np.bincount(ring.ravel(), np.square(spectrum, dtype=np.float64).ravel()) / pixels
+    filtered = fft.idctn(spectrum * gain, norm="ortho")
+    filtered -= filtered.mean(dtype=np.float64)
+    scale = float(filtered.std(dtype=np.float64))
+    return (filtered / np.float32(scale) if scale > 0 else np.zeros_like(filtered)), power
+
+
+def spectrum_of(image: Image) -> Spectrum:
+    """The spectrum of the tapered ``image``, scaled so that the correlation of two of them lies in -1..1."""
+    return _normalised(image * _taper(*image.shape))
+
+
+def find_shift(reference: Spectrum, moved: Spectrum, shape: tuple[int, int], expected: tuple[float, float]) -> Shift:
+    """The shift in whole pixels of one whole image against another, near ``expected``.
+
+    The farther a peak is from what is expected, the higher it must be, so that one a lattice vector away loses.
+    """
+    surface = fft.irfft2(np.conj(reference) * moved, s=shape)
+    spread = _PRIOR * min(shape)
+    offsets = [fft.fftfreq(n, 1 / n) for n in shape]
+    far = [
+        np.exp(-(((o - e + n / 2) % n - n / 2) ** 2) / (2 * spread**2))
+        for o, e, n in zip(offsets, expected, shape, strict=True)
+    ]
+    row, column = np.unravel_index(np.argmax(surface * (far[0][:, None] * far[1]).astype(np.float32)), shape)
+    return Shift(float(offsets[0][row]), float(offsets[1][column]), float(surface[row, column]))
+
+
+@cache
+def least_quality(shape: tuple[int, int]) -> float:
+    """The quality that noise hardly reaches: some standard deviations of the correlation of white noise."""
+    gain, _, _ = _filter(*shape)
+    squared = np.square(gain, dtype=np.float64)
+    taper = np.square(_taper(*shape), dtype=np.float64)
+    cells = np.square(squared).sum() / np.square(squared.sum()) * np.square(taper).mean() / np.square(taper.mean())
+    return min(0.5, _SIGNIFICANT * math.sqrt(cells))
+
+
+class Patches:
+    """Squares of an image, each shifted by itself: what moves on its own in a few doesn't move the rest."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        """Cover images of ``shape`` with overlapping squares of an eighth of the longer side, or 64 pixels."""
+        self.shape = shape
+        self.side = min(*shape, max(64, max(shape) // 8)) // 2 * 2
+        tops, lefts = (self._starts(n) for n in shape)
+        self.corners = [(y, x) for y in tops for x in lefts]
+
+    def _starts(self, size: int) -> list[int]:
+        count = max(1, round(1.5 * size / self.side))
+        return [int(s) for s in np.linspace(0, size - self.side, count)]
+
+    def shifts(self, reference: Image, moved: Image, whole: Shift) -> NDArray[np.float32]:
+        """Down, right and quality of each patch [patches, 3], close to the ``whole`` image's shift.
+
+        A patch that leaves the image, or has no peak there, has quality 0. The peak is that of a paraboloid through
+        3 x 3 values of the correlation, taken twice per pixel.
+        """
+        found = np.zeros((len(self.corners), 3), np.float32)
+        dy, dx = round(whole.dy), round(whole.dx)
+        inside = [
+            i
+            for i, (y, x) in enumerate(self.corners)
+            if 0 <= y + dy <= self.shape[0] - self.side and 0 <= x + dx <= self.shape[1] - self.side
+        ]
+        if not inside:
+            return found
+        cut = [self.corners[i] for i in inside]
+        one = self._spectra(reference, cut)
+        other = self._spectra(moved, [(y + dy, x + dx) for y, x in cut])
+        by_row, by_column = _near_waves(self.side)
+        surfaces = np.asarray((by_row @ (np.conj(one) * other) @ by_column).real, np.float32)
+        y, x, quality = summits(surfaces)
+        found[inside] = np.stack([dy + (y - _REACH) / 2, dx + (x - _REACH) / 2, quality], 1)
+        return found
+
+    def _spectra(self, image: Image, corners: list[tuple[int, int]]) -> Spectrum:
+        cut = np.stack([image[y : y + self.side, x : x + self.side] for y, x in corners])
+        return _normalised((cut - cut.mean((1, 2), keepdims=True)) * _taper(self.side, self.side))
+
+
+def summits(surfaces: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Row, column and height [n] of the highest point of each of ``surfaces`` [n, rows, columns], float64.
+
+    The paraboloid is the least-squares fit to 3 x 3 values. Where the highest value lies at the border, or the
+    paraboloid's summit not within a pixel, the height is 0.
+    """
+    n, rows, columns = surfaces.shape
+    row, column = np.unravel_index(surfaces.reshape(n, -1).argmax(1), (rows, columns))
+    inside = (row > 0) & (row < rows - 1) & (column > 0) & (column < columns - 1)
+    middle_row, middle_column = row.clip(1, rows - 2), column.clip(1, columns - 2)
+    step = np.arange(-1, 2)
+    values = surfaces[np.arange(n)[:, None, None], middle_row[:, None, None] + step[:, None],
+                      middle_column[:, None, None] + step].astype(np.float64)  # fmt: skip
+    by_row, by_column = values.sum(2), values.sum(1)
+    gy, gx = (by_row[:, 2] - by_row[:, 0]) / 6, (by_column[:, 2] - by_column[:, 0]) / 6
+    gyy, gxx = (by_row @ (1, -2, 1)) / 3, (by_column @ (1, -2, 1)) / 3
+    gxy = (values[:, 0, 0] + values[:, 2, 2] - values[:, 0, 2] - values[:, 2, 0]) / 4
+    determinant = gyy * gxx - gxy**2
+    curved = inside & (determinant > 0) & (gyy < 0)
+    safe = np.where(curved, determinant, 1.0)
+    y, x = (gxy * gx - gxx * gy) / safe, (gxy * gy - gyy * gx) / safe
+    curved &= (abs(y) <= 1) & (abs(x) <= 1)
+    return (middle_row + np.where(curved, y, 0), middle_column + np.where(curved, x, 0),
+            np.where(curved, values[:, 1, 1].clip(0, 1), 0))  # fmt: skip
+
+
+def shifted(image: Image, dy: float, dx: float) -> Image:
+    """``image`` further down and right, by the Fourier shift theorem; what would come in from opposite is 0."""
+    fy, fx = fft.fftfreq(image.shape[0])[:, None], fft.rfftfreq(image.shape[1])
+    ramp = (np.exp(-2j * np.pi * fy * dy) * np.exp(-2j * np.pi * fx * dx)).astype(np.complex64)
+    result: Image = fft.irfft2(fft.rfft2(image) * ramp, s=image.shape)
+    for axis, shift in enumerate((dy, dx)):
+        outside = math.ceil(abs(shift))
+        if outside:
+            edge = slice(0, outside) if shift > 0 else slice(-outside, None)
+            result[(edge, slice(None)) if axis == 0 else (slice(None), edge)] = 0
+    return result
+
+
+def _normalised(images: Image) -> Spectrum:
+    """Spectra [..., rows, columns // 2 + 1] of images of unit energy, whose products irfft2 turns into correlations."""
+    energy = np.einsum("...ij,...ij->...", images, images)[..., None, None]
+    scale = np.divide(1, np.sqrt(energy), out=np.zeros_like(energy), where=energy > 0)
+    result: Spectrum = fft.rfft2(images * scale)
+    return result
+
+
+def _clamp(image: Image) -> Image:
+    around = np.pad(image, 1, mode="reflect")
+    sides = around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]
+    low, high = sides[0].copy(), sides[0].copy()
+    for side in sides[1:]:
+        np.minimum(low, side, out=low)
+        np.maximum(high, side, out=high)
+    clamped: Image = np.minimum(np.maximum(image, low), high)
+    return clamped
+
+
+@cache
+def _near_waves(side: int) -> tuple[Spectrum, Spectrum]:
+    """What turns a spectrum [side, side // 2 + 1] into its image at every half pixel near the origin.
+
+    The inverse transform as two products of matrices [2 * _REACH + 1, side] and [side // 2 + 1, 2 * _REACH + 1], of
+    which the real part counts: few values of a transform are had faster in this way. Without Nyquist's frequency.
+    """
+    half = side // 2
+    places = np.arange(-_REACH, _REACH + 1) / 2
+    rows = fft.fftfreq(side)
+    by_row = np.exp(2j * np.pi * places[:, None] * rows) * (np.arange(side) != half) / side
+    weights = np.r_[1, np.full(half - 1, 2), 0]  # columns stand for their conjugates too
+    by_column = np.exp(2j * np.pi * fft.rfftfreq(side)[:, None] * places) * weights[:, None] / side
+    return by_row.astype(np.complex64), by_column.astype(np.complex64)
+
+
+@cache
+def _filter(rows: int, columns: int) -> tuple[Image, NDArray[np.intp], NDArray[np.float64]]:
+    """The band-pass's gain, each coefficient's ring, and how many lie in each."""
+    fy, fx = np.arange(rows)[:, None] / (2 * rows), np.arange(columns) / (2 * columns)
+    squared = fy**2 + fx**2
+    gain = np.exp(-squared / (2 * LOW_PASS**2)) * (1 - np.exp(-squared / (2 * HIGH_PASS**2)))
+    ring = np.floor(np.sqrt(squared) * 256).astype(np.intp)
+    return gain.astype(np.float32), ring, np.bincount(ring.ravel()).clip(1).astype(np.float64)
+
+
+@cache
+def _taper(rows: int, columns: int) -> Image:
+    window = [0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n) for n in (rows, columns)]
+    return np.asarray(window[0][:, None] * window[1], np.float32)

@@ -1,0 +1,1 @@
+"""From maps to what happened: traces of single places, lattices, significance, processes."""

@@ -1,0 +1,196 @@
+"""Processes: what changes in a movie as a few parts, each with its place and its latent variables.
+
+The maps of rho x variance of all latents are factored into parts that are nowhere negative (Lee and Seung 1999, Nature
+401, 788). Before that, each value is set against the noise floor of its latent, and its neighbourhood gives three
+values: how much it rises, how much it falls, and how much it does either without the neighbours doing the same. Latents
+alternate within a crystal that turns or shifts, where its lattice comes into and out of step; along an edge that grows
+they agree. There are as many parts as half of the latents, in even frames, and the other half, in odd frames, agree on.
+docs/processes.md says what was tried.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import uniform_filter
+from scipy.optimize import linear_sum_assignment
+
+REPRODUCIBLE = 0.5  # correlation of even and odd frames that a process has at least
+MOST = 6
+_SATURATION = 5  # noise floors at which a value counts half
+_WIDTHS = 1.5, 2.0  # windows, of a neighbourhood: the one with more agreement is taken
+_APART = 0.25  # windows between the samples that are factored, at least
+_SAMPLES = 4000  # about, at most
+_SPLITS = 12  # of the latents into halves, for each width
+_AGREE = 0.8  # correlation of the parts that both halves find: the least of a split, median over splits
+_KNOWN = 0.5  # share of a neighbourhood that must have maps
+_IN_VAIN = 2  # counts without agreement before no larger one is tried
+_ITERATIONS, _TOLERANCE = 300, 1e-4
+
+SignedMap = Callable[[str, int], np.ndarray]  # of "all", "even" or "odd" frames, and a latent
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a movie, the one that changes most first."""
+
+    maps: np.ndarray  # [processes, rows, columns] float32, 0 to 1; NaN where windows have no maps
+    weights: np.ndarray  # [processes, latents] float32: shares of the latents, 1 in all
+    direction: np.ndarray  # [processes, latents] float32: 1 where a latent rises throughout, -1 where it falls
+    reproducibility: np.ndarray  # [processes] float32: correlation of even and odd frames at its place
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+
+def place_of(part: np.ndarray) -> np.ndarray:
+    """Where [rows, columns] a process is at least half as strong as at its strongest."""
+    return np.asarray(part >= 0.5 * np.nanmax(part))
+
+
+def leading_latents(weights: np.ndarray) -> np.ndarray:
+    """The fewest latents that make half of a process, by their ``weights`` [latents]."""
+    order = np.argsort(-weights)
+    return order[: 1 + int((np.cumsum(weights[order]) < 0.5).sum())]
+
+
+def find_processes(signed: SignedMap, noise: np.ndarray, known: np.ndarray, windows_wide: float) -> Processes:
+    """Processes in the maps [rows, columns] of rho x variance that ``signed`` returns; not finite counts as 0.
+
+    ``noise`` [latents]: the noise floors; ``known`` [rows, columns]: which windows count; ``windows_wide``: how many
+    windows begin within the width of one. A part is no process if it is not reproducible, as in a movie of noise.
+    """
+    from threadpoolctl import threadpool_limits
+
+    samples = _Samples(signed, noise, known, windows_wide)
+    if samples.count <= MOST or not samples.features("all", _WIDTHS[0]).any():
+        return no_processes(len(noise), known.shape)
+    with threadpool_limits(1):  # the same bits for any number of threads
+        count, width = _choose(samples)
+        places, kinds = _factor(samples.features("all", width), count)
+        kinds = kinds.reshape(count, 3, -1)
+        order = np.argsort(-places.sum(0) * kinds.sum((1, 2)))
+        maps, kinds = np.stack([samples.spread(places[:, i]) for i in order]), kinds[order]
+        total = np.maximum(kinds.sum(1), 1e-12)
+        weights = total / total.sum(1, keepdims=True)
+        direction = (kinds[:, 0] - kinds[:, 1]) / total
+        sure = np.array([samples.reproducibility(place_of(m), w) for m, w in zip(maps, weights, strict=True)])
+    kept = sure >= REPRODUCIBLE
+    return _float32(maps[kept], weights[kept], direction[kept], sure[kept])
+
+
+def no_processes(latents: int, shape: tuple[int, ...]) -> Processes:
+    """None, of maps of ``shape``."""
+    empty = np.zeros((0, latents))
+    return _float32(np.zeros((0, *shape)), empty, empty, np.zeros(0))
+
+
+def _float32(*values: np.ndarray) -> Processes:
+    return Processes(*(each.astype(np.float32) for each in values))
+
+
+class _Samples:
+    """Neighbourhoods of windows, at places that lie some windows apart."""
+
+    def __init__(self, signed: SignedMap, noise: np.ndarray, known: np.ndarray, windows_wide: float) -> None:
+        self._signed, self._noise, self._known, self._wide = signed, noise, known, windows_wide
+        apart = max(1, round(_APART * windows_wide), round((known.size / _SAMPLES) ** 0.5))
+        self._rows, self._columns = (np.arange(apart // 2, n, apart) for n in known.shape)
+        self._used = self._taken(self._mean(known.astype(np.float64), _WIDTHS[0])) >= _KNOWN
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return int(self._used.sum())
+
+    @property
+    def latents(self) -> int:
+        """Of how many latents."""
+        return len(self._noise)
+
+    def features(self, frames: str, width: float) -> np.ndarray:
+        """How much each latent rises, falls and does either against its neighbours [samples, 3 * latents]."""
+        share = self._taken(self._mean(self._known.astype(np.float64), width))[self._used]
+        found = np.empty((self.count, 3, self.latents))
+        for latent in range(self.latents):
+            values = self._saturated(frames, latent)
+            mean, size = (self._taken(self._mean(v, width))[self._used] / share for v in (values, np.abs(values)))
+            found[:, :, latent] = np.maximum([mean, -mean, size - np.abs(mean)], 0).T
+        return found.reshape(self.count, -1)
+
+    def spread(self, part: np.ndarray) -> np.ndarray:
+        """A part's values of the samples as a map [rows, columns] of all windows, 1 at its largest."""
+        samples = np.zeros(self._used.shape)
+        samples[self._used] = part / max(part.max(), 1e-30)
+        every_row, every_column = map(np.arange, self._known.shape)
+        along = np.stack([np.interp(every_row, self._rows, column) for column in samples.T], 1)
+        whole = np.stack([np.interp(every_column, self._columns, row) for row in along])
+        return np.where(self._known, whole, np.nan)
+
+    def reproducibility(self, place: np.ndarray, weights: np.ndarray) -> float:
+        """The correlation of even with odd frames at a process's place, of its leading latents."""
+        even, odd = (
+            np.concatenate([self._saturated(frames, latent)[place] for latent in leading_latents(weights)])
+            for frames in ("even", "odd")
+        )
+        return float(even @ odd / max(np.sqrt((even @ even) * (odd @ odd)), 1e-30))
+
+    def _saturated(self, frames: str, latent: int) -> np.ndarray:
+        values = np.where(self._known, np.nan_to_num(self._signed(frames, latent)), 0).astype(np.float64)
+        return np.asarray(values / np.maximum(np.abs(values) + _SATURATION * self._noise[latent], 1e-30))
+
+    def _mean(self, values: np.ndarray, width: float) -> np.ndarray:
+        return np.asarray(uniform_filter(values, max(1, round(width * self._wide)), mode="nearest"))
+
+    def _taken(self, values: np.ndarray) -> np.ndarray:
+        return np.asarray(values[np.ix_(self._rows, self._columns)])
+
+
+def _choose(samples: _Samples) -> tuple[int, float]:
+    """The most parts that half of the latents in even frames and the other half in odd frames find alike.
+
+    And in which width of the neighbourhood they do best.
+    """
+    half = samples.latents // 2
+    pairs = {width: list(_halves(samples, width, half)) for width in _WIDTHS}
+    best, width, last = 1, _WIDTHS[0], 1
+    for count in range(2, min(MOST, half // 2, samples.count - 1) + 1):  # at least two latents of each half per part
+        agreements = {
+            tried: [_agreement(*(_factor(each, count)[0] for each in pair)) for pair in of_width]
+            for tried, of_width in pairs.items()
+        }
+        if np.median(list(agreements.values())) >= _AGREE:
+            best = last = count
+            width = max(agreements, key=lambda tried: float(np.median(agreements[tried])))
+        elif count - last >= _IN_VAIN:
+            break
+    return best, width
+
+
+def _halves(samples: _Samples, width: float, half: int) -> Iterator[list[np.ndarray]]:
+    """Features of even frames and some latents, and of odd frames and the others, for each split of the latents."""
+    even, odd = (samples.features(name, width).reshape(samples.count, 3, -1) for name in ("even", "odd"))
+    for split in range(_SPLITS):
+        shuffled = np.random.default_rng(split).permutation(samples.latents)
+        parts = even[:, :, shuffled[:half]], odd[:, :, shuffled[half:]]
+        yield [part.reshape(samples.count, -1) for part in parts]
+
+
+def _agreement(one: np.ndarray, other: np.ndarray) -> float:
+    """The least correlation between parts [samples, parts] that are matched as well as possible."""
+    first, second = ((each - each.mean(0)) / np.maximum(each.std(0), 1e-12) for each in (one, other))
+    correlation = first.T @ second / len(first)
+    return float(correlation[linear_sum_assignment(-correlation)].min())
+
+
+def _factor(features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Parts' values [samples, count] and features [count, features], whose product approximates ``features``."""
+    from sklearn.decomposition import NMF
+    from sklearn.exceptions import ConvergenceWarning
+
+    model = NMF(count, init="nndsvda", max_iter=_ITERATIONS, tol=_TOLERANCE, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it is near enough then
+        parts = model.fit_transform(features)
+    return np.asarray(parts), np.asarray(model.components_)
