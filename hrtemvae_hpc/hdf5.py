@@ -27,7 +27,7 @@ GZIP, SHUFFLE, FLETCHER32, LZF = (
     h5py.h5z.FILTER_LZF,
 )
 _OWN_FILTERS = {GZIP, SHUFFLE, FLETCHER32, LZF}
-_LARGEST = 2**28  # bytes of an array that is read as a whole
+_LARGEST = 2**28  # bytes of an array that is read as a whole, or of a chunk
 _GROWTH = 64, 1.01  # bytes, and times its size, that packing may add to a chunk
 
 # What h5py and HDF5 raise for files that are damaged, or not what they should be.
@@ -138,10 +138,12 @@ def chunk_bytes(dataset: h5py.Dataset) -> int:
 
 
 def check_inflated(dataset: h5py.Dataset) -> None:
-    """Raise ValueError if a chunk of ``dataset`` takes more bytes than it should once it is inflated.
+    """Raise ValueError if a chunk of ``dataset`` is huge, or takes more bytes than it should once it is inflated.
 
     HDF5 itself gives gzip all the memory that it asks for.
     """
+    if chunk_bytes(dataset) > _LARGEST:
+        raise ValueError(f"{dataset.name} has chunks of {dataset.chunks}")
     filters = filters_of(dataset)
     for i in range(dataset.id.get_num_chunks() if GZIP in filters else 0):
         try:

@@ -189,8 +189,13 @@ def read_maps(path: Path) -> dict[str, np.ndarray]:
 def read_processes(path: Path) -> dict[str, np.ndarray]:
     with h5py.File(path, "r") as file:
         group = file["entry/processes"]
-        names = ("data", "weights", "direction", "reproducibility", "change")
+        names = ("data", "weights", "direction", "reproducibility", "series", "span")
         return {f"processes/{name}": group[name][...] for name in names if name in group}
+
+
+def read_series(path: Path) -> dict[str, np.ndarray]:
+    with h5py.File(path, "r") as file:
+        return {f"series/{name}": file["entry/series"][name][...] for name in ("data", "row", "column", "frame")}
 
 
 def assert_same_maps(one: Path, other: Path) -> None:
@@ -198,10 +203,10 @@ def assert_same_maps(one: Path, other: Path) -> None:
     left, right = read_maps(one), read_maps(other)
     for name in left:
         np.testing.assert_array_equal(left[name], right[name], err_msg=name)
-    processes = [read_processes(path) for path in (one, other)]
-    assert processes[0].keys() == processes[1].keys()
-    for name, values in processes[0].items():
-        np.testing.assert_array_equal(values, processes[1][name], err_msg=name)
+    further = [read_processes(path) | read_series(path) for path in (one, other)]
+    assert further[0].keys() == further[1].keys()
+    for name, values in further[0].items():
+        np.testing.assert_array_equal(values, further[1][name], err_msg=name)
 
 
 def assert_refused(outcome: Outcome, *words: str, code: int = 2) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from hrtemvae_hpc.maps.result import ResultInfo, write_result
 from hrtemvae_hpc.statistics.over_time import ALL_MAPS
+from hrtemvae_hpc.windows.cells import Cells
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 
 LATENTS = 3
@@ -21,6 +22,8 @@ class Tile:
     bad_frames: np.ndarray
     reconstruction: np.ndarray
     largest_rho: np.ndarray
+    series: np.ndarray
+    series_windows: np.ndarray
 
 
 def made_up_info(
@@ -45,6 +48,7 @@ def made_up_info(
         resampling=(1.0, 1.0),
         curves=None,
         reconstructed=True,
+        cells=Cells(1, 6),
         times_s=np.arange(6) / 2,
         ratios=np.linspace(1, 2, 50),
         preview=preview or (np.stack([image, image.T.reshape(image.shape)]), 1, (0, 5)),
@@ -96,6 +100,8 @@ def tiles_of(grid: WindowGrid) -> Iterator[tuple[Rectangle, Tile]]:
             np.array([], int),
             np.full(shape, 0.9, np.float32),
             np.linspace(0.2, 0.9, 99, dtype=np.float32),
+            np.broadcast_to(np.linspace(-1, 1, 6, dtype=np.float16), (*shape, LATENTS, 6)),
+            np.stack([y, x]),
         ),
     )
 

@@ -345,6 +345,8 @@ def test_a_file_is_on_the_disk_before_anything_it_replaces_goes(
             np.zeros(0, np.int64),
             np.ones((1, 1), np.float32),
             np.zeros(9, np.float32),
+            np.zeros((1, 1, 2, 3), np.float16),
+            np.zeros((2, 1, 1), np.int32),
         ),
     )
     with replacing(tmp_path / "o.h5", parts.folder) as aside:

@@ -11,6 +11,7 @@ import pytest
 from commands import Program
 from conftest import assert_refused
 from hypothesis import strategies
+from scipy.stats import spearmanr
 
 from hrtemvae_hpc.maps.digest import seal
 from hrtemvae_hpc.maps.processes import MOST, Processes, find_processes, leading_latents, place_of
@@ -111,12 +112,15 @@ def test_the_page_begins_with_them(demo: Path) -> None:
     with open_result(demo) as result:
         assert result.processes is not None
         count = len(result.processes.found)
-        change = result.processes.change
+        span, series = result.processes.span, result.processes.series
     assert count > 0
     assert page.index("What happens") < page.index('id="viewer"')
     assert page.count('alt="Process ') == count
-    assert ((change >= 0) & (change < 12)).all()
-    assert (np.diff(change) >= 0).all()
+    assert page.count('class="course"') == count
+    assert ((span >= 0) & (span < 12)).all()
+    assert (np.diff(span) >= 0).all()
+    assert series.shape == (count, 12)
+    assert all(spearmanr(each, np.arange(12)).statistic > 0.8 for each in series)
 
 
 def test_results_without_them_are_read(demo: Path, tmp_path: Path) -> None:

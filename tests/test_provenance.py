@@ -22,7 +22,19 @@ from hrtemvae_hpc.training.batches import Segments
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 
 TILE = Rectangle(0, 2, 0, 3)
-MORE = np.ones((2, 3), np.float32), np.zeros(9, np.float32)  # reconstruction, and largest rho by chance
+
+
+def part_of(maps: np.ndarray) -> TileMaps:
+    """A finished tile with these ``maps``."""
+    return TileMaps(
+        maps,
+        valid_frames=np.full((2, 3), 7, np.int32),
+        bad_frames=np.zeros(0, np.int64),
+        reconstruction=np.ones((2, 3), np.float32),
+        largest_rho=np.zeros(9, np.float32),
+        series=np.zeros((1, 2, 5, 4), np.float16),
+        series_windows=np.zeros((2, 1, 2), np.int32),
+    )
 
 
 def flip(path: Path, bit: int) -> None:
@@ -45,7 +57,7 @@ def parts(tmp_path: Path) -> Parts:
 @given(st.integers(0))
 def test_any_flipped_bit_in_a_part_is_found(parts: Parts, bit: int) -> None:
     maps = np.random.default_rng(0).normal(size=(4, 5, 2, 3)).astype(np.float32)
-    parts.save(TILE, TileMaps(maps, np.full((2, 3), 7, np.int32), np.zeros(0, np.int64), *MORE))
+    parts.save(TILE, part_of(maps))
     found = parts.load(TILE)
     assert found is not None
     np.testing.assert_array_equal(found.maps, maps)
@@ -55,7 +67,7 @@ def test_any_flipped_bit_in_a_part_is_found(parts: Parts, bit: int) -> None:
 
 
 def test_a_part_of_another_analysis_or_tile_is_not_used(parts: Parts, tmp_path: Path) -> None:
-    done = TileMaps(np.zeros((4, 5, 2, 3), np.float32), np.full((2, 3), 7, np.int32), np.zeros(0, np.int64), *MORE)
+    done = part_of(np.zeros((4, 5, 2, 3), np.float32))
     parts.save(TILE, done)
     other = Parts(tmp_path / "o.h5", {"movie": 2}, {"device": "this"}, False)
     shutil.copy(parts.folder / parts._name(TILE), parts.folder / other._name(TILE))
@@ -67,7 +79,7 @@ def test_parts_under_swapped_names_are_not_used(parts: Parts) -> None:
     other = Rectangle(0, 2, 3, 6)
     for tile, value in ((TILE, 1.0), (other, 2.0)):
         maps = np.full((4, 5, 2, 3), value, np.float32)
-        parts.save(tile, TileMaps(maps, np.full((2, 3), 7, np.int32), np.zeros(0, np.int64), *MORE))
+        parts.save(tile, part_of(maps))
     one, two = parts.folder / parts._name(TILE), parts.folder / parts._name(other)
     one.rename(parts.folder / "aside")
     two.rename(one)

@@ -32,6 +32,7 @@ from hrtemvae_hpc.ranks.process import start_ticks
 from hrtemvae_hpc.ranks.world import World
 from hrtemvae_hpc.statistics.comparison import Comparison
 from hrtemvae_hpc.statistics.significance import PermutationTest
+from hrtemvae_hpc.windows.cells import Cells
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
 
@@ -190,7 +191,8 @@ def test_a_thread_begins_on_the_next_tile_before_the_last_one_is_done(
         engine = Engine(tiny_model, torch.device("cpu"), "fp32", "window", 8)
         grid = WindowGrid(ROWS, COLUMNS, engine.window, 8)
         test = PermutationTest(Comparison.with_time(movie.shape[0]), engine.device)
-        worker = Worker(Means(engine, reader, grid, test, False, open_stage(World(), reader, tmp_path)), 2)
+        cells, stage = Cells(1, movie.shape[0]), open_stage(World(), reader, tmp_path)
+        worker = Worker(Means(engine, reader, grid, test, cells, False, stage), 2)
         both = threading.Barrier(2, timeout=60)
         encode = engine.encode
         monkeypatch.setattr(engine, "encode", lambda *block: both.wait() >= 0 and encode(*block))

@@ -6,6 +6,7 @@ from time import monotonic
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hrtemvae_hpc.analysis.parts import TileMaps
 from hrtemvae_hpc.analysis.stage import Stage
@@ -13,6 +14,7 @@ from hrtemvae_hpc.movie.chunk_grid import Region
 from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
 from hrtemvae_hpc.statistics.over_time import ALL_MAPS, series_statistics
 from hrtemvae_hpc.statistics.significance import PermutationTest
+from hrtemvae_hpc.windows.cells import Cells, binned_series, strongest_windows
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 
@@ -25,6 +27,7 @@ class Means:
     reader: TileReader
     grid: WindowGrid
     test: PermutationTest
+    cells: Cells
     skip_bad_frames: bool
     stage: Stage | None = None
 
@@ -42,12 +45,15 @@ class Means:
 
     def empty_maps(self, tile: Rectangle, pixels: TilePixels) -> TileMaps:
         """The maps of a tile, to be filled block by block."""
+        cells = self.cells.shape(tile.shape)
         return TileMaps(
             np.empty((len(ALL_MAPS), self.engine.latents, *tile.shape), np.float32),
             np.empty(tile.shape, np.int32),
             self.reader.movie.frame_indices[pixels.bad_frames(self.grid.area(tile))],
             np.full(tile.shape, np.nan, np.float32),
             np.zeros(self.test.count, np.float32),
+            np.empty((*cells, self.engine.latents, self.cells.bins), np.float16),
+            np.empty((2, *cells), np.int32),
         )
 
     def fill_block(
@@ -69,6 +75,7 @@ class Means:
         encoded = monotonic()
         with torch.inference_mode():
             statistics = series_statistics(z, valid, self.test)
+            self._keep_series(maps, tile, block, z, valid, statistics.time_correlated_variance)
         for i, name in enumerate(ALL_MAPS):
             series = getattr(statistics, name).T.reshape(-1, *block.shape)
             maps.maps[i, :, rows, columns] = series.cpu().numpy()
@@ -77,6 +84,19 @@ class Means:
             maps.reconstruction[rows, columns] = self.engine.reconstruction.correlations(patch, z, valid)
         largest = statistics.largest_rho.cpu().numpy()
         return (encoded - began, monotonic() - encoded), largest
+
+    def _keep_series(
+        self, maps: TileMaps, tile: Rectangle, block: Rectangle, z: Tensor, valid: Tensor, correlated: Tensor
+    ) -> None:
+        side = self.cells.side
+        strength = correlated.double().sum(1).view(block.shape).cpu().numpy()
+        row, column = strongest_windows(strength, side)
+        chosen = torch.from_numpy((row * block.shape[1] + column).ravel()).to(z.device)
+        series = binned_series(z[:, chosen], valid[:, chosen], self.cells.frames_per_bin)
+        first_row, first_column = (block.row0 - tile.row0) // side, (block.column0 - tile.column0) // side
+        rows, columns = (slice(first, first + n) for first, n in zip((first_row, first_column), row.shape, strict=True))
+        maps.series[rows, columns] = series.reshape(*row.shape, *series.shape[1:])
+        maps.series_windows[:, rows, columns] = row + block.row0, column + block.column0
 
 
 def readable_windows(reader: TileReader, grid: WindowGrid, pixels: TilePixels, block: Rectangle) -> np.ndarray:

@@ -126,7 +126,7 @@ class Coordinator:
         if self.world.comm is None:
             return False
         means = self.worker.means
-        report = receive_report(self.world.comm, self.tiling, means.engine.latents, means.test.count)
+        report = receive_report(self.world.comm, self.tiling, means.engine.latents, means.test.count, means.cells)
         if report is None:
             return False
         record = self.records[report.rank]

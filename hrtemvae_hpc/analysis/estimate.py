@@ -53,6 +53,6 @@ def estimate(plan: Plan, latents: int, ranks: Sequence[RankResources]) -> Estima
         work = tile.windows * plan.frames / ranks[i].encode_rate + tile_decode / decode[i]
         heapq.heappush(free, (at + work, i))
         worked += work
-        saved = max(saved, at + work) + map_bytes(tile.windows, latents) * SAVE_S
-    maps = map_bytes(plan.tiling.grid.rows * plan.tiling.grid.columns, latents)
+        saved = max(saved, at + work) + map_bytes(tile.shape, latents, plan.cells) * SAVE_S
+    maps = map_bytes((plan.tiling.grid.rows, plan.tiling.grid.columns), latents, plan.cells)
     return Estimate(staging, saved, maps * RESULT_S, worked / (len(ranks) * saved), maps * SAVE_S)

@@ -98,7 +98,7 @@ def analyze(
             stage = None
             if plan.source != "movie":
                 stage = open_stage(world, job.reader, MEMORY if plan.source == "memory" else scratch())
-            means = Means(job.engine, job.reader, job.grid, test, skip_bad_frames, stage)
+            means = Means(job.engine, job.reader, job.grid, test, plan.cells, skip_bad_frames, stage)
             worker = Worker(means, job.resources.threads)
             if not world.is_root:
                 raise RankEnds(
@@ -299,6 +299,7 @@ def _result_info(
         preview=preview,
         curves=followed.curves(movie) if followed else None,
         reconstructed=job.engine.reconstruction is not None,
+        cells=plan.cells,
         ratios=test.ratios,
         times_s=movie.times_s,
         compared_with=describe_comparison(config),

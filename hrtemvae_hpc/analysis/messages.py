@@ -14,6 +14,7 @@ import numpy as np
 from hrtemvae_hpc.analysis.parts import TileMaps
 from hrtemvae_hpc.analysis.worker import STAGES, Finished, Order, Task
 from hrtemvae_hpc.statistics.over_time import ALL_MAPS
+from hrtemvae_hpc.windows.cells import Cells
 from hrtemvae_hpc.windows.grid import Tiling
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Outbox:
         return 0.0
 
 
-def receive_report(comm: "Comm", tiling: Tiling, latents: int, permutations: int) -> Report | None:
+def receive_report(comm: "Comm", tiling: Tiling, latents: int, permutations: int, cells: Cells) -> Report | None:
     """The next report of any rank, None if there is none."""
     from mpi4py import MPI
 
@@ -108,12 +109,15 @@ def receive_report(comm: "Comm", tiling: Tiling, latents: int, permutations: int
         comm.Recv(seconds, source, _BODY)
         if report.kind is Kind.FINISHED:
             rows, columns = tiling.tiles[first].shape
+            across = cells.shape((rows, columns))
             maps = TileMaps(
                 np.empty((len(ALL_MAPS), latents, rows, columns), np.float32),
                 np.empty((rows, columns), np.int32),
                 np.empty(bad, np.int64),
                 np.empty((rows, columns), np.float32),
                 np.empty(permutations, np.float32),
+                np.empty((*across, latents, cells.bins), np.float16),
+                np.empty((2, *across), np.int32),
             )
             for buffer in _arrays(maps):
                 comm.Recv(buffer, source, _BODY)
@@ -127,7 +131,15 @@ def receive_report(comm: "Comm", tiling: Tiling, latents: int, permutations: int
 
 
 def _arrays(maps: TileMaps) -> list[np.ndarray]:
-    return [maps.maps, maps.valid_frames, maps.bad_frames, maps.reconstruction, maps.largest_rho]
+    return [
+        maps.maps,
+        maps.valid_frames,
+        maps.bad_frames,
+        maps.reconstruction,
+        maps.largest_rho,
+        maps.series.view(np.int16),  # MPI knows no half precision
+        maps.series_windows,
+    ]
 
 
 def send_order(comm: "Comm", rank: int, order: Order) -> None:

@@ -35,6 +35,10 @@ class TileMaps:
     bad_frames: np.ndarray  # [n] int64, indices in the file
     reconstruction: np.ndarray  # [rows, columns] float32, of windows.reconstruction; NaN without a decoder
     largest_rho: np.ndarray  # [permutations] float32, of all windows and latents of the tile
+    series: np.ndarray  # [cell rows, cell columns, latents, bins] float16, of windows.cells
+    series_windows: (
+        np.ndarray
+    )  # [2, cell rows, cell columns] int32: row and column in the grid of the windows they are of
 
 
 class _Note(Described):
@@ -163,6 +167,7 @@ class Parts:
             return None
         usable = about == {"tile": str(tile), "key": self.key}
         usable = usable and done.valid_frames.shape == done.reconstruction.shape == done.maps.shape[2:] == tile.shape
+        usable = usable and done.series.shape[:2] == done.series_windows.shape[1:]
         return done if usable and (self.allow_bad_frames or not len(done.bad_frames)) else None
 
     def _name(self, tile: Rectangle) -> str:

@@ -11,6 +11,7 @@ from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.ranks.node import FREE_SHARE
 from hrtemvae_hpc.ranks.resources import RankResources
 from hrtemvae_hpc.statistics import over_time
+from hrtemvae_hpc.windows.cells import Cells, cells_for
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 
@@ -36,6 +37,7 @@ class Plan:
     """How a movie is cut, and what that needs. Bytes are for one rank."""
 
     tiling: Tiling
+    cells: Cells  # whose series are kept
     source: Source
     stage_bytes: int  # per node
     frames: int
@@ -115,7 +117,8 @@ def tile_bytes(
 ) -> int:
     """Bytes of a tile's maps, and of its pixels and of reading them on ``threads`` if they are not staged."""
     # The maps of a finished tile are held, sent and written at the same time, while others are computed.
-    maps = (AT_ONCE + 3) * map_bytes(tile.windows, engine.latents)
+    cells = _cells(engine, reader, grid)
+    maps = (AT_ONCE + 3) * map_bytes(tile.shape, engine.latents, cells)
     if source != "movie":
         return int(_MARGIN * maps)
     area = grid.area(tile)
@@ -123,9 +126,14 @@ def tile_bytes(
     return int(_MARGIN * (pixels * reader.dtype.itemsize + maps + reader.working_bytes(area, threads)))
 
 
-def map_bytes(windows: int, latents: int) -> int:
-    """Bytes of the maps of ``windows``."""
-    return 4 * (len(over_time.ALL_MAPS) * latents + 2) * windows
+def map_bytes(windows: tuple[int, int], latents: int, cells: Cells) -> int:
+    """Bytes of the maps of so many rows and columns of ``windows``, and of the series that are kept of them."""
+    maps = 4 * (len(over_time.ALL_MAPS) * latents + 2) * windows[0] * windows[1]
+    return maps + cells.bytes(windows, latents)
+
+
+def _cells(engine: Engine, reader: TileReader, grid: WindowGrid) -> Cells:
+    return cells_for(grid, engine.block, reader.movie.shape[0], engine.latents)
 
 
 def stage_bytes(reader: TileReader) -> int:
@@ -221,6 +229,7 @@ def make_plan(
     needed = reader.source(grid.covered)
     return Plan(
         tiling=best,
+        cells=_cells(engine, reader, grid),
         source=source,
         stage_bytes=0 if source == "movie" else staged,
         frames=movie.shape[0],

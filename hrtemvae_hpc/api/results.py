@@ -68,7 +68,7 @@ def trace(
         result_file.open_result(Path(path)) as result,
         reopen(result, Path(movie) if movie else None, Path(model) if model else None) as again,
     ):
-        places = [place_at(result, f"{y!r},{x!r}") for y, x in at]
+        places = [place_at(result, f"{float(y)!r},{float(x)!r}") for y, x in at]
         traces = trace_places(again, places)
         series = ("frame", "place", "latent")
         dataset = xr.Dataset(

@@ -21,7 +21,9 @@ class ProcessCard:
     y: float  # its middle, in the units of the result
     x: float
     area: float  # of its place, in these units squared
-    change: tuple[float, float, float] | None  # quartiles of its change points, as frames
+    span: tuple[int, int] | None  # first and last frame of its time; None if unknown
+    course: str  # points of an SVG line, 0 to 100 in both directions: how far it has come over time
+    shaded: tuple[float, float]  # where its time begins on that line, and how long it lasts
     latent: int  # the one with the largest share
     latents: list[str]  # the leading ones, with their direction
     reproducibility: float
@@ -36,7 +38,8 @@ def process_cards(result: Result) -> list[ProcessCard]:
     for i, part in enumerate(found.maps):
         place = place_of(part)
         strength = np.where(place, part, 0)
-        change = result.processes.change[i]
+        first, last = (int(frame) for frame in result.processes.span[i])
+        begins, ends = _along(result, first), _along(result, last)
         leading = leading_latents(found.weights[i])[:_LISTED]
         cards.append(
             ProcessCard(
@@ -45,13 +48,30 @@ def process_cards(result: Result) -> list[ProcessCard]:
                 float(strength.sum(1) @ result.y / strength.sum()),
                 float(strength.sum(0) @ result.x / strength.sum()),
                 float(place.sum() * dy * dx),
-                (float(change[0]), float(change[1]), float(change[2])) if np.isfinite(change).all() else None,
+                (first, last) if first >= 0 else None,
+                _line(result.processes.series[i]),
+                (begins, ends - begins),
                 int(leading[0]),
                 [f"z{latent}{_direction(found.direction[i, latent])}" for latent in leading],
                 float(found.reproducibility[i]),
             )
         )
     return cards
+
+
+def _along(result: Result, frame: int) -> float:
+    """Where ``frame`` lies between the first, 0, and the last, 100."""
+    frames = result.process.frames
+    return 100 * (frame - frames[0]) / max(frames[-1] - frames[0], 1)
+
+
+def _line(series: np.ndarray) -> str:
+    known = np.flatnonzero(np.isfinite(series))
+    values = series[known] - series[known].min() if known.size else series[known]
+    height = 100 * values / max(float(values.max(initial=0)), 1e-30)
+    return " ".join(
+        f"{100 * at / max(len(series) - 1, 1):.1f},{100 - y:.1f}" for at, y in zip(known, height, strict=True)
+    )
 
 
 def _direction(share: float) -> str:

@@ -1,8 +1,6 @@
-"""The group processes of a result: what was found in its maps, and when these change. Earlier versions have none."""
+"""The group processes of a result: what was found in its maps, and its course in time. Earlier versions have none."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import h5py
 import numpy as np
@@ -10,38 +8,35 @@ import numpy as np
 from hrtemvae_hpc.hdf5 import read_array
 from hrtemvae_hpc.maps.axes import Placed, map_group
 from hrtemvae_hpc.maps.certainty import enough_frames
+from hrtemvae_hpc.maps.process_series import Course, course_of
 from hrtemvae_hpc.maps.processes import (
     MOST,
+    SATURATION,
     Processes,
+    SignedMap,
     find_processes,
     leading_latents,
     no_processes,
     place_of,
 )
+from hrtemvae_hpc.maps.series_group import Series
 
 _GROUP = "processes"
 _SIGNED = {"even": "reproducibility/even", "odd": "reproducibility/odd"}
-_QUARTILES = 25, 50, 75
 _FIELDS = {"weights": "each latent's share", "direction": "1 where a latent rises throughout, -1 where it falls"}
-
-
-class Analysed(Placed, Protocol):
-    """A result's windows and what its record holds."""
-
-    @property
-    def process(self) -> Mapping[str, object]: ...
 
 
 @dataclass(frozen=True)
 class ShownProcesses:
-    """The processes of a result, and when they change."""
+    """The processes of a result, and when they happen."""
 
     found: Processes
-    change: np.ndarray  # [processes, 3] quartiles of the change points at a process's place, as frames
+    series: np.ndarray  # [processes, bins] how far each has come, of maps.process_series
+    span: np.ndarray  # [processes, 2] first and last frame of its time, as the movie counts them; -1 if unknown
 
 
-def write_processes(entry: h5py.Group, info: Analysed) -> None:
-    """Find the processes in the maps of ``entry``, which are complete, and write their group."""
+def write_processes(entry: h5py.Group, info: Placed, series: Series) -> None:
+    """Find the processes in the maps of ``entry``, which are complete as ``series`` is, and write their group."""
 
     def signed(frames: str, latent: int) -> np.ndarray:
         if frames in _SIGNED:
@@ -49,10 +44,11 @@ def write_processes(entry: h5py.Group, info: Analysed) -> None:
         return np.asarray(entry["spearman/data"][latent] * entry["variance/data"][latent])
 
     latents = len(info.latent_source_index)
+    grid = info.grid
     valid = entry["valid_frames/data"][...]
     known = enough_frames(valid) & (valid > 0)
     noise = np.array([_median(entry["noise/data"][latent][known]) for latent in range(latents)])
-    found = find_processes(signed, noise, known, info.grid.window / info.grid.step)
+    found = find_processes(signed, noise, known, grid.window / grid.step)
     if not found:  # readers of NeXus may stumble over empty maps
         entry.create_group(_GROUP).attrs.update(NX_class="NXcollection", count=0)
         return
@@ -65,8 +61,15 @@ def write_processes(entry: h5py.Group, info: Analysed) -> None:
         group[name].attrs["long_name"] = title
     group["reproducibility"] = found.reproducibility
     group["reproducibility"].attrs["long_name"] = "correlation of even and odd frames at its place"
-    group["change"] = np.stack([_when(entry, *each) for each in zip(found.maps, found.weights, strict=True)])
-    group["change"].attrs["long_name"] = "first frame after a quarter, half and three quarters of its change points"
+    courses = [_course(entry, signed, series, *each) for each in zip(found.maps, found.weights, strict=True)]
+    group["series"] = np.stack([course.series for course in courses]).astype(np.float32)
+    group["series"].attrs["long_name"] = "how far it has come, in standard deviations of one frame's noise"
+    group["frame"] = series.frames
+    frames = np.append(series.frames, -1)
+    group["span"] = np.array([[frames[course.start], frames[course.end]] for course in courses])
+    group["span"].attrs["long_name"] = (
+        "first and last frame in which it changes at least half as fast as at its fastest"
+    )
 
 
 def _median(values: np.ndarray) -> float:
@@ -74,11 +77,18 @@ def _median(values: np.ndarray) -> float:
     return float(np.median(finite)) if finite.size else 0.0
 
 
-def _when(entry: h5py.Group, part: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    place = place_of(part)
-    frames = np.concatenate([entry["change/frame"][latent][place] for latent in leading_latents(weights)])
-    known = frames[np.isfinite(frames)]
-    return np.percentile(known, _QUARTILES) if known.size else np.full(len(_QUARTILES), np.nan)
+def _course(entry: h5py.Group, signed: SignedMap, series: Series, part: np.ndarray, weights: np.ndarray) -> Course:
+    """The course of a process, from the series of its leading latents in its place."""
+    row, column = series.windows
+    chosen = place_of(part)[row, column]
+    latents = leading_latents(weights)
+    values = series.of(chosen)[:, latents]
+    at = row[chosen], column[chosen]
+    flat = values.reshape(-1, values.shape[2])
+    noise = np.stack([entry["noise/data"][latent][at] for latent in latents], 1)
+    share = np.stack([signed("all", latent)[at] for latent in latents], 1)
+    share /= np.maximum(np.abs(share) + SATURATION * noise, 1e-30)
+    return course_of(flat, share.ravel(), noise.ravel(), series.cells.frames_per_bin)
 
 
 def read_processes(entry: h5py.Group, latents: int, shape: tuple[int, int]) -> ShownProcesses | None:
@@ -86,12 +96,13 @@ def read_processes(entry: h5py.Group, latents: int, shape: tuple[int, int]) -> S
     if _GROUP not in entry:
         return None
     if int(entry[_GROUP].attrs["count"]) == 0:
-        return ShownProcesses(no_processes(latents, shape), np.zeros((0, len(_QUARTILES))))
+        return ShownProcesses(no_processes(latents, shape), np.zeros((0, 0)), np.zeros((0, 2), int))
     maps = read_array(entry, f"{_GROUP}/data", "f", 3)
     count = len(maps)
     weights, direction = (read_array(entry, f"{_GROUP}/{name}", "f", 2) for name in _FIELDS)
-    sure, change = read_array(entry, f"{_GROUP}/reproducibility", "f", 1), read_array(entry, f"{_GROUP}/change", "f", 2)
-    expected = [(count, *shape), (count, latents), (count, latents), (count,), (count, len(_QUARTILES))]
-    if count > MOST or [a.shape for a in (maps, weights, direction, sure, change)] != expected:
+    sure, series = read_array(entry, f"{_GROUP}/reproducibility", "f", 1), read_array(entry, f"{_GROUP}/series", "f", 2)
+    span = read_array(entry, f"{_GROUP}/span", "i", 2)
+    expected = [(count, *shape), (count, latents), (count, latents), (count,), (count, series.shape[1]), (count, 2)]
+    if count > MOST or [a.shape for a in (maps, weights, direction, sure, series, span)] != expected:
         raise ValueError(f"{_GROUP} does not match the windows and latents of its record")
-    return ShownProcesses(Processes(maps, weights, direction, sure), change)
+    return ShownProcesses(Processes(maps, weights, direction, sure), series, span)

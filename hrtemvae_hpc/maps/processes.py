@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 REPRODUCIBLE = 0.5  # correlation of even and odd frames that a process has at least
 MOST = 6
-_SATURATION = 5  # noise floors at which a value counts half
+SATURATION = 5  # noise floors at which a value counts half
 _WIDTHS = 1.5, 2.0  # windows, of a neighbourhood: the one with more agreement is taken
 _APART = 0.25  # windows between the samples that are factored, at least
 _SAMPLES = 4000  # about, at most
@@ -138,7 +138,7 @@ class _Samples:
 
     def _saturated(self, frames: str, latent: int) -> np.ndarray:
         values = np.where(self._known, np.nan_to_num(self._signed(frames, latent)), 0).astype(np.float64)
-        return np.asarray(values / np.maximum(np.abs(values) + _SATURATION * self._noise[latent], 1e-30))
+        return np.asarray(values / np.maximum(np.abs(values) + SATURATION * self._noise[latent], 1e-30))
 
     def _mean(self, values: np.ndarray, width: float) -> np.ndarray:
         return np.asarray(uniform_filter(values, max(1, round(width * self._wide)), mode="nearest"))

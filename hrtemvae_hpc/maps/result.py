@@ -18,7 +18,7 @@ import numpy as np
 
 from hrtemvae_hpc.errors import InputError, printable
 from hrtemvae_hpc.files import hdf5_disk_errors, replacing, reserve, temporary_file
-from hrtemvae_hpc.hdf5 import DAMAGED, check_array, check_inflated, chunk_bytes, open_hdf5, read_array, sign
+from hrtemvae_hpc.hdf5 import DAMAGED, check_array, check_inflated, open_hdf5, read_array, sign
 from hrtemvae_hpc.maps.axes import axes_of, binned, map_dataset, map_group, spatial_axes
 from hrtemvae_hpc.maps.certainty import CORRELATION, count_maps, create_groups, finish_groups, map_places
 from hrtemvae_hpc.maps.digest import check_whole, seal
@@ -26,7 +26,9 @@ from hrtemvae_hpc.maps.drift_group import FrameCurves, read_curves, write_curves
 from hrtemvae_hpc.maps.process_group import ShownProcesses, read_processes, write_processes
 from hrtemvae_hpc.maps.processes import MOST
 from hrtemvae_hpc.maps.record import Record, read_record
+from hrtemvae_hpc.maps.series_group import Series, SeriesWriter, read_series
 from hrtemvae_hpc.statistics.over_time import MAPS
+from hrtemvae_hpc.windows.cells import Cells
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 
 TITLES = {
@@ -37,7 +39,6 @@ TITLES = {
 }
 _RECONSTRUCTION = "reconstruction"
 _MOST_LATENTS = 2**14
-_LARGEST_CHUNK = 2**28  # bytes
 
 
 class FinishedTile(Protocol):
@@ -48,6 +49,8 @@ class FinishedTile(Protocol):
     bad_frames: np.ndarray
     reconstruction: np.ndarray
     largest_rho: np.ndarray
+    series: np.ndarray
+    series_windows: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class ResultInfo:
     preview: tuple[np.ndarray, int, tuple[int, int]]  # first and last frame, pixels binned into one, their indices
     curves: FrameCurves | None  # None where drift was not measured
     reconstructed: bool  # whether the model has a decoder
+    cells: Cells  # whose series are kept
     process: Mapping[str, Any]
     ratios: np.ndarray  # of statistics.significance.PermutationTest
     times_s: np.ndarray | None = None  # [frames] since the first, if known
@@ -103,7 +107,8 @@ def _size(info: ResultInfo) -> int:
     grid, latents = info.grid, len(info.latent_source_index)
     per_frame = 128 * len(info.process["frames"]) if info.curves else 0
     maps = (len(MAPS) + count_maps(info)) * latents + 2 + MOST
-    return int(4 * grid.rows * grid.columns * maps + info.preview[0].nbytes + per_frame + 2**18)
+    series = info.cells.bytes((grid.rows, grid.columns), latents)
+    return int(4 * grid.rows * grid.columns * maps + series + info.preview[0].nbytes + per_frame + 2**18)
 
 
 def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, FinishedTile]]) -> list[int]:
@@ -121,6 +126,7 @@ def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, F
     counts = map_group(entry, "valid_frames", "valid frames of each window", info, first="")
     valid = counts.create_dataset("data", (grid.rows, grid.columns), np.int32)
     reconstruction = _write_reconstruction(entry, info) if info.reconstructed else None
+    series = SeriesWriter(entry, info)
     bad: set[int] = set()
     largest = np.zeros(0, np.float32)
     for tile, done in tiles:
@@ -130,10 +136,12 @@ def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, F
         valid[rows, columns] = done.valid_frames
         if reconstruction is not None:
             reconstruction[rows, columns] = done.reconstruction
+        series.write(tile, done)
         bad.update(int(frame) for frame in done.bad_frames)
         largest = np.maximum(largest, done.largest_rho) if largest.size else done.largest_rho
+    kept = series.finish()
     finish_groups(entry, info, largest)
-    write_processes(entry, info)
+    write_processes(entry, info, kept)
     _write_preview(entry, info)
     if info.curves:
         write_curves(entry, info.curves)
@@ -237,6 +245,7 @@ class Result:
     process: Record
     reproducibility: np.ndarray | None  # [latents]: whether maps of even and odd frames agree; None in older results
     processes: ShownProcesses | None  # None in older results
+    series: Series | None  # None in older results
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
@@ -328,6 +337,7 @@ def _read(path: Path, file: h5py.File) -> Result:
         record,
         reproducibility,
         read_processes(entry, count, shape),
+        read_series(entry, count, shape, len(record.frames)),
     )
 
 
@@ -343,7 +353,6 @@ def _check_maps(entry: h5py.Group, place: str, shape: tuple[int, int, int]) -> N
     name, maps = place.removesuffix("/data"), check_array(entry, place, "f", 3)
     _expect(maps.shape == shape, f"{name} has shape {maps.shape}, its record implies {shape}")
     _expect(maps.dtype.itemsize == 4, f"{name} has type {maps.dtype}")
-    _expect(chunk_bytes(maps) <= _LARGEST_CHUNK, f"{name} has chunks of {maps.chunks}")
     check_inflated(maps)
 
 
