@@ -11,6 +11,7 @@ import numpy as np
 from hrtemvae_hpc.errors import printable
 from hrtemvae_hpc.maps.colours import gradient, table
 from hrtemvae_hpc.maps.drift_group import FrameCurves
+from hrtemvae_hpc.maps.page_series import series_data
 from hrtemvae_hpc.maps.panel import Panel
 from hrtemvae_hpc.maps.pictures import (
     COLOURS,
@@ -164,6 +165,8 @@ def viewer_data(result: Result, panel: Panel, pictures: Sequence[MapPicture], ra
             }
             for name, title in _SHORT_TITLES.items()
         ],
+        "binning": binning,
+        "series": series_data(result, ranked),
         "curves": frame_curves(result.curves) if result.curves else None,
         "variances": _variances(result),
     }

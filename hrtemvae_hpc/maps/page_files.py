@@ -13,6 +13,7 @@ _SCRIPTS = (
     "figures.js",
     "places.js",
     "curves.js",
+    "series.js",
     "saving.js",
     "controls.js",
 )

@@ -24,9 +24,10 @@ function draw(place, values, series, axes, options) {
   charts.push(chart);
 }
 
-// A line at the frame that is shown.
-function markFrame(chart) {
-  const at = data.curves.frames.indexOf(Number(frames[view.frame].dataset.frame));
+// A line at the frame that is shown, on a chart whose points are ``of`` these frames or of bins that begin with them.
+function markFrame(chart, of) {
+  const shown = Number(frames[view.frame].dataset.frame);
+  const at = of.findLastIndex((frame) => frame <= shown);
   if (at < 0) return;
   const { ctx, bbox } = chart;
   const x = Math.round(chart.valToPos(chart.data[0][at], "x", true));
@@ -42,9 +43,9 @@ function markFrame(chart) {
 }
 
 // The embedded frame nearest to the cursor of a chart.
-function showNearest(chart) {
+function showNearest(chart, of) {
   if (chart.cursor.idx === null) return;
-  const wanted = data.curves.frames[chart.cursor.idx];
+  const wanted = of[chart.cursor.idx];
   const distances = frames.map((frame) => Math.abs(Number(frame.dataset.frame) - wanted));
   change({ frame: distances.indexOf(Math.min(...distances)) });
 }
@@ -60,7 +61,10 @@ function drawFrameCurves(place) {
     height: 165,
     scales: { x: { time: false } },
     cursor: { sync: { key: "frames" }, drag: { x: false, y: false } },
-    hooks: { draw: [markFrame], ready: [(chart) => chart.over.addEventListener("click", () => showNearest(chart))] },
+    hooks: {
+      draw: [(chart) => markFrame(chart, curves.frames)],
+      ready: [(chart) => chart.over.addEventListener("click", () => showNearest(chart, curves.frames))],
+    },
   };
   const bottom = { size: 24 };
   const left = { size: 60 };
