@@ -100,10 +100,16 @@ def tiles_of(grid: WindowGrid) -> Iterator[tuple[Rectangle, Tile]]:
             np.array([], int),
             np.full(shape, 0.9, np.float32),
             np.linspace(0.2, 0.9, 99, dtype=np.float32),
-            np.broadcast_to(np.linspace(-1, 1, 6, dtype=np.float16), (*shape, LATENTS, 6)),
+            series_of(y, x).astype(np.float16),
             np.stack([y, x]),
         ),
     )
+
+
+def series_of(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Made-up latents [..., latents, frames] of windows."""
+    latent, frame = np.mgrid[:LATENTS, :6]
+    return np.asarray((row[..., None, None] - 2 * column[..., None, None] + 3 * latent) * (frame - 2.5))
 
 
 def make_up_result(path: Path, **what: Any) -> Path:

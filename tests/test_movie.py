@@ -23,7 +23,7 @@ from hrtemvae_hpc.config import MovieSection, PreprocessSection
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.calibration import convert, spacing
 from hrtemvae_hpc.movie.movie import Movie
-from hrtemvae_hpc.movie.preview import first_and_last
+from hrtemvae_hpc.movie.preview import frames_to_show
 from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
 
 PIXELS = drifting_pixels(6, 20, 30)
@@ -449,13 +449,13 @@ def test_first_and_last_frame_that_can_be_decoded(tmp_path: Path, chunk: tuple[i
     with Movie(path) as movie:
         reader = TileReader(movie, PreprocessSection(), False)
         staged = reader.read(movie.area, skip_bad_frames=True)
-        seen = [first_and_last(movie, pixels) for pixels in (None, staged)]
+        seen = [frames_to_show(movie, pixels) for pixels in (None, staged)]
     for images, binning, which in seen:
         assert binning == 1
         if damaged and chunk[0] == 6:
             assert np.isnan(images).all()
             continue
-        assert which == (int(damaged), 5)
+        assert which == tuple(range(int(damaged), 6))
         np.testing.assert_array_equal(images, PIXELS[list(which)])
 
 
@@ -518,10 +518,10 @@ def test_a_damaged_chunk_is_tried_few_times(tmp_path: Path, monkeypatch: pytest.
         # Beside the slab and its two layers, each chunk of the damaged layer once.
         assert sum(decoded) == movie.chunk_grid.decoded_bytes(movie.area, slice(20, 40))
         decoded.clear()
-        _, _, which = first_and_last(movie, None)
-        # Both at once, the first, and backwards a frame of each layer.
-        assert which == (0, 19)
-        assert sum(decoded) <= 5 * movie.chunk_grid.decoded_bytes(movie.area, slice(0, 20))
+        _, _, which = frames_to_show(movie, None)
+        # Both at once, the first, backwards a frame of each layer, and what lies between.
+        assert which == (0, *range(2, 16, 2), 19)
+        assert sum(decoded) <= 6 * movie.chunk_grid.decoded_bytes(movie.area, slice(0, 20))
     assert tile.damaged.tolist() == [False] * 20 + [True] * 20
     lost = np.zeros((40, 40, 60), bool)
     lost[20:, 20:, :30] = True

@@ -15,7 +15,7 @@ import pytest
 from browser import Browser, started
 from conftest import read_maps
 from PIL import Image
-from results import LATENTS, made_up_info, tiles_of
+from results import LATENTS, made_up_info, series_of, tiles_of
 from selenium.webdriver.common.keys import Keys
 
 from hrtemvae_hpc.maps.drift_group import FrameCurves
@@ -169,6 +169,34 @@ def test_a_click_pins_a_window_and_makes_the_command(
     assert not shown.find("#pins").is_displayed()
 
 
+def test_a_click_shows_the_latents_of_that_place_over_time(shown: Browser) -> None:
+    def legend(row: int) -> float:
+        return float(shown.text(f"#series .u-series:nth-child({row}) .u-value"))
+
+    shown.choose("#quantity", "mean")
+    shown.choose("#latent", "2")
+    assert not shown.find("#series").is_displayed()
+    places = (3, 7), (5, 1)
+    for row, column in places:
+        shown.move(shown.find("#stage"), *share(row, column)).click().perform()
+    shown.move(shown.find("#stage"), *share(6.5, 9.5)).click_and_hold().perform()
+    shown.move(shown.find("#stage"), *share(8.5, 11.5)).release().perform()
+    selected = series_of(np.array([7.0, 7, 8, 8]), np.array([10.0, 11, 10, 11])).mean(0)
+    expected = [series_of(np.array(row), np.array(column)) for row, column in places]
+    for frame in (1, 4):
+        shown.move(shown.find("#series .u-over"), frame / 5, 0.5)
+        assert legend(1) == frame / 2  # seconds
+        step = 3 * 36 * 5 / 254
+        for i, series in enumerate([*expected, selected]):
+            assert legend(2 + i) == pytest.approx(series[2, frame], abs=step)
+    shown.choose("#latent", "0")
+    shown.move(shown.find("#series .u-over"), 1, 0.5)
+    assert legend(2) == pytest.approx(expected[0][0, 5], abs=step)
+    shown.find("#clear").click()
+    assert not shown.find("#series").is_displayed()
+    assert shown.log() == []
+
+
 @pytest.mark.parametrize("drag", ["box", "lasso"])
 def test_a_drag_tells_the_mean_of_the_windows_within(shown: Browser, maps: dict[str, np.ndarray], drag: str) -> None:
     """A box, and a triangle of as many windows as lie on one side of a diagonal."""
@@ -289,7 +317,9 @@ def test_without_scripts_the_leading_maps_are_drawn(browser: Browser, page: Path
     browser.show(page, scripts=False)
     assert not browser.find("#viewer").is_displayed()
     panel = browser.find('.panel:has(img[data-map="z1: Spearman\'s ρ"])')
-    drawn = np.asarray(Image.open(io.BytesIO(panel.screenshot_as_png)).convert("RGB")).astype(float)
+    clip = {**{name: round(length) for name, length in panel.rect.items()}, "scale": 1}
+    taken = browser.tell("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)["data"]
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(taken))).convert("RGB")).astype(float)
     expected = 255 * mpl.colormaps["RdBu_r"]((maps["spearman"][1] + 1) / 2)[..., :3]
     for row, column in ((0, 0), (3, 7), (6, 12)):
         x, y = share(row, column)

@@ -27,7 +27,7 @@ from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed
 from hrtemvae_hpc.files import exists, writing
 from hrtemvae_hpc.maps.result import ResultInfo, result_identity, try_result, write_result
-from hrtemvae_hpc.movie.preview import Preview, first_and_last
+from hrtemvae_hpc.movie.preview import Preview, frames_to_show
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_result
 from hrtemvae_hpc.ranks.guard import StopRequest, rank_age
 from hrtemvae_hpc.ranks.progress import format_seconds, say
@@ -215,7 +215,7 @@ def _compute(
         account = Account(coordinator.records, frozenset(coordinator.resumed), time.monotonic() - began)
         worker = coordinator.worker
         stage = worker.means.stage if coordinator.staged and worker.stages_frames else None
-        preview = first_and_last(job.movie, stage.pixels if stage else None)
+        preview = frames_to_show(job.movie, stage.pixels if stage else None)
         info = _result_info(job, plan, followed, worker.means.test, parts, account, preview)
         with _result_disk(output):
             return write_result(output, parts.folder, info, _finished_tiles(job, parts, plan.tiling))

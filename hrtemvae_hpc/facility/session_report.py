@@ -12,7 +12,7 @@ from hrtemvae_hpc.errors import InputError, printable
 from hrtemvae_hpc.facility.session import Session, SessionMovie, State
 from hrtemvae_hpc.facility.session_status import remark
 from hrtemvae_hpc.files import is_file
-from hrtemvae_hpc.maps.page_data import FramePicture, MapPicture, frame_pictures, picture_of
+from hrtemvae_hpc.maps.page_data import FramePicture, MapPicture, frame_picture, picture_of
 from hrtemvae_hpc.maps.page_files import styles
 from hrtemvae_hpc.maps.panel import Panel, panel_of
 from hrtemvae_hpc.maps.report import opened_to_draw, rank_latents
@@ -75,7 +75,7 @@ def _find(session: Session, movie: SessionMovie, name: str) -> Finding:
         together = result.together
         shown = rank_latents(result)
         score = float(np.nanpercentile(together, 99)) if shown else 0.0
-        panel, last = panel_of(result, _SIDE), frame_pictures(result, _SIDE)[-1]
+        panel, last = panel_of(result, _SIDE), frame_picture(result, len(result.preview) - 1, _SIDE)
         leading = _map(result, shown[0].latent) if shown else None
         processes = len(result.processes.found) if result.processes else 0
         facts = f"{processes} process{'es' * (processes != 1)}, " if result.processes else ""

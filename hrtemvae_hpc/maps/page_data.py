@@ -31,6 +31,7 @@ from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 
 BUDGET = 19_000_000  # bytes of pictures on a page
 _LEADING = 6
+_BETWEEN = 640  # pixels along a side of the frames between the first and the last
 _MOST_POINTS = 8192  # of a curve
 _SHORT_TITLES = {
     "time_correlated_variance": "(ρ · variance)²",
@@ -81,13 +82,17 @@ def picture_of(quantity: str, latent: int | None, values: np.ndarray, most: int 
     return MapPicture(quantity, latent, coded, shown, inline(map_png(quantity, coded, shown)))
 
 
-def frame_pictures(result: Result, most: int = MOST_SAMPLES) -> list[FramePicture]:
-    """The frames that ``result`` keeps, of at most ``most`` pixels along a side."""
-    titles = (f"{which} frame ({index})" for which, index in zip(("first", "last"), result.preview_frames, strict=True))
-    return [
-        FramePicture(index, title, inline(frame_png(thinned(image, most))))
-        for index, title, image in zip(result.preview_frames, titles, result.preview, strict=True)
-    ]
+def frame_picture(result: Result, number: int, most: int) -> FramePicture:
+    """Frame ``number`` of those that ``result`` keeps, of at most ``most`` pixels along a side."""
+    index, last = result.preview_frames[number], len(result.preview) - 1
+    which = {0: "first ", last: "last "}.get(number, "")
+    return FramePicture(index, f"{which}frame ({index})", inline(frame_png(thinned(result.preview[number], most))))
+
+
+def frame_pictures(result: Result) -> list[FramePicture]:
+    """The frames that ``result`` keeps; those between the first and the last are coarser."""
+    last = len(result.preview) - 1
+    return [frame_picture(result, n, MOST_SAMPLES if n in (0, last) else _BETWEEN) for n in range(last + 1)]
 
 
 def map_pictures(result: Result, ranked: Sequence[int], budget: int) -> list[MapPicture]:

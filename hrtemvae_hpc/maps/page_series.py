@@ -36,6 +36,7 @@ def series_data(result: Result, ranked: Sequence[int]) -> dict[str, Any] | None:
     times = _times(result)
     return {
         "side": kept.cells.side * every,
+        "spacing": kept.cells.side * every * result.spacing[0],
         "cells": [-(-rows // every), -(-columns // every)],
         "bins": kept.cells.bins,
         "latents": latents,

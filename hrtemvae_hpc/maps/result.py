@@ -1,7 +1,7 @@
 """The result file: a NeXus file of maps, with everything needed to know where they came from.
 
 /entry (NXentry) holds NXdata groups time_correlated_variance, variance, spearman, mean and valid_frames, those of
-maps/certainty.py, the first and last frame as ``preview``, what was measured of each frame as ``drift``, and
+maps/certainty.py, the some frames as ``preview``, what was measured of each frame as ``drift``, and
 /entry/process (NXprocess), with digests of all that. It appears under its name only when it is complete.
 """
 
@@ -27,6 +27,7 @@ from hrtemvae_hpc.maps.process_group import ShownProcesses, read_processes, writ
 from hrtemvae_hpc.maps.processes import MOST
 from hrtemvae_hpc.maps.record import Record, read_record
 from hrtemvae_hpc.maps.series_group import Series, SeriesWriter, read_series
+from hrtemvae_hpc.movie.preview import MOST_FRAMES, Preview
 from hrtemvae_hpc.statistics.over_time import MAPS
 from hrtemvae_hpc.windows.cells import Cells
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
@@ -64,7 +65,7 @@ class ResultInfo:
     pixel_size_nm: tuple[float, float] | None
     frame_time_s: float | None
     resampling: tuple[float, float]  # analysed rows and columns per row and column of the movie
-    preview: tuple[np.ndarray, int, tuple[int, int]]  # first and last frame, pixels binned into one, their indices
+    preview: Preview
     curves: FrameCurves | None  # None where drift was not measured
     reconstructed: bool  # whether the model has a decoder
     cells: Cells  # whose series are kept
@@ -159,7 +160,7 @@ def _write_preview(entry: h5py.Group, info: ResultInfo) -> None:
     images, binning, which = info.preview
     group = entry.create_group("preview")
     group.attrs.update(NX_class="NXdata", signal="data", axes=["frame", "y", "x"])
-    group["title"] = "first and last frame"
+    group["title"] = "the first frame, some between, and the last"
     group.create_dataset("data", data=images, compression="gzip", shuffle=True)
     group["frame"] = which
     group["binning"] = binning
@@ -238,7 +239,7 @@ class Result:
     spacing: tuple[float, float]  # of windows along y and x
     valid_frames: np.ndarray
     preview: np.ndarray
-    preview_frames: tuple[int, int]
+    preview_frames: tuple[int, ...]
     preview_extent: tuple[float, float, float, float]  # left, right, bottom, top
     curves: FrameCurves | None
     reconstruction: np.ndarray | None  # [rows, columns], None if the model had no decoder
@@ -313,9 +314,9 @@ def _read(path: Path, file: h5py.File) -> Result:
     for axis in (y, x):
         _check_axis(entry, f"{MAPS[-1]}/{axis.name}", axis.pixels * axis.size, axis.units)
     preview = read_array(entry, "preview/data", "f", 3)
-    _expect(len(preview) == 2 and preview.size > 0, f"preview has shape {preview.shape}")
+    _expect(2 <= len(preview) <= MOST_FRAMES and preview.size > 0, f"preview has shape {preview.shape}")
     frames = read_array(entry, "preview/frame", "iu", 1)
-    _expect(len(frames) == 2, "preview is not of two frames")
+    _expect(len(frames) == len(preview), f"preview is not of {len(frames)} frames")
     binning = int(read_array(entry, "preview/binning", "iu", 0))
     _expect(1 <= binning <= max(record.movie_shape[1:]), f"preview is binned by {binning}")
     pixels = [binned(axis, n, binning) for axis, n in zip((y, x), preview.shape[1:], strict=True)]
@@ -330,7 +331,7 @@ def _read(path: Path, file: h5py.File) -> Result:
         (y.spacing, x.spacing),
         valid,
         preview,
-        (int(frames[0]), int(frames[1])),
+        tuple(map(int, frames)),
         _extent(pixels[0], pixels[1], (binning * y.size, binning * x.size)),
         read_curves(entry, len(record.frames)),
         _read_reconstruction(entry, shape),

@@ -41,7 +41,7 @@ function drawSeries() {
   element("series-panel").hidden = !any;
   if (!any) return;
   element("series-note").textContent = there
-    ? "Each of the nearest window whose series the result keeps."
+    ? `Of each square of ${sizedAs(kept.spacing)} ${data.units}, the series of one window is kept: the one that follows time most.`
     : `This page holds no series of z${latent}; hrtemvae trace computes them.`;
   if (!there) return;
   const values = [kept.x];

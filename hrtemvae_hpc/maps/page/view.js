@@ -4,7 +4,7 @@ const element = (id) => document.getElementById(id);
 const data = JSON.parse(element("data").textContent);
 const quantities = Object.fromEntries(data.quantities.map((q) => [q.name, { ...q, table: bytesOf(q.colours) }]));
 
-const frames = [...document.querySelectorAll("img.frame")];
+const frames = [...document.querySelectorAll("img.frame")].sort((a, b) => a.dataset.frame - b.dataset.frame);
 const view = {
   picture: null, // the map that is shown
   frame: 0,
