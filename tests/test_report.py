@@ -54,7 +54,7 @@ def test_page_needs_nothing_else_and_describes_the_run(result: Path) -> None:
 def test_a_page_holds_all_maps_once(result: Path) -> None:
     pictures = pictures_in(result.with_suffix(".html"))
     frames, maps = ([p for p in pictures if p.mode == mode] for mode in ("L", "P"))
-    assert [f.size for f in frames] == [(240, 192)] * 2
+    assert [f.size for f in frames] == [(240, 192)] * 5
     assert all(np.asarray(f).std() > 20 for f in frames)
     assert len(maps) == 4 * 5 + 2
     assert {m.size for m in maps} == {(15, 12)}

@@ -136,6 +136,12 @@ ALTERATIONS = {
     "virtual preview": virtual,
     "preview in another file": elsewhere,
     "preview of /etc/passwd": with_shape("entry/preview/data", (2, 4, 5), "f4", external="/etc/passwd"),
+    "series of windows that are not there": with_value("entry/series/row", np.full((4, 6), 4)),
+    "series of other cells": with_value("entry/series/data", np.zeros((4, 5, LATENTS, 6), "f2")),
+    "huge series": with_shape("entry/series/data", (2**20, 2**20, LATENTS, 6), "f2", chunks=(1, 64, LATENTS, 6)),
+    "series of text": with_value("entry/series/data", [[[["a"]]]]),
+    "cells without windows": lambda file: file["entry/series"].attrs.__setitem__("side", 0),
+    "processes that never are": with_value("entry/processes/span", np.zeros((3, 3), "i8")),
     "a circle": circle,
 }  # fmt: skip
 
