@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import Program
-from conftest import drifting_pixels, read_maps, read_processes
+from conftest import drifting_pixels, read_maps, read_processes, read_series
 from plain import plain_latents
 
 from hrtemvae_hpc import api
@@ -41,10 +41,15 @@ def test_a_result_is_what_the_file_holds(
     del expected["significance/largest_rho"]  # of no window
     for name, values in expected.items():
         np.testing.assert_array_equal(maps[name.removesuffix("/data").replace("/", "_")], values)
+    named = {"data": "processes", "weights": "process_weights", "series": "process_series", "span": "process_span"}
     for name, values in read_processes(path).items():
-        if name in ("processes/data", "processes/weights"):
-            stored = maps[{"processes/data": "processes", "processes/weights": "process_weights"}[name]]
-            np.testing.assert_array_equal(stored, values)
+        if (stored := named.get(name.removeprefix("processes/"))) is not None:
+            np.testing.assert_array_equal(maps[stored], values)
+    kept = read_series(path)
+    np.testing.assert_array_equal(maps.series, kept["series/data"])
+    np.testing.assert_array_equal(maps.series_y, maps.y.values[kept["series/row"]])
+    np.testing.assert_array_equal(maps.series_x, maps.x.values[kept["series/column"]])
+    assert maps.bin_frame.values.tolist() == kept["series/frame"].tolist()
     assert {axis: maps.sizes[axis] for axis in ("latent", "y", "x")} == {"latent": 5, "y": 7, "x": 10}
     assert maps.y.attrs["units"] == "pixel"
     assert maps.attrs["configuration"]["preprocess"]["clip_outliers"] is True

@@ -23,7 +23,9 @@ def open_result(path: str | Path) -> xr.Dataset:
     ``valid_frames`` [y, x] and, if the model had a decoder, ``reconstruction`` [y, x]. How certain they are say
     ``noise``, ``excess_variance``, ``change``, ``change_frame``, ``significance``, ``significance_p_value`` and others
     of docs/certainty.md, and ``reproducibility`` [latent]. ``processes`` [process, y, x] and ``process_weights``
-    [process, latent] are those of docs/processes.md. The coordinates y and x are the windows' centres in nm, or
+    [process, latent] are those of docs/processes.md, ``process_series`` [process, bin] and ``process_span`` [process, end]
+    say when they happen, and ``series`` [cell_y, cell_x, latent, bin] holds latents over time at the windows with the
+    centres ``series_y`` and ``series_x``, from the frames ``bin_frame`` on. The coordinates y and x are the windows' centres in nm, or
     pixels where the movie has no pixel size, as their attribute ``units`` says. The attributes name movie, model and
     configuration. Raises InputError if the file isn't a result as it was written.
     """
@@ -42,6 +44,15 @@ def open_result(path: str | Path) -> xr.Dataset:
             dataset["processes"] = (("process", "y", "x"), found.maps)
             dataset["process_weights"] = (("process", "latent"), found.weights)
             dataset.coords["process"] = np.arange(1, len(found) + 1)
+            dataset["process_span"] = (("process", "end"), result.processes.span)
+            if len(found):
+                dataset["process_series"] = (("process", "bin"), result.processes.series)
+        if result.series is not None:
+            row, column = result.series.windows
+            dataset["series"] = (("cell_y", "cell_x", "latent", "bin"), result.series.data[...])
+            dataset.coords["series_y"] = (("cell_y", "cell_x"), result.y[row], {"units": result.units})
+            dataset.coords["series_x"] = (("cell_y", "cell_x"), result.x[column], {"units": result.units})
+            dataset.coords["bin_frame"] = ("bin", result.series.frames)
         dataset["valid_frames"] = (("y", "x"), result.valid_frames)
         if result.reconstruction is not None:
             dataset["reconstruction"] = (("y", "x"), result.reconstruction)
