@@ -23,11 +23,11 @@ def open_result(path: str | Path) -> xr.Dataset:
     ``valid_frames`` [y, x] and, if the model had a decoder, ``reconstruction`` [y, x]. How certain they are say
     ``noise``, ``excess_variance``, ``change``, ``change_frame``, ``significance``, ``significance_p_value`` and others
     of docs/certainty.md, and ``reproducibility`` [latent]. ``processes`` [process, y, x] and ``process_weights``
-    [process, latent] are those of docs/processes.md, ``process_series`` [process, bin] and ``process_span`` [process, end]
-    say when they happen, and ``series`` [cell_y, cell_x, latent, bin] holds latents over time at the windows with the
-    centres ``series_y`` and ``series_x``, from the frames ``bin_frame`` on. The coordinates y and x are the windows' centres in nm, or
-    pixels where the movie has no pixel size, as their attribute ``units`` says. The attributes name movie, model and
-    configuration. Raises InputError if the file isn't a result as it was written.
+    [process, latent] are those of docs/processes.md; ``process_series`` [process, bin] and ``process_span`` [process,
+    end] say when they happen. ``series`` [cell_y, cell_x, latent, bin] holds latents over time, at the windows with the
+    centres ``series_y`` and ``series_x``, from the frames ``bin_frame`` on. The coordinates y and x are the windows'
+    centres in nm, or pixels where the movie has no pixel size, as their attribute ``units`` says. The attributes name
+    movie, model and configuration. Raises InputError if the file isn't a result as it was written.
     """
     with result_file.open_result(Path(path)) as result:
         dataset = xr.Dataset(coords={"latent": result.latent, "y": result.y, "x": result.x})
