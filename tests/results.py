@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hrtemvae_hpc.maps.result import ResultInfo, write_result
+from hrtemvae_hpc.maps.windows_group import ShownWindows
 from hrtemvae_hpc.statistics.over_time import ALL_MAPS
 from hrtemvae_hpc.windows.cells import Cells
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
@@ -49,6 +50,9 @@ def made_up_info(
         curves=None,
         reconstructed=True,
         cells=Cells(1, 6),
+        show_windows=lambda rows, _: ShownWindows(
+            (0, 2, 5), windows_of(len(rows), window), np.full((len(rows), 3), 0.9, np.float32)
+        ),
         times_s=np.arange(6) / 2,
         ratios=np.linspace(1, 2, 50),
         preview=preview or (np.stack([image, image.T.reshape(image.shape)]), 1, (0, 5)),
@@ -104,6 +108,11 @@ def tiles_of(grid: WindowGrid) -> Iterator[tuple[Rectangle, Tile]]:
             np.stack([y, x]),
         ),
     )
+
+
+def windows_of(count: int, size: int) -> np.ndarray:
+    """Made-up windows and reconstructions [count, times, 2, size, size]."""
+    return np.broadcast_to(np.arange(count * 6, dtype=np.uint8).reshape(count, 3, 2, 1, 1), (count, 3, 2, size, size))
 
 
 def series_of(row: np.ndarray, column: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import hypothesis
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies
 from hrtemvae_hpc import api
 from hrtemvae_hpc.maps.process_series import course_of
 from hrtemvae_hpc.maps.result import open_result
+from hrtemvae_hpc.maps.windows_group import KeptWindows
 from hrtemvae_hpc.windows.cells import Cells, binned_series, cells_for, strongest_windows
 from hrtemvae_hpc.windows.grid import WindowGrid
 
@@ -66,14 +68,16 @@ def test_cells_lie_within_blocks(size: int, step: int, block: int, frames: int) 
     assert cells.side == block or (small and cells.side * step >= 16)
 
 
-def test_series_are_those_of_a_trace(hrtemvae: Program, tmp_path: Path, tiny_model_path: Path) -> None:
+def test_series_are_those_of_a_trace(hrtemvae: Program, tmp_path: Path) -> None:
     assert hrtemvae("simulate", "-o", "m.h5", "--frames", 5, "--size", 192, 200).code == 0
-    outcome = hrtemvae("analyze", "m.h5", "--step", 2, "--model", tiny_model_path, "--roi", "100:132,8:40")
+    outcome = hrtemvae("analyze", "m.h5", "--step", 4, "--roi", "100:180,8:96")
     assert outcome.code == 0, outcome.text
     path = tmp_path / "m.maps.h5"
     with open_result(path) as result:
         series, together, window = result.series, result.together, result.process.window
         assert series is not None
+        assert result.windows is not None
+        assert_windows_are_those_of_the_movie(result.windows, tmp_path / "m.h5", window)
         rows, columns = series.windows
         kept = series.of(np.ones(rows.shape, bool))
     side = series.cells.side
@@ -83,9 +87,26 @@ def test_series_are_those_of_a_trace(hrtemvae: Program, tmp_path: Path, tiny_mod
         assert together[row, columns[i, j]] == pytest.approx(np.nanmax(cell), rel=1e-6)
     half = (window - 1) / 2
     chosen = [0, len(kept) // 2, len(kept) - 1]
-    at = [(100 + 2 * rows.ravel()[i] + half, 8 + 2 * columns.ravel()[i] + half) for i in chosen]
-    traced = api.trace(path, at, model=tiny_model_path)
+    at = [(100 + 4 * rows.ravel()[i] + half, 8 + 4 * columns.ravel()[i] + half) for i in chosen]
+    traced = api.trace(path, at)
     np.testing.assert_allclose(kept[chosen].transpose(2, 0, 1), traced["z"], rtol=2e-3, atol=2e-3)
+
+
+def assert_windows_are_those_of_the_movie(shown: KeptWindows, movie: Path, size: int) -> None:
+    """In its own units, from black to white; where a reconstruction isn't flat its correlation is that of numpy."""
+    with h5py.File(movie) as file:
+        pixels = file["entry/data/data"][...].astype(float)
+    assert shown.frames.tolist() == [0, 2, 4]
+    for number, (row, column) in enumerate(shown.places.reshape(2, -1).T):
+        for time, frame in enumerate(shown.frames):
+            image, again = shown.images[number, time].astype(float)
+            y, x = 100 + 4 * row, 8 + 4 * column
+            expected = pixels[frame, y : y + size, x : x + size]
+            expected = 255 * (expected - expected.min()) / np.ptp(expected)
+            np.testing.assert_allclose(image, expected, atol=0.51)
+            if again.std() > 20:
+                alike = np.corrcoef(image.ravel(), again.ravel())[0, 1]
+                assert shown.correlation[number, time] == pytest.approx(alike, abs=0.02)
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 79), (20, 50), (45, 79)])

@@ -21,7 +21,8 @@ from hrtemvae_hpc.analysis.parts import Parts, TileMaps, describe_difference
 from hrtemvae_hpc.analysis.plan import Plan
 from hrtemvae_hpc.analysis.plan_facts import plan_as_json
 from hrtemvae_hpc.analysis.plan_text import describe_phases, describe_plan, describe_stages
-from hrtemvae_hpc.analysis.stage import MEMORY, open_stage, scratch
+from hrtemvae_hpc.analysis.shown_windows import WindowViewer
+from hrtemvae_hpc.analysis.stage import MEMORY, Stage, open_stage, scratch
 from hrtemvae_hpc.analysis.worker import Worker
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed
@@ -216,7 +217,7 @@ def _compute(
         worker = coordinator.worker
         stage = worker.means.stage if coordinator.staged and worker.stages_frames else None
         preview = frames_to_show(job.movie, stage.pixels if stage else None)
-        info = _result_info(job, plan, followed, worker.means.test, parts, account, preview)
+        info = _result_info(job, plan, followed, worker.means.test, parts, account, preview, stage)
         with _result_disk(output):
             return write_result(output, parts.folder, info, _finished_tiles(job, parts, plan.tiling))
     except InputError:
@@ -282,6 +283,7 @@ def _result_info(
     parts: Parts,
     account: Account,
     preview: Preview,
+    stage: Stage | None = None,
 ) -> ResultInfo:
     movie, config, records, frame = job.movie, job.config, account.records, job.reader.shape
     decoded = sum(r.decoded_bytes for r in records)
@@ -300,6 +302,7 @@ def _result_info(
         curves=followed.curves(movie) if followed else None,
         reconstructed=job.engine.reconstruction is not None,
         cells=plan.cells,
+        show_windows=WindowViewer(job, preview[2], stage) if job.model.decoder else None,
         ratios=test.ratios,
         times_s=movie.times_s,
         compared_with=describe_comparison(config),

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from hrtemvae_hpc.analysis.compute import readable_windows
+from hrtemvae_hpc.analysis.single_windows import reconstruct, scaled_window
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.interpretation.places import Place
 from hrtemvae_hpc.interpretation.reopen import Reopened
-from hrtemvae_hpc.model.reconstruction import correlation, decode
 from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.windows.grid import Rectangle
 
@@ -43,31 +41,11 @@ def times_of(again: Reopened, frames: Sequence[int]) -> np.ndarray:
 def view(again: Reopened, place: Place, times: np.ndarray) -> Views:
     """The window in the middle of ``place`` at ``times`` [times]."""
     row, column = place.middle
+    reader, area = again.reader, again.grid.area(Rectangle(row, row + 1, column, column + 1))
     windows = np.empty((len(times), again.grid.window, again.grid.window), np.float32)
     for window, t in zip(windows, times, strict=True):
-        window[:] = _window(again, Rectangle(row, row + 1, column, column + 1), int(t))
-    known = torch.from_numpy(np.isfinite(windows[:, 0, 0]))
+        part = TileReader(again.movie.part(slice(t, t + 1)), reader.preprocess, reader.frame_scaling, reader.resampler)
+        window[:] = scaled_window(reader, again.grid, part.read(area, again.skip_bad_frames), row, column)
     if again.model.decoder is None:
         return Views(times, windows, None, None)
-    reconstructions, alike = np.full_like(windows, np.nan), np.full(len(times), np.nan, np.float32)
-    if known.any():
-        shown = torch.from_numpy(windows)[known][:, None]
-        decoded = decode(again.model.decoder, again.model.encoder(shown)[0])
-        reconstructions[known], alike[known] = decoded[:, 0], correlation(shown, decoded)
-    return Views(times, windows, reconstructions, alike)
-
-
-def _window(again: Reopened, window: Rectangle, t: int) -> np.ndarray:
-    """A window [window, window] float32 of frame ``t``, scaled as the analysis does; NaN if it is not valid."""
-    reader, area = again.reader, again.grid.area(window)
-    part = TileReader(again.movie.part(slice(t, t + 1)), reader.preprocess, reader.frame_scaling, reader.resampler)
-    tile = part.read(area, again.skip_bad_frames)
-    pixels = tile.patch(area)[0].astype(np.float64)
-    low, high = (pixels.min(), pixels.max()) if tile.frame_range is None else tile.frame_range[0]
-    usable = (
-        readable_windows(again.reader, again.grid, tile, window)[0, 0]
-        and np.isfinite(pixels).all()
-        and np.isfinite([low, high]).all()
-    )
-    scaled = (pixels - low) / (high - low) if usable and high > low else np.full(pixels.shape, np.nan)
-    return scaled.astype(np.float32)
+    return Views(times, windows, *reconstruct(again.model, windows))

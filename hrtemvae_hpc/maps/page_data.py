@@ -12,6 +12,7 @@ from hrtemvae_hpc.errors import printable
 from hrtemvae_hpc.maps.colours import gradient, table
 from hrtemvae_hpc.maps.drift_group import FrameCurves
 from hrtemvae_hpc.maps.page_series import series_data
+from hrtemvae_hpc.maps.page_windows import windows_data
 from hrtemvae_hpc.maps.panel import Panel
 from hrtemvae_hpc.maps.pictures import (
     COLOURS,
@@ -172,6 +173,7 @@ def viewer_data(result: Result, panel: Panel, pictures: Sequence[MapPicture], ra
         ],
         "binning": binning,
         "series": series_data(result, ranked),
+        "windows": windows_data(result),
         "curves": frame_curves(result.curves) if result.curves else None,
         "variances": _variances(result),
     }

@@ -14,6 +14,7 @@ _SCRIPTS = (
     "places.js",
     "curves.js",
     "series.js",
+    "windows.js",
     "saving.js",
     "controls.js",
 )

@@ -14,6 +14,7 @@ from hrtemvae_hpc.maps.certainty import enough_frames
 from hrtemvae_hpc.maps.page_data import BUDGET, frame_pictures, in_figures, map_pictures, viewer_data
 from hrtemvae_hpc.maps.page_files import scripts, styles
 from hrtemvae_hpc.maps.page_series import SERIES_BUDGET
+from hrtemvae_hpc.maps.page_windows import WINDOWS_BUDGET
 from hrtemvae_hpc.maps.panel import panel_of
 from hrtemvae_hpc.maps.pictures import binning_of
 from hrtemvae_hpc.maps.process_cards import process_cards
@@ -119,7 +120,8 @@ def _write_page(result: Result, page: Path, folder: Path | None = None) -> Path:
     shown = rank_latents(result)
     ranked = [s.latent for s in shown]
     panel, frames = panel_of(result), frame_pictures(result)
-    pictures = map_pictures(result, ranked, BUDGET - SERIES_BUDGET - sum(len(f.picture) for f in frames))
+    taken = SERIES_BUDGET + WINDOWS_BUDGET + sum(len(f.picture) for f in frames)
+    pictures = map_pictures(result, ranked, BUDGET - taken)
     embedded = {p.latent for p in pictures}
     dose, rate = _dose(result)
     return write_page(

@@ -27,6 +27,7 @@ from hrtemvae_hpc.maps.process_group import ShownProcesses, read_processes, writ
 from hrtemvae_hpc.maps.processes import MOST
 from hrtemvae_hpc.maps.record import Record, read_record
 from hrtemvae_hpc.maps.series_group import Series, SeriesWriter, read_series
+from hrtemvae_hpc.maps.windows_group import KeptWindows, ShowWindows, read_windows, windows_bytes, write_windows
 from hrtemvae_hpc.movie.preview import MOST_FRAMES, Preview
 from hrtemvae_hpc.statistics.over_time import MAPS
 from hrtemvae_hpc.windows.cells import Cells
@@ -39,6 +40,7 @@ TITLES = {
     "mean": "mean over time",
 }
 _RECONSTRUCTION = "reconstruction"
+_CORRELATED = MAPS.index("time_correlated_variance")
 _MOST_LATENTS = 2**14
 
 
@@ -69,6 +71,7 @@ class ResultInfo:
     curves: FrameCurves | None  # None where drift was not measured
     reconstructed: bool  # whether the model has a decoder
     cells: Cells  # whose series are kept
+    show_windows: ShowWindows | None  # None if the model has no decoder
     process: Mapping[str, Any]
     ratios: np.ndarray  # of statistics.significance.PermutationTest
     times_s: np.ndarray | None = None  # [frames] since the first, if known
@@ -95,8 +98,9 @@ def try_result(folder: Path, info: ResultInfo) -> None:
     Raises OSError if ``folder`` can't be written, InputError if something in ``info`` can't be stored.
     """
     window = info.grid.window
+    smallest = WindowGrid(window, window, window, info.grid.step)
     with temporary_file(folder) as aside:
-        _write_file(aside, replace(info, grid=WindowGrid(window, window, window, info.grid.step)), ())
+        _write_file(aside, replace(info, grid=smallest, show_windows=None), ())
 
 
 def _write_file(path: Path, info: ResultInfo, tiles: Iterable[tuple[Rectangle, FinishedTile]]) -> list[int]:
@@ -109,7 +113,9 @@ def _size(info: ResultInfo) -> int:
     per_frame = 128 * len(info.process["frames"]) if info.curves else 0
     maps = (len(MAPS) + count_maps(info)) * latents + 2 + MOST
     series = info.cells.bytes((grid.rows, grid.columns), latents)
-    return int(4 * grid.rows * grid.columns * maps + series + info.preview[0].nbytes + per_frame + 2**18)
+    return int(
+        4 * grid.rows * grid.columns * maps + series + windows_bytes(grid) + info.preview[0].nbytes + per_frame + 2**18
+    )
 
 
 def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, FinishedTile]]) -> list[int]:
@@ -128,6 +134,7 @@ def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, F
     valid = counts.create_dataset("data", (grid.rows, grid.columns), np.int32)
     reconstruction = _write_reconstruction(entry, info) if info.reconstructed else None
     series = SeriesWriter(entry, info)
+    strength = np.zeros((grid.rows, grid.columns))
     bad: set[int] = set()
     largest = np.zeros(0, np.float32)
     for tile, done in tiles:
@@ -140,10 +147,13 @@ def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, F
         series.write(tile, done)
         bad.update(int(frame) for frame in done.bad_frames)
         largest = np.maximum(largest, done.largest_rho) if largest.size else done.largest_rho
+        strength[rows, columns] = np.nansum(done.maps[_CORRELATED], 0)
     kept = series.finish()
     finish_groups(entry, info, largest)
     write_processes(entry, info, kept)
     _write_preview(entry, info)
+    if info.show_windows:
+        write_windows(entry, info, strength, info.show_windows)
     if info.curves:
         write_curves(entry, info.curves)
     _write_process(entry, info, sorted(bad))
@@ -247,6 +257,7 @@ class Result:
     reproducibility: np.ndarray | None  # [latents]: whether maps of even and odd frames agree; None in older results
     processes: ShownProcesses | None  # None in older results
     series: Series | None  # None in older results
+    windows: KeptWindows | None  # None in older results, and if the model had no decoder
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
@@ -339,6 +350,7 @@ def _read(path: Path, file: h5py.File) -> Result:
         reproducibility,
         read_processes(entry, count, shape),
         read_series(entry, count, shape, len(record.frames)),
+        read_windows(entry, record.grid),
     )
 
 

@@ -11,7 +11,7 @@ they are made of, and is resampled patch by patch, so that a patch has the same 
 import math
 import mmap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product, starmap
 
 import numpy as np
@@ -48,6 +48,12 @@ class TilePixels:
         """Pixels [frames, rows, columns] of ``area`` of the movie's frame, all of which could be decoded."""
         lost = np.zeros((len(pixels), 1, 1), bool)
         return cls(pixels, area, resampler, None, ([area.rows], [area.columns]), lost)
+
+    def frame(self, t: int) -> "TilePixels":
+        """One frame alone."""
+        one = slice(t, t + 1)
+        frame_range, shown = (None if each is None else each[one] for each in (self.frame_range, self.shown))
+        return replace(self, pixels=self.pixels[one], frame_range=frame_range, lost=self.lost[one], shown=shown)
 
     @property
     def damaged(self) -> np.ndarray:

@@ -1,0 +1,98 @@
+"""The group windows of a result: some windows at three times beside their reconstructions.
+
+Results of earlier versions, and those of models without a decoder, have none.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from hrtemvae_hpc.hdf5 import check_array, check_inflated, read_array
+from hrtemvae_hpc.maps.axes import Placed, axes_of
+from hrtemvae_hpc.windows.cells import strongest_windows
+from hrtemvae_hpc.windows.grid import WindowGrid
+
+TIMES = 3
+_GROUP = "windows"
+_APART = 0.5  # of a window's width, along the side of the cells of which one window is shown, at least
+_MOST = 100  # windows
+_TITLES = {"row": "row of the window among all", "column": "column of the window among all"}
+
+
+@dataclass(frozen=True)
+class ShownWindows:
+    """Windows at some times, and what the model makes of them, as 0 to 255 between the darkest and the brightest."""
+
+    frames: tuple[int, ...]  # [times], as the movie counts them
+    images: np.ndarray  # [windows, times, 2, rows, columns] uint8: window and reconstruction
+    correlation: np.ndarray  # [windows, times] float32 of both; NaN where the window is not valid
+
+
+@dataclass(frozen=True)
+class KeptWindows:
+    """What a result keeps of its windows: of one in each cell of ``side`` x ``side`` windows."""
+
+    side: int
+    places: np.ndarray  # [2, cell rows, cell columns] row and column of these windows among all
+    frames: np.ndarray  # [times]
+    images: h5py.Dataset  # [windows, times, 2, rows, columns] uint8
+    correlation: np.ndarray  # [windows, times]
+
+
+# Of the windows at [n] rows and columns.
+ShowWindows = Callable[[np.ndarray, np.ndarray], ShownWindows]
+
+
+def windows_bytes(grid: WindowGrid) -> int:
+    """About the bytes of the group."""
+    return 2 * TIMES * _MOST * grid.window**2
+
+
+def write_windows(entry: h5py.Group, info: Placed, strength: np.ndarray, show: ShowWindows) -> None:
+    """Choose windows by their ``strength`` [rows, columns], the strongest of each cell, and write what is shown."""
+    side = _side(info.grid)
+    places = strongest_windows(strength, side)
+    shown = show(*(each.ravel() for each in places))
+    group = entry.create_group(_GROUP)
+    group.attrs.update(NX_class="NXcollection", side=side)
+    group["data"] = shown.images
+    group["data"].attrs["long_name"] = "windows and their reconstructions [cell, time, window or reconstruction, y, x]"
+    group["correlation"] = shown.correlation
+    group["correlation"].attrs["long_name"] = "of window and reconstruction"
+    group["frame"] = np.array(shown.frames)
+    for (name, title), values, axis in zip(_TITLES.items(), places, axes_of(info), strict=True):
+        group[name] = values.astype(np.int32)
+        group[name].attrs["long_name"] = title
+        group[axis.name] = (axis.pixels * axis.size)[values]
+        group[axis.name].attrs.update(units=axis.units, long_name=f"{axis.name} of the window's centre")
+
+
+def _side(grid: WindowGrid) -> int:
+    side = max(1, round(_APART * grid.window / grid.step))
+    while -(-grid.rows // side) * -(-grid.columns // side) > _MOST:
+        side += 1
+    return side
+
+
+def read_windows(entry: h5py.Group, grid: WindowGrid) -> KeptWindows | None:
+    """The windows in ``entry``, None in a result without that group. Raises ValueError if they don't fit it."""
+    if _GROUP not in entry:
+        return None
+    images = check_array(entry, f"{_GROUP}/data", "u", 5)
+    check_inflated(images)
+    side = int(entry[_GROUP].attrs["side"])
+    places = np.stack([read_array(entry, f"{_GROUP}/{name}", "iu", 2) for name in _TITLES])
+    frames = read_array(entry, f"{_GROUP}/frame", "iu", 1)
+    correlation = read_array(entry, f"{_GROUP}/correlation", "f", 2)
+    if side != _side(grid):
+        raise ValueError(f"{_GROUP} has cells of {side} windows a side")
+    cells = -(-grid.rows // side), -(-grid.columns // side)
+    expected = (2, *cells), (TIMES,), (cells[0] * cells[1], TIMES)
+    fits = (places.shape, frames.shape, correlation.shape) == expected and images.dtype == np.uint8
+    if not fits or images.shape != (*correlation.shape, 2, grid.window, grid.window):
+        raise ValueError(f"{_GROUP} does not match the windows of its record")
+    if (places < 0).any() or (places >= np.array([grid.rows, grid.columns])[:, None, None]).any():
+        raise ValueError(f"{_GROUP} are of windows that are not there")
+    return KeptWindows(side, places, frames, images, correlation)
