@@ -141,6 +141,10 @@ ALTERATIONS = {
     "huge series": with_shape("entry/series/data", (2**20, 2**20, LATENTS, 6), "f2", chunks=(1, 64, LATENTS, 6)),
     "series of text": with_value("entry/series/data", [[[["a"]]]]),
     "cells without windows": lambda file: file["entry/series"].attrs.__setitem__("side", 0),
+    "places of windows that are not there": with_value("entry/windows/row", np.full((4, 6), 4)),
+    "windows of another size": with_value("entry/windows/data", np.zeros((24, 3, 2, 8, 8), "u1")),
+    "windows of text": with_value("entry/windows/data", [[[["a"]]]]),
+    "windows of other cells": lambda file: file["entry/windows"].attrs.__setitem__("side", 3),
     "processes that never are": with_value("entry/processes/span", np.zeros((3, 3), "i8")),
     "a circle": circle,
 }  # fmt: skip
