@@ -201,17 +201,17 @@ def test_a_click_shows_the_latents_of_that_place_over_time(shown: Browser) -> No
 def test_a_click_shows_the_windows_of_that_place(shown: Browser, page: Path) -> None:
     with open_result(page.with_suffix(".h5")) as result:
         assert result.windows is not None
-        side, places = result.windows.side, result.windows.places
+        side, places, across = result.windows.side, result.windows.places, result.windows.cells[1]
         centres = result.y, result.x
     shown.move(shown.find("#stage"), *share(5, 8)).click().perform()
     cell = 5 // side, 8 // side
-    y, x = (axis[n] for axis, n in zip(centres, places[:, cell[0], cell[1]], strict=True))
+    number = cell[0] * across + cell[1]
+    y, x = (axis[n] for axis, n in zip(centres, places[:, number], strict=True))
     said = re.fullmatch(r"Place 1: window at y (\S+), x (\S+) nm", shown.text("#windows .note"))
     assert said
     assert [float(said[1]), float(said[2])] == pytest.approx([y, x], rel=1e-4)
     captions = shown.driver.find_elements("css selector", "#windows figcaption")
     assert [c.text for c in captions] == [f"frame {t}: correlation 0.90" for t in (0, 2, 5)]
-    number = cell[0] * places.shape[2] + cell[1]
     drawn = shown.evaluate("[...document.querySelectorAll('#windows canvas')].map((each) => each.toDataURL())")
     for time, url in enumerate(drawn):
         pair = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("L"))

@@ -14,6 +14,7 @@ from hypothesis import strategies
 from scipy.stats import spearmanr
 
 from hrtemvae_hpc.maps.digest import seal
+from hrtemvae_hpc.maps.process_lattice import GROWTH, LOSS, ROTATION, UNKNOWN, lattice_change
 from hrtemvae_hpc.maps.processes import MOST, Processes, find_processes, leading_latents, place_of
 from hrtemvae_hpc.maps.report import write_result_page
 from hrtemvae_hpc.maps.result import open_result
@@ -142,3 +143,37 @@ def test_processes_that_do_not_fit_the_maps_are_refused(demo: Path, hrtemvae: Pr
         file["entry/processes/weights"] = weights[:, :-1]
     seal(other)
     assert_refused(hrtemvae("report", "other.h5"), "other.h5", "processes does not match")
+
+
+def lattice_windows(change: str, contrast: float = 1.0, seed: int = 0) -> np.ndarray:
+    """Windows [20, 3, 64, 64] at three times of a square lattice with noise, each at a place of its own."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:64, :64]
+    windows = np.empty((20, 3, 64, 64))
+    for window, offset in zip(windows, random.uniform(0, 20, (20, 2)), strict=True):
+        for time, progress in enumerate((0.0, 0.5, 1.0)):
+            angle = np.radians(10 + (7 * progress if change == ROTATION else 0))
+            along = (x + offset[0]) * np.cos(angle) + (y + offset[1]) * np.sin(angle)
+            across = (y + offset[1]) * np.cos(angle) - (x + offset[0]) * np.sin(angle)
+            strength = {GROWTH: 0.2 + 0.8 * progress, LOSS: 1 - 0.8 * progress}.get(change, 1.0)
+            fringes = np.cos(2 * np.pi * along / 18) + np.cos(2 * np.pi * across / 18)
+            window[time] = contrast * strength * fringes + random.normal(0, 1, (64, 64))
+    low, high = windows.min((2, 3), keepdims=True), windows.max((2, 3), keepdims=True)
+    return np.asarray(255 * (windows - low) / (high - low)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("change", [GROWTH, LOSS, ROTATION, UNKNOWN])
+def test_what_a_lattice_does_is_named(change: str) -> None:
+    found = lattice_change(lattice_windows(change))
+    assert found.name == change
+    if change in (ROTATION, UNKNOWN):
+        assert found.turned == pytest.approx(7 if change == ROTATION else 0, abs=0.5)
+        assert found.strength == pytest.approx(1, abs=0.2)
+    back = lattice_change(lattice_windows(change)[:, ::-1])
+    assert back.name == {GROWTH: LOSS, LOSS: GROWTH}.get(change, change)
+
+
+def test_without_a_lattice_nothing_is_named() -> None:
+    for windows in (lattice_windows(ROTATION, contrast=0), lattice_windows(ROTATION)[:2], np.zeros((9, 3, 16, 16))):
+        assert np.isnan(lattice_change(windows).turned)
+        assert lattice_change(windows).name == UNKNOWN

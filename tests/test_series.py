@@ -97,7 +97,7 @@ def assert_windows_are_those_of_the_movie(shown: KeptWindows, movie: Path, size:
     with h5py.File(movie) as file:
         pixels = file["entry/data/data"][...].astype(float)
     assert shown.frames.tolist() == [0, 2, 4]
-    for number, (row, column) in enumerate(shown.places.reshape(2, -1).T):
+    for number, (row, column) in enumerate(shown.places.T):
         for time, frame in enumerate(shown.frames):
             image, again = shown.images[number, time].astype(float)
             y, x = 100 + 4 * row, 8 + 4 * column

@@ -16,18 +16,19 @@ def windows_data(result: Result) -> dict[str, Any] | None:
     kept = result.windows
     if kept is None:
         return None
-    count, times, pair, size, _ = kept.images.shape
+    count = kept.cells[0] * kept.cells[1]
+    times, pair, size = kept.images.shape[1:4]
     # A row per window: each time's window and, right of it, its reconstruction.
-    sheet = kept.images[...].transpose(0, 3, 1, 2, 4).reshape(count * size, times * pair * size)
+    sheet = kept.images[:count].transpose(0, 3, 1, 2, 4).reshape(count * size, times * pair * size)
     picture = inline(save_png(Image.fromarray(sheet)))
     if len(picture) > WINDOWS_BUDGET:
         return None
     return {
         "side": kept.side,
-        "cells": list(kept.places.shape[1:]),
-        "places": kept.places.reshape(2, -1).T.tolist(),
+        "cells": list(kept.cells),
+        "places": kept.places[:, :count].T.tolist(),
         "size": size,
         "frames": kept.frames.tolist(),
-        "correlation": [[float(c) if np.isfinite(c) else None for c in each] for each in kept.correlation],
+        "correlation": [[float(c) if np.isfinite(c) else None for c in each] for each in kept.correlation[:count]],
         "picture": picture,
     }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hrtemvae_hpc.maps.page_data import picture_of
+from hrtemvae_hpc.maps.process_lattice import ROTATION, LatticeChange
 from hrtemvae_hpc.maps.processes import leading_latents, place_of
 from hrtemvae_hpc.maps.result import Result
 
@@ -17,6 +18,7 @@ class ProcessCard:
     """One process as the page shows it."""
 
     number: int
+    what: str  # happens
     picture: str  # a PNG file as a data URL
     y: float  # its middle, in the units of the result
     x: float
@@ -44,6 +46,7 @@ def process_cards(result: Result) -> list[ProcessCard]:
         cards.append(
             ProcessCard(
                 i + 1,
+                _what(result.processes.lattice[i]),
                 picture_of("process", None, part).picture,
                 float(strength.sum(1) @ result.y / strength.sum()),
                 float(strength.sum(0) @ result.x / strength.sum()),
@@ -57,6 +60,12 @@ def process_cards(result: Result) -> list[ProcessCard]:
             )
         )
     return cards
+
+
+def _what(lattice: LatticeChange) -> str:
+    if lattice.name == ROTATION:
+        return f"rotation by {abs(lattice.turned):.1f}° {'anti' * (lattice.turned < 0)}clockwise"
+    return lattice.name or "change"
 
 
 def _along(result: Result, frame: int) -> float:

@@ -1,5 +1,6 @@
 """The group processes of a result: what was found in its maps, and its course in time. Earlier versions have none."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import h5py
@@ -8,6 +9,7 @@ import numpy as np
 from hrtemvae_hpc.hdf5 import read_array
 from hrtemvae_hpc.maps.axes import Placed, map_group
 from hrtemvae_hpc.maps.certainty import enough_frames
+from hrtemvae_hpc.maps.process_lattice import LatticeChange, lattice_change
 from hrtemvae_hpc.maps.process_series import Course, course_of
 from hrtemvae_hpc.maps.processes import (
     MOST,
@@ -20,8 +22,10 @@ from hrtemvae_hpc.maps.processes import (
     place_of,
 )
 from hrtemvae_hpc.maps.series_group import Series
+from hrtemvae_hpc.maps.windows_group import ShownWindows
 
 _GROUP = "processes"
+WINDOWS_OF_PROCESS = 16
 _SIGNED = {"even": "reproducibility/even", "odd": "reproducibility/odd"}
 _FIELDS = {"weights": "each latent's share", "direction": "1 where a latent rises throughout, -1 where it falls"}
 
@@ -33,10 +37,14 @@ class ShownProcesses:
     found: Processes
     series: np.ndarray  # [processes, bins] how far each has come, of maps.process_series
     span: np.ndarray  # [processes, 2] first and last frame of its time, as the movie counts them; -1 if unknown
+    lattice: list[LatticeChange]  # of each process
 
 
-def write_processes(entry: h5py.Group, info: Placed, series: Series) -> None:
-    """Find the processes in the maps of ``entry``, which are complete as ``series`` is, and write their group."""
+def write_processes(entry: h5py.Group, info: Placed, series: Series) -> list[np.ndarray]:
+    """Find the processes in the maps of ``entry``, which are complete as ``series`` is, and write their group.
+
+    Returns some windows [2, n] of the place of each, rows and columns, evenly chosen.
+    """
 
     def signed(frames: str, latent: int) -> np.ndarray:
         if frames in _SIGNED:
@@ -51,7 +59,7 @@ def write_processes(entry: h5py.Group, info: Placed, series: Series) -> None:
     found = find_processes(signed, noise, known, grid.window / grid.step)
     if not found:  # readers of NeXus may stumble over empty maps
         entry.create_group(_GROUP).attrs.update(NX_class="NXcollection", count=0)
-        return
+        return []
     group = map_group(entry, _GROUP, "processes: what changes together at one place", info, first="process")
     group.attrs["count"] = len(found)
     group["data"] = found.maps
@@ -70,6 +78,29 @@ def write_processes(entry: h5py.Group, info: Placed, series: Series) -> None:
     group["span"].attrs["long_name"] = (
         "first and last frame in which it changes at least half as fast as at its fastest"
     )
+    return [_some_of(place_of(part)) for part in found.maps]
+
+
+def _some_of(place: np.ndarray) -> np.ndarray:
+    inside = np.stack(np.nonzero(place))
+    count = inside.shape[1]
+    return inside[:, np.unique(np.linspace(0, count - 1, min(count, WINDOWS_OF_PROCESS)).round().astype(int))]
+
+
+def write_lattice_changes(entry: h5py.Group, shown: ShownWindows, counts: Sequence[int]) -> None:
+    """Write what the lattice of each process does, from so many windows of each, one after the other in ``shown``."""
+    if not entry[_GROUP].attrs["count"]:
+        return
+    ends = np.cumsum(counts)
+    parts = [np.arange(end - count, end) for count, end in zip(counts, ends, strict=True)]
+    valid = np.isfinite(shown.correlation).all(1)
+    changes = [lattice_change(shown.images[part[valid[part]], :, 0]) for part in parts]
+    group = entry[_GROUP]
+    group["name"] = [change.name for change in changes]
+    group["strength"] = np.array([change.strength for change in changes], np.float32)
+    group["strength"].attrs["long_name"] = "power of the lattice's fringes at the end, relative to the start"
+    group["turned"] = np.array([change.turned for change in changes], np.float32)
+    group["turned"].attrs.update(units="degrees", long_name="by which the lattice turns, clockwise")
 
 
 def _median(values: np.ndarray) -> float:
@@ -96,7 +127,7 @@ def read_processes(entry: h5py.Group, latents: int, shape: tuple[int, int]) -> S
     if _GROUP not in entry:
         return None
     if int(entry[_GROUP].attrs["count"]) == 0:
-        return ShownProcesses(no_processes(latents, shape), np.zeros((0, 0)), np.zeros((0, 2), int))
+        return ShownProcesses(no_processes(latents, shape), np.zeros((0, 0)), np.zeros((0, 2), int), [])
     maps = read_array(entry, f"{_GROUP}/data", "f", 3)
     count = len(maps)
     weights, direction = (read_array(entry, f"{_GROUP}/{name}", "f", 2) for name in _FIELDS)
@@ -105,4 +136,13 @@ def read_processes(entry: h5py.Group, latents: int, shape: tuple[int, int]) -> S
     expected = [(count, *shape), (count, latents), (count, latents), (count,), (count, series.shape[1]), (count, 2)]
     if count > MOST or [a.shape for a in (maps, weights, direction, sure, series, span)] != expected:
         raise ValueError(f"{_GROUP} does not match the windows and latents of its record")
-    return ShownProcesses(Processes(maps, weights, direction, sure), series, span)
+    return ShownProcesses(Processes(maps, weights, direction, sure), series, span, _read_lattice(entry, count))
+
+
+def _read_lattice(entry: h5py.Group, count: int) -> list[LatticeChange]:
+    if f"{_GROUP}/strength" not in entry:  # the model had no decoder
+        return [LatticeChange(np.nan, np.nan)] * count
+    values = [read_array(entry, f"{_GROUP}/{name}", "f", 1) for name in ("strength", "turned")]
+    if any(len(each) != count for each in values):
+        raise ValueError(f"{_GROUP} has lattices of another number of processes")
+    return [LatticeChange(float(strength), float(turned)) for strength, turned in zip(*values, strict=True)]

@@ -23,7 +23,13 @@ from hrtemvae_hpc.maps.axes import axes_of, binned, map_dataset, map_group, spat
 from hrtemvae_hpc.maps.certainty import CORRELATION, count_maps, create_groups, finish_groups, map_places
 from hrtemvae_hpc.maps.digest import check_whole, seal
 from hrtemvae_hpc.maps.drift_group import FrameCurves, read_curves, write_curves
-from hrtemvae_hpc.maps.process_group import ShownProcesses, read_processes, write_processes
+from hrtemvae_hpc.maps.process_group import (
+    WINDOWS_OF_PROCESS,
+    ShownProcesses,
+    read_processes,
+    write_lattice_changes,
+    write_processes,
+)
 from hrtemvae_hpc.maps.processes import MOST
 from hrtemvae_hpc.maps.record import Record, read_record
 from hrtemvae_hpc.maps.series_group import Series, SeriesWriter, read_series
@@ -114,7 +120,12 @@ def _size(info: ResultInfo) -> int:
     maps = (len(MAPS) + count_maps(info)) * latents + 2 + MOST
     series = info.cells.bytes((grid.rows, grid.columns), latents)
     return int(
-        4 * grid.rows * grid.columns * maps + series + windows_bytes(grid) + info.preview[0].nbytes + per_frame + 2**18
+        4 * grid.rows * grid.columns * maps
+        + series
+        + windows_bytes(grid, MOST * WINDOWS_OF_PROCESS)
+        + info.preview[0].nbytes
+        + per_frame
+        + 2**18
     )
 
 
@@ -150,10 +161,12 @@ def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, F
         strength[rows, columns] = np.nansum(done.maps[_CORRELATED], 0)
     kept = series.finish()
     finish_groups(entry, info, largest)
-    write_processes(entry, info, kept)
+    places = write_processes(entry, info, kept)
     _write_preview(entry, info)
     if info.show_windows:
-        write_windows(entry, info, strength, info.show_windows)
+        further = np.concatenate([np.zeros((2, 0), int), *places], 1)
+        shown = write_windows(entry, info, strength, further, info.show_windows)
+        write_lattice_changes(entry, shown, [each.shape[1] for each in places])
     if info.curves:
         write_curves(entry, info.curves)
     _write_process(entry, info, sorted(bad))

@@ -32,10 +32,11 @@ class ShownWindows:
 
 @dataclass(frozen=True)
 class KeptWindows:
-    """What a result keeps of its windows: of one in each cell of ``side`` x ``side`` windows."""
+    """What a result keeps of its windows: one in each cell of ``side`` x ``side`` windows, then some of processes."""
 
     side: int
-    places: np.ndarray  # [2, cell rows, cell columns] row and column of these windows among all
+    cells: tuple[int, int]  # rows and columns of cells
+    places: np.ndarray  # [2, windows] row and column of these windows among all
     frames: np.ndarray  # [times]
     images: h5py.Dataset  # [windows, times, 2, rows, columns] uint8
     correlation: np.ndarray  # [windows, times]
@@ -45,20 +46,26 @@ class KeptWindows:
 ShowWindows = Callable[[np.ndarray, np.ndarray], ShownWindows]
 
 
-def windows_bytes(grid: WindowGrid) -> int:
-    """About the bytes of the group."""
-    return 2 * TIMES * _MOST * grid.window**2
+def windows_bytes(grid: WindowGrid, further: int) -> int:
+    """About the bytes of the group with so many ``further`` windows."""
+    return 2 * TIMES * (_MOST + further) * grid.window**2
 
 
-def write_windows(entry: h5py.Group, info: Placed, strength: np.ndarray, show: ShowWindows) -> None:
-    """Choose windows by their ``strength`` [rows, columns], the strongest of each cell, and write what is shown."""
+def write_windows(
+    entry: h5py.Group, info: Placed, strength: np.ndarray, further: np.ndarray, show: ShowWindows
+) -> ShownWindows:
+    """Write windows at three times: the strongest of each cell, by ``strength`` [rows, columns], and ``further`` ones.
+
+    ``further`` [2, n]: rows and columns. Returns what is shown of these.
+    """
     side = _side(info.grid)
-    places = strongest_windows(strength, side)
-    shown = show(*(each.ravel() for each in places))
+    chosen = np.stack([each.ravel() for each in strongest_windows(strength, side)])
+    places = np.concatenate([chosen, further], 1)
+    shown = show(*places)
     group = entry.create_group(_GROUP)
     group.attrs.update(NX_class="NXcollection", side=side)
     group["data"] = shown.images
-    group["data"].attrs["long_name"] = "windows and their reconstructions [cell, time, window or reconstruction, y, x]"
+    group["data"].attrs["long_name"] = "windows [window, time, itself or its reconstruction, y, x]"
     group["correlation"] = shown.correlation
     group["correlation"].attrs["long_name"] = "of window and reconstruction"
     group["frame"] = np.array(shown.frames)
@@ -67,6 +74,8 @@ def write_windows(entry: h5py.Group, info: Placed, strength: np.ndarray, show: S
         group[name].attrs["long_name"] = title
         group[axis.name] = (axis.pixels * axis.size)[values]
         group[axis.name].attrs.update(units=axis.units, long_name=f"{axis.name} of the window's centre")
+    own = slice(chosen.shape[1], None)
+    return ShownWindows(shown.frames, shown.images[own], shown.correlation[own])
 
 
 def _side(grid: WindowGrid) -> int:
@@ -83,16 +92,15 @@ def read_windows(entry: h5py.Group, grid: WindowGrid) -> KeptWindows | None:
     images = check_array(entry, f"{_GROUP}/data", "u", 5)
     check_inflated(images)
     side = int(entry[_GROUP].attrs["side"])
-    places = np.stack([read_array(entry, f"{_GROUP}/{name}", "iu", 2) for name in _TITLES])
+    places = np.stack([read_array(entry, f"{_GROUP}/{name}", "iu", 1) for name in _TITLES])
     frames = read_array(entry, f"{_GROUP}/frame", "iu", 1)
     correlation = read_array(entry, f"{_GROUP}/correlation", "f", 2)
     if side != _side(grid):
         raise ValueError(f"{_GROUP} has cells of {side} windows a side")
-    cells = -(-grid.rows // side), -(-grid.columns // side)
-    expected = (2, *cells), (TIMES,), (cells[0] * cells[1], TIMES)
-    fits = (places.shape, frames.shape, correlation.shape) == expected and images.dtype == np.uint8
-    if not fits or images.shape != (*correlation.shape, 2, grid.window, grid.window):
+    cells, count = (-(-grid.rows // side), -(-grid.columns // side)), places.shape[1]
+    fits = cells[0] * cells[1] <= count and frames.shape == (TIMES,) and correlation.shape == (count, TIMES)
+    if not fits or images.dtype != np.uint8 or images.shape != (count, TIMES, 2, grid.window, grid.window):
         raise ValueError(f"{_GROUP} does not match the windows of its record")
-    if (places < 0).any() or (places >= np.array([grid.rows, grid.columns])[:, None, None]).any():
+    if (places < 0).any() or (places >= np.array([grid.rows, grid.columns])[:, None]).any():
         raise ValueError(f"{_GROUP} are of windows that are not there")
-    return KeptWindows(side, places, frames, images, correlation)
+    return KeptWindows(side, cells, places, frames, images, correlation)
