@@ -15,6 +15,8 @@ from hrtemvae_hpc.files import is_file
 from hrtemvae_hpc.maps.page_data import FramePicture, MapPicture, frame_picture, picture_of
 from hrtemvae_hpc.maps.page_files import styles
 from hrtemvae_hpc.maps.panel import Panel, panel_of
+from hrtemvae_hpc.maps.process_cards import what_happens
+from hrtemvae_hpc.maps.process_group import ShownProcesses
 from hrtemvae_hpc.maps.report import opened_to_draw, rank_latents
 from hrtemvae_hpc.maps.result import Result
 from hrtemvae_hpc.pages import write_page
@@ -78,13 +80,18 @@ def _find(session: Session, movie: SessionMovie, name: str) -> Finding:
         panel, last = panel_of(result, _SIDE), frame_picture(result, len(result.preview) - 1, _SIDE)
         leading = _map(result, shown[0].latent) if shown else None
         processes = len(result.processes.found) if result.processes else 0
-        facts = f"{processes} process{'es' * (processes != 1)}, " if result.processes else ""
+        facts = _named(result.processes) if result.processes else ""
         facts += f"{len(result.process.frames)} frames, {len(result.y)} x {len(result.x)} windows"
         if result.process.bad_frames:
             facts += f", {len(result.process.bad_frames)} frames left out"
         page = movie.result.with_suffix(".html")
         link = quote(os.fsencode(page.relative_to(session.folder))) if is_file(page) else ""
     return Finding(movie, name, processes, score, panel, last, leading, link, facts)
+
+
+def _named(processes: ShownProcesses) -> str:
+    names = [what_happens(lattice) for lattice in processes.lattice]
+    return f"{', '.join(names) or 'no process'}, "
 
 
 def _map(result: Result, latent: int) -> MapPicture:

@@ -46,7 +46,7 @@ def process_cards(result: Result) -> list[ProcessCard]:
         cards.append(
             ProcessCard(
                 i + 1,
-                _what(result.processes.lattice[i]),
+                what_happens(result.processes.lattice[i]),
                 picture_of("process", None, part).picture,
                 float(strength.sum(1) @ result.y / strength.sum()),
                 float(strength.sum(0) @ result.x / strength.sum()),
@@ -62,7 +62,8 @@ def process_cards(result: Result) -> list[ProcessCard]:
     return cards
 
 
-def _what(lattice: LatticeChange) -> str:
+def what_happens(lattice: LatticeChange) -> str:
+    """The name of a process in words."""
     if lattice.name == ROTATION:
         return f"rotation by {abs(lattice.turned):.1f}° {'anti' * (lattice.turned < 0)}clockwise"
     return lattice.name or "change"
