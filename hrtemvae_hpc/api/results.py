@@ -23,7 +23,8 @@ def open_result(path: str | Path) -> xr.Dataset:
     ``valid_frames`` [y, x] and, if the model had a decoder, ``reconstruction`` [y, x]. How certain they are say
     ``noise``, ``excess_variance``, ``change``, ``change_frame``, ``significance``, ``significance_p_value`` and others
     of docs/certainty.md, and ``reproducibility`` [latent]. ``processes`` [process, y, x] and ``process_weights``
-    [process, latent] are those of docs/processes.md. The coordinates y and x are the windows' centres in nm, or
+    [process, latent] are those of docs/processes.md; ``groups`` [group, y, x] and ``group_latents`` [group, latent],
+    where the model knows its groups, those of docs/page.md. The coordinates y and x are the windows' centres in nm, or
     pixels where the movie has no pixel size, as their attribute ``units`` says. The attributes name movie, model and
     configuration. Raises InputError if the file isn't a result as it was written.
     """
@@ -42,6 +43,11 @@ def open_result(path: str | Path) -> xr.Dataset:
             dataset["processes"] = (("process", "y", "x"), found.maps)
             dataset["process_weights"] = (("process", "latent"), found.weights)
             dataset.coords["process"] = np.arange(1, len(found) + 1)
+        if groups := result.process.model_groups:
+            dataset["groups"] = (("group", "y", "x"), np.stack([result.group(name) for name in groups]))
+            members = [np.isin(result.latent, latents) for latents in groups.values()]
+            dataset["group_latents"] = (("group", "latent"), np.stack(members))
+            dataset.coords["group"] = list(groups)
         dataset["valid_frames"] = (("y", "x"), result.valid_frames)
         if result.reconstruction is not None:
             dataset["reconstruction"] = (("y", "x"), result.reconstruction)
