@@ -96,7 +96,7 @@ model: env # train the bundled model
 	hrtemvae segments $(MICROGRAPHS)/graphene_defect_raw.tif $(SCALED) --assume-pixel-size 0.0109 -o model/graphene.h5
 	hrtemvae segments $(MICROGRAPHS)/graphene_flower_raw.tif $(SCALED) --assume-pixel-size 0.0218 -o model/flower.h5
 	hrtemvae train configs/shipped.yaml -o model/lattices.safetensors
-	hrtemvae model evaluate model/lattices.safetensors --segments model/simulated.h5 -o model/lattices.html
+	hrtemvae model evaluate model/lattices.safetensors --segments model/simulated.h5 -o model/lattices.html --store
 
 # On a cluster of two nodes that is made for it, as root on a machine that may be thrown away.
 test-facility: env # tests of the image, Slurm jobs and sessions, as root on a throwaway machine

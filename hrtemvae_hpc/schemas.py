@@ -27,6 +27,17 @@ Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_on_o
 Name = Annotated[Text, Field(max_length=200)]
 
 
+def _without_repetition(latents: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(latents)) < len(latents):
+        raise ValueError("names a latent twice")
+    return latents
+
+
+_Latent = Annotated[int, Field(ge=0, lt=4096)]
+_Latents = Annotated[tuple[_Latent, ...], Field(min_length=1, max_length=4096), AfterValidator(_without_repetition)]
+Groups = Annotated[dict[Name, _Latents], Field(max_length=16)]  # latents by what they follow, in the model's order
+
+
 def short(text: object) -> str:
     """``text`` on one line, without what a terminal would act on, cut to a sensible length."""
     shown = printable(" ".join(str(text)[: 2 * _LONGEST].split()))

@@ -18,6 +18,7 @@ from hrtemvae_hpc.maps.verdict import find_verdicts, roc_area
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture
 from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model, save_model
 from hrtemvae_hpc.model.network import Decoder, Encoder
+from hrtemvae_hpc.simulation.changes import CHANGES
 from hrtemvae_hpc.simulation.movements import MOVEMENTS, PERIOD, SIZE, frames, still_inside
 
 # Of 64 latents, how many hold more than half of the variance of each movement, and how much these sets overlap.
@@ -120,12 +121,17 @@ def test_traversal_changes_one_latent() -> None:
 def test_commands(hrtemvae: Program, models: list[Path], tmp_path: Path) -> None:
     assert hrtemvae("segments", "--simulated", 60, "--window", 16, "-o", "a.h5").code == 0
     assert hrtemvae("segments", "--simulated", 60, "--window", 16, "--seed", 1, "-o", "b.h5").code == 0
-    outcome = hrtemvae("model", "evaluate", models[0], "--segments", "a.h5", script=COARSE)
+    outcome = hrtemvae("model", "evaluate", models[0], "--segments", "a.h5", "--store", script=COARSE)
     assert outcome.code == 0, outcome.text
     assert (tmp_path / "m0.html").stat().st_size > 100_000
     numbers = json.loads((tmp_path / "m0.json").read_text())
     assert numbers["reconstruction"]["loss"] > numbers["reconstruction"]["floor"]
     assert set(numbers["movements"]) == {m.name for m in MOVEMENTS}
+    stored = {name: list(latents) for name, latents in load_model(models[0]).groups.items()}
+    assert stored == {name: group["latents"] for name, group in numbers["groups"].items()}
+    assert set(stored) == set(CHANGES)
+    for name, latents in stored.items():
+        assert f"group {name}: {' '.join(f'z{i}' for i in latents)}\n" in outcome.text
     outcome = hrtemvae("model", "traverse", models[0], "--segments", "a.h5", "--index", 2, "--latents", 0, 3)
     assert outcome.code == 0, outcome.text
     assert (tmp_path / "m0.traversal.png").exists()
@@ -144,6 +150,7 @@ def test_bad_input(hrtemvae: Program, models: list[Path], tmp_path: Path, tiny_m
     assert hrtemvae("segments", "--simulated", 60, "-o", "wide.h5").code == 0
     assert_refused(hrtemvae("model", "evaluate", models[0], "--segments", "wide.h5"), "wide.h5", "64 x 64")
     assert_refused(hrtemvae("model", "evaluate", models[0], "--period", 1), "--period")
+    assert_refused(hrtemvae("model", "evaluate", "--store"), "--store", "name the model file")
     assert_refused(hrtemvae("model", "traverse", tiny_model_path), "no decoder")
     assert_refused(hrtemvae("model", "traverse", models[0], "--latents", 6), "z0 to z5")
     assert_refused(hrtemvae("model", "compare", models[0]), "two models")
@@ -177,7 +184,7 @@ def test_the_bundled_model_separates_the_movements() -> None:
         assert len(response.leading) <= LEADING_AT_MOST[response.movement.name]
         if response.movement.degrees == 0:
             assert response.return_error < 0.02
-    evaluation = Evaluation(model, PERIOD, responses, None)
+    evaluation = Evaluation(model, PERIOD, responses, [], None)
     assert all(leading <= OVERLAP_AT_MOST for _, _, leading, _ in evaluation.overlaps)
     assert evaluation.active is not None
     assert evaluation.active >= 30

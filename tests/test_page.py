@@ -26,7 +26,8 @@ HEIGHT, WIDTH, STEP, WINDOW = 88, 120, 8, 16
 ROWS, COLUMNS = 10, 14
 PROCESSES = 1
 PIXEL = 0.02
-POWER = {"time_correlated_variance": 4, "variance": 2, "spearman": 1, "mean": 1, "valid_frames": 1}
+GROUPS = {"rotation": [0, 2], "growth and loss at an edge": [1]}
+POWER = {"time_correlated_variance": 4, "variance": 2, "spearman": 1, "mean": 1, "valid_frames": 1, "group": 2}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,9 @@ def page(folder: Path) -> Path:
         verdict="up to 3 pixels",
         warning="",
     )
-    info = made_up_info(HEIGHT, WIDTH, WINDOW, STEP, (PIXEL, PIXEL), (np.stack([image, image[::-1]]), 1, (0, 5)))
+    info = made_up_info(
+        HEIGHT, WIDTH, WINDOW, STEP, (PIXEL, PIXEL), (np.stack([image, image[::-1]]), 1, (0, 5)), model_groups=GROUPS
+    )
     ((tile, done),) = tiles_of(info.grid)
     done.maps *= random.uniform(0.5, 1, done.maps.shape).astype(np.float32)
     write_result(folder / "my maps.h5", folder, replace(info, curves=curves), [(tile, done)])
@@ -107,7 +110,7 @@ def test_a_page_draws_itself_without_a_complaint_and_without_a_network(shown: Br
     assert len(shown.driver.find_elements("css selector", ".figures canvas.map")) == 2 + 2 * LATENTS
 
 
-@pytest.mark.parametrize("quantity", POWER)
+@pytest.mark.parametrize("quantity", [name for name in POWER if name != "group"])
 def test_the_cursor_tells_the_value_and_the_place(
     shown: Browser, maps: dict[str, np.ndarray], page: Path, quantity: str
 ) -> None:
@@ -301,6 +304,17 @@ def test_what_is_shown_can_be_saved(shown: Browser, maps: dict[str, np.ndarray])
     saved = Image.open(io.BytesIO(shown.downloaded("my maps-time_correlated_variance-z2.png")))
     assert saved.width > 500
     assert np.asarray(saved.convert("L")).std() > 20
+
+
+def test_the_map_of_a_group_is_shown(shown: Browser, maps: dict[str, np.ndarray]) -> None:
+    shown.choose("#quantity", "group")
+    assert shown.text("#title").startswith("rotation: ")
+    shown.choose("#latent", "growth and loss at an edge")
+    shown.find("#save-table").click()
+    lines = shown.downloaded("my maps-group-growth and loss at an edge.csv").decode().splitlines()
+    values = np.sqrt(maps["time_correlated_variance"][1])
+    for number in (0, 45, 77):
+        assert_says(lines[1 + number].split(",")[2], values, "group", *divmod(number, COLUMNS))
 
 
 def test_dark_follows_the_system_and_the_switch(browser: Browser, page: Path) -> None:

@@ -314,6 +314,7 @@ def _result_info(
             "model": job.model.name,
             "model_sha256": job.model.sha256,
             "model_provenance": dict(job.model.provenance),
+            "model_groups": dict(job.model.groups),
             "movie": str(movie.path.absolute()),
             "movie_dataset": movie.source.dataset,
             "movie_layout": movie.source.description.format,

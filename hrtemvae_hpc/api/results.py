@@ -24,10 +24,11 @@ def open_result(path: str | Path) -> xr.Dataset:
     ``noise``, ``excess_variance``, ``change``, ``change_frame``, ``significance``, ``significance_p_value`` and others
     of docs/certainty.md, and ``reproducibility`` [latent]. ``processes`` [process, y, x] and ``process_weights``
     [process, latent] are those of docs/processes.md; ``process_series`` [process, bin] and ``process_span`` [process,
-    end] say when they happen. ``series`` [cell_y, cell_x, latent, bin] holds latents over time, at the windows with the
-    centres ``series_y`` and ``series_x``, from the frames ``bin_frame`` on. The coordinates y and x are the windows'
-    centres in nm, or pixels where the movie has no pixel size, as their attribute ``units`` says. The attributes name
-    movie, model and configuration. Raises InputError if the file isn't a result as it was written.
+    end] say when they happen. ``groups`` [group, y, x] and ``group_latents`` [group, latent], where the model knows its
+    groups, are those of docs/page.md. ``series`` [cell_y, cell_x, latent, bin] holds latents over time, at the windows
+    with the centres ``series_y`` and ``series_x``, from the frames ``bin_frame`` on. The coordinates y and x are the
+    windows' centres in nm, or pixels where the movie has no pixel size, as their attribute ``units`` says. The
+    attributes name movie, model and configuration. Raises InputError if the file isn't a result as it was written.
     """
     with result_file.open_result(Path(path)) as result:
         dataset = xr.Dataset(coords={"latent": result.latent, "y": result.y, "x": result.x})
@@ -53,6 +54,11 @@ def open_result(path: str | Path) -> xr.Dataset:
             dataset.coords["series_y"] = (("cell_y", "cell_x"), result.y[row], {"units": result.units})
             dataset.coords["series_x"] = (("cell_y", "cell_x"), result.x[column], {"units": result.units})
             dataset.coords["bin_frame"] = ("bin", result.series.frames)
+        if groups := result.process.model_groups:
+            dataset["groups"] = (("group", "y", "x"), np.stack([result.group(name) for name in groups]))
+            members = [np.isin(result.latent, latents) for latents in groups.values()]
+            dataset["group_latents"] = (("group", "latent"), np.stack(members))
+            dataset.coords["group"] = list(groups)
         dataset["valid_frames"] = (("y", "x"), result.valid_frames)
         if result.reconstruction is not None:
             dataset["reconstruction"] = (("y", "x"), result.reconstruction)

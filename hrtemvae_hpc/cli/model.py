@@ -23,6 +23,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     evaluate.add_argument("-o", "--output", type=Path, help="page (MODEL.html in this folder); numbers go to .json")
     evaluate.add_argument("--segments", type=Path, metavar="FILE", help="reconstruct its validation segments too")
     evaluate.add_argument("--period", type=float, metavar="PIXELS", help="period of the lattice that moves (20.5)")
+    evaluate.add_argument("--store", action="store_true", help="keep the groups in the model file")
 
     traverse = add("traverse", _traverse, "Draw what each latent does to a segment.")
     traverse.add_argument("model", type=Path, nargs="?", help="model file (the bundled weights)")
@@ -65,9 +66,13 @@ def _import_keras(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.evaluation.evaluate import evaluate
     from hrtemvae_hpc.evaluation.page import write_evaluation
-    from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, load_model
+    from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, load_model, store_groups
 
     path = options.model or DEFAULT_MODEL
+    if options.store:
+        if options.model is None:
+            raise InputError("--store: name the model file that is to keep its groups.")
+        check_outputs([Output(path, "the model with its groups", is_model)])
     page = options.output or Path(f"{path.stem}.html")
     _check_page(page, _given(path, options.segments))
     if options.period is not None and not 4 <= options.period <= 120:
@@ -80,6 +85,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         show(f"{response.movement.name}: {latents} hold {response.explained:.0%} of the variance{back}")
     for one, other, overlap, similarity in evaluation.overlaps:
         show(f"{one} and {other}: overlap {overlap:.2f}, similarity {similarity:.2f}")
+    for group in evaluation.groups:
+        show(f"group {group.change}: {' '.join(f'z{i}' for i in group.latents)}")
+    if options.store:
+        with writing(path):
+            store_groups(path, {group.change: group.latents for group in evaluation.groups})
     count = evaluation.model.architecture.latents
     show(f"active latents: {'unknown' if evaluation.active is None else evaluation.active} of {count}")
     if evaluation.reconstruction:

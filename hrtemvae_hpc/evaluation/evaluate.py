@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.evaluation.groups import Group, find_groups
 from hrtemvae_hpc.evaluation.movements import Response, lattice_period, overlap, respond_to_all, similarity
 from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.training.batches import Segments
@@ -42,6 +43,7 @@ class Evaluation:
     model: Model
     period: float  # pixels, of the lattice that moved
     responses: list[Response]
+    groups: list[Group]
     reconstruction: Reconstruction | None
 
     @property
@@ -88,6 +90,7 @@ class Evaluation:
                 for m in self.responses
             },
             "overlaps": [dict(zip(("of", "and", "leading", "similarity"), o, strict=True)) for o in self.overlaps],
+            "groups": {g.change: {"latents": g.latents, "share": g.share.tolist()} for g in self.groups},
             "reconstruction": r
             and {
                 "segments": r.segments,
@@ -103,12 +106,14 @@ class Evaluation:
 def evaluate(model: Model, segments: Path | None, period: float | None = None) -> Evaluation:
     """Measure ``model`` on moving lattices of ``period`` pixels, and on the validation part of ``segments`` if given.
 
+    Its groups come from lattices of all periods that it reconstructs.
+
     Raises InputError if the segments don't fit the model.
     """
     if period is None:
         period = lattice_period(model)
     reconstruction = None if segments is None else reconstruct(model, Segments([segments], model.architecture.window))
-    return Evaluation(model, period, respond_to_all(model, period), reconstruction)
+    return Evaluation(model, period, respond_to_all(model, period), find_groups(model, period), reconstruction)
 
 
 @torch.inference_mode()

@@ -40,6 +40,7 @@ _SHORT_TITLES = {
     "spearman": "Spearman's ρ",
     "mean": "mean",
     "valid_frames": "valid frames",
+    "group": "√Σ(ρ · variance)² of a group",
 }
 _TOGETHER = "all latents together"
 
@@ -49,7 +50,7 @@ class MapPicture:
     """A map that is embedded in a page."""
 
     quantity: str
-    latent: int | None  # None for a map that belongs to none
+    latent: int | str | None  # the name of a group; None for a map that belongs to neither
     coded: Coded
     shown: tuple[float, float]  # the values that the colours cover
     picture: str  # a PNG file as a data URL
@@ -57,6 +58,8 @@ class MapPicture:
     @property
     def title(self) -> str:
         """What it shows."""
+        if isinstance(self.latent, str):
+            return f"{self.latent}: {_SHORT_TITLES[self.quantity]}"
         if self.latent is not None:
             return f"z{self.latent}: {_SHORT_TITLES[self.quantity]}"
         return _SHORT_TITLES[self.quantity] if self.quantity == "valid_frames" else _TOGETHER
@@ -76,7 +79,7 @@ class FramePicture:
     picture: str
 
 
-def picture_of(quantity: str, latent: int | None, values: np.ndarray, most: int = MOST_SAMPLES) -> MapPicture:
+def picture_of(quantity: str, latent: int | str | None, values: np.ndarray, most: int = MOST_SAMPLES) -> MapPicture:
     """The map ``values`` [rows, columns] of ``quantity`` as a picture, of at most ``most`` pixels along a side."""
     values = thinned(values, most)
     coded, shown = code(quantity, values), limits(quantity, values)
@@ -97,10 +100,11 @@ def frame_pictures(result: Result) -> list[FramePicture]:
 
 
 def map_pictures(result: Result, ranked: Sequence[int], budget: int) -> list[MapPicture]:
-    """The maps of ``result`` that fit into ``budget`` bytes: those of all latents, then of each as ``ranked``."""
+    """The maps of ``result`` that fit into ``budget`` bytes: of all latents, of groups, then of each as ``ranked``."""
     pictures = [
         picture_of("time_correlated_variance", None, result.together),
         picture_of("valid_frames", None, result.valid_frames),
+        *(picture_of("group", name, result.group(name)) for name in result.process.model_groups),
     ]
     left = budget - sum(len(p.picture) for p in pictures)
     for quantity, latent in _most_wanted(ranked):

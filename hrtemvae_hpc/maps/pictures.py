@@ -15,10 +15,19 @@ COLOURS = {
     "mean": "cividis",
     "valid_frames": "gray",
     "process": "inferno",
+    "group": "inferno",
 }
-NOT_NEGATIVE = ("time_correlated_variance", "variance", "valid_frames", "process")
+NOT_NEGATIVE = ("time_correlated_variance", "variance", "valid_frames", "process", "group")
 # Codes lie closer to each other where values are small, so that a logarithmic scale has something to show.
-_POWER = {"time_correlated_variance": 4, "variance": 2, "spearman": 1, "mean": 1, "valid_frames": 1, "process": 1}
+_POWER = {
+    "time_correlated_variance": 4,
+    "variance": 2,
+    "spearman": 1,
+    "mean": 1,
+    "valid_frames": 1,
+    "process": 1,
+    "group": 2,
+}
 _STEPS = 254
 MOST_SAMPLES = 1024  # along a side
 

@@ -7,7 +7,7 @@ import h5py
 from pydantic import Field, Json, ValidationError, model_validator
 
 from hrtemvae_hpc.hdf5 import check_array, read_array
-from hrtemvae_hpc.schemas import Described, place, reason
+from hrtemvae_hpc.schemas import Described, Groups, place, reason
 from hrtemvae_hpc.windows.grid import WindowGrid
 
 _LARGEST = 2**24  # bytes of an array of the record
@@ -40,6 +40,7 @@ class Record(Described):
     model: str
     model_sha256: str
     model_provenance: Json[dict[str, Any]]
+    model_groups: Json[Groups] = Field(default_factory=dict)  # earlier versions have none
     movie: str
     movie_dataset: str
     movie_layout: str

@@ -280,9 +280,20 @@ class Result:
     @property
     def together(self) -> np.ndarray:
         """The time-correlated variances of all latents, summed [rows, columns]; NaN where no latent has one."""
+        return self._summed(self.latent)
+
+    def group(self, name: str) -> np.ndarray:
+        """The map [rows, columns] of a group of the model's latents, one of ``process.model_groups``.
+
+        The square root of their summed time-correlated variances, which unlike those grows in proportion to the
+        variance; NaN where no latent has one.
+        """
+        return np.asarray(np.sqrt(self._summed(self.process.model_groups[name])))
+
+    def _summed(self, latents: Iterable[int]) -> np.ndarray:
         total = np.zeros(self.valid_frames.shape)
         known = np.zeros(self.valid_frames.shape, bool)
-        for latent in self.latent:
+        for latent in latents:
             values = self.maps("time_correlated_variance", latent)
             total += np.nan_to_num(values)
             known |= np.isfinite(values)
@@ -330,6 +341,8 @@ def _read(path: Path, file: h5py.File) -> Result:
     _expect(0 < count <= _MOST_LATENTS and np.array_equal(latent, np.arange(count)), "its latents are not numbered")
     source = read_array(entry, f"{MAPS[-1]}/latent_source_index", "iu", 1)
     _expect(len(source) == count, f"latent_source_index has {len(source)} numbers for {count} latents")
+    known = all(latent < count for group in record.model_groups.values() for latent in group)
+    _expect(known, f"model_groups name latents beyond its {count}")
     further = map_places(entry)
     for place in (*(f"{name}/data" for name in MAPS), *further):
         _check_maps(entry, place, (count, *shape))

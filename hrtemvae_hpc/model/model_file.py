@@ -3,6 +3,7 @@
 Tensors may be stored in half precision to keep a file small; they are computed with in float32.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,7 +22,7 @@ from hrtemvae_hpc.model.architecture import Architecture
 from hrtemvae_hpc.model.network import Decoder, Encoder, filled, weights_of
 from hrtemvae_hpc.model.tensor_file import open_tensors, read_tensors
 from hrtemvae_hpc.outputs import MODEL_KEY
-from hrtemvae_hpc.schemas import Described, Name, mistake, short
+from hrtemvae_hpc.schemas import Described, Groups, Name, mistake, short
 
 Scaling = Literal["window", "frame"]
 DEFAULT_MODEL = Path(__file__).parent / "data" / "default.safetensors"
@@ -48,7 +49,8 @@ class Model:
     scaling: Scaling = "window"
     trained_on: TrainedOn = TrainedOn()
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    sha256: str = ""
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # latents by what they follow, if known
+    sha256: str = ""  # of the file without its groups: the same weights stay the same model
 
     @property
     def architecture(self) -> Architecture:
@@ -71,7 +73,32 @@ def save_model(model: Model, path: Path, dtype: torch.dtype = torch.float32) -> 
         "provenance": dict(model.provenance),
     }
     with replacing(path) as aside:
-        aside.write_bytes(save(tensors, {MODEL_KEY: json.dumps(described)}))
+        aside.write_bytes(_file(tensors, described, model.groups))
+
+
+def store_groups(path: Path, groups: Mapping[str, tuple[int, ...]]) -> None:
+    """Keep ``groups`` in the model file ``path``, in place of those it has; all else stays to the bit.
+
+    Raises OSError if that fails.
+    """
+    with open_tensors(path) as file:
+        contents = _file(*_stored(file), groups)
+    with replacing(path) as aside:
+        aside.write_bytes(contents)
+
+
+def _file(
+    tensors: dict[str, torch.Tensor], described: Mapping[str, Any], groups: Mapping[str, tuple[int, ...]] | None = None
+) -> bytes:
+    whole = {**described, "groups": groups} if groups else described
+    return save(tensors, {MODEL_KEY: json.dumps(whole)})
+
+
+def _stored(file: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and description of an open model file, as they are stored, without its groups."""
+    described = json.loads(file.metadata()[MODEL_KEY])
+    described.pop("groups", None)
+    return {name: file.get_tensor(name) for name in file.keys()}, described  # noqa: SIM118
 
 
 class _Source(Described):
@@ -108,6 +135,7 @@ class _Description(Described):
     latent_order: Annotated[tuple[int, ...], Field(max_length=4096)]
     trained_on: TrainedOn = TrainedOn()
     provenance: _Provenance
+    groups: Groups = Field(default_factory=dict)
 
     @field_validator("format", mode="before")
     @classmethod
@@ -124,6 +152,8 @@ class _Description(Described):
         variance = self.provenance.variance_over_training
         if variance is not None and len(variance) != latents:
             raise ValueError(f"provenance.variance_over_training is not that of {latents} latents")
+        if any(latent >= latents for group in self.groups.values() for latent in group):
+            raise ValueError(f"groups name latents beyond the {latents} of the model")
         return self
 
 
@@ -148,6 +178,7 @@ def load_model(path: Path) -> Model:
             expected = _put_below("encoder.", weights_of(encoder))
             expected |= _put_below("decoder.", weights_of(decoder)) if decoder else {}
             tensors = read_tensors(file, expected)
+            own = hashlib.sha256(_file(*_stored(file))).hexdigest() if described.groups else file_sha256(path)
         return Model(
             name=described.name,
             encoder=filled(encoder, _below("encoder.", tensors)),
@@ -156,7 +187,8 @@ def load_model(path: Path) -> Model:
             scaling=described.scaling,
             trained_on=described.trained_on,
             provenance=described.provenance.model_dump(exclude_unset=True),
-            sha256=file_sha256(path),
+            groups=described.groups,
+            sha256=own,
         )
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable model file ({short(error)}); name another with --model.") from error

@@ -34,7 +34,7 @@ def random_windows(count: int, size: int, simulation: Simulation, generator: tor
     columns, the rest of any orientation; with a contrast that varies with thickness and defocus, on an amorphous film,
     under Poisson noise, some with a hot pixel.
     """
-    draw = _Draw(count, generator)
+    draw = Draw(count, generator)
     axis = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
     y, x = axis[None, :, None], axis[None, None, :]
 
@@ -46,20 +46,20 @@ def random_windows(count: int, size: int, simulation: Simulation, generator: tor
     second = _pick(scene, 0 * one, 0 * one, 1 - side, 0.7 * one, 0 * one)
 
     crystal = first * _lattice(y, x, size, draw, simulation) + second * _lattice(y, x, size, draw, simulation)
-    image = crystal + _amorphous(size, draw) * draw.uniform(0.02, 0.12)
+    image = crystal + amorphous(size, draw) * draw.uniform(0.02, 0.12)
     image = image + _ramp(y, x, size, draw) * draw.uniform(0, 0.2) + side * draw.uniform(-0.2, 0.2)
     dose = draw.logarithmic(*simulation.dose)
-    electrons = torch.poisson(dose * _stretched(image, 1 - draw.uniform(0.4, 0.85)), generator)
+    electrons = torch.poisson(dose * stretched(image, 1 - draw.uniform(0.4, 0.85)), generator)
 
     hot = draw.uniform(0, 1, 1)[:, 0] < _HOT
     place = torch.randint(size * size, (count,), generator=generator)
     peak = electrons.flatten(1).amax(1) * (1 + draw.uniform(0, 2, 1)[:, 0])
     electrons.flatten(1)[hot, place[hot]] = peak[hot]
-    return _stretched(electrons, torch.zeros(()))
+    return stretched(electrons, torch.zeros(()))
 
 
-class _Draw:
-    """One random number for each window."""
+class Draw:
+    """One random number for each window: tensors [count, 1, 1], with as many further axes as ``axes`` says."""
 
     def __init__(self, count: int, generator: torch.Generator) -> None:
         self.count = count
@@ -71,8 +71,8 @@ class _Draw:
     def normal(self, sigma: float) -> Tensor:
         return sigma * torch.randn(self.count, 1, 1, generator=self.generator)
 
-    def logarithmic(self, low: float, high: float) -> Tensor:
-        return torch.exp(self.uniform(math.log(low), math.log(high)))
+    def logarithmic(self, low: float, high: float, axes: int = 2) -> Tensor:
+        return torch.exp(self.uniform(math.log(low), math.log(high), axes))
 
     def choice(self, shares: tuple[float, ...]) -> Tensor:
         drawn = torch.multinomial(torch.tensor(shares), self.count, replacement=True, generator=self.generator)
@@ -86,7 +86,7 @@ def _pick(scene: Tensor, *covers: Tensor) -> Tensor:
     return chosen
 
 
-def _lattice(y: Tensor, x: Tensor, size: int, draw: _Draw, simulation: Simulation) -> Tensor:
+def _lattice(y: Tensor, x: Tensor, size: int, draw: Draw, simulation: Simulation) -> Tensor:
     """Two beams, their sum and difference, as spots that are brighter or darker than sinusoidal, within -1..1."""
     low, high = simulation.periods
     period = draw.logarithmic(low, high)
@@ -118,13 +118,13 @@ def _lattice(y: Tensor, x: Tensor, size: int, draw: _Draw, simulation: Simulatio
     return contrast * thickness * spots
 
 
-def _ramp(y: Tensor, x: Tensor, size: int, draw: _Draw) -> Tensor:
+def _ramp(y: Tensor, x: Tensor, size: int, draw: Draw) -> Tensor:
     """A slope in a random direction, within -1..1."""
     angle = draw.uniform(0, 2 * math.pi)
     return (y * torch.sin(angle) + x * torch.cos(angle)) / (size / math.sqrt(2))
 
 
-def _amorphous(size: int, draw: _Draw) -> Tensor:
+def amorphous(size: int, draw: Draw) -> Tensor:
     """White noise low-passed to grains of some pixels, unit standard deviation."""
     noise = torch.fft.rfft2(torch.randn(draw.count, size, size, generator=draw.generator))
     fy, fx = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]
@@ -133,7 +133,7 @@ def _amorphous(size: int, draw: _Draw) -> Tensor:
     return grains / grains.std((1, 2), keepdim=True)
 
 
-def _stretched(image: Tensor, low: Tensor) -> Tensor:
-    """Each window scaled so that its minimum is ``low`` and its maximum is 1."""
-    least, most = image.amin((1, 2), keepdim=True), image.amax((1, 2), keepdim=True)
+def stretched(image: Tensor, low: Tensor) -> Tensor:
+    """Each window [..., rows, columns] scaled so that its minimum is ``low`` and its maximum is 1."""
+    least, most = image.amin((-2, -1), keepdim=True), image.amax((-2, -1), keepdim=True)
     return low + (1 - low) * (image - least) / (most - least).clamp_min(1e-12)

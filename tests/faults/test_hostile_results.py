@@ -32,7 +32,7 @@ PROCESS, LAST = "entry/process", "entry/time_correlated_variance"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_up_result(tmp_path_factory.mktemp("whole") / "maps.h5")
+    return make_up_result(tmp_path_factory.mktemp("whole") / "maps.h5", model_groups={"rotation": [0]})
 
 
 def without(name: str) -> Callable[[h5py.File], None]:
@@ -100,7 +100,9 @@ ALTERATIONS = {
         ("frames", [1, 2, 3]), ("bad_frames", "[-1]"), ("bad_frames", "3"), ("configuration", "[]"),
         ("configuration", '{"movie": 3}'), ("region", "[0, 0, 0, 0]"), ("region", "[3, 43, 5]"),
         ("region", f"[0, {2**62}, 0, {2**62}]"), ("region", "[3, 44, 5, 61]"), ("ranks", '{"rank": 0}'),
-        ("ranks", "[[1]]"), ("ranks", "[" * 100_000), ("model_provenance", "[1]"), ("movie_shape", "[6]"),
+        ("ranks", "[[1]]"), ("ranks", "[" * 100_000), ("model_provenance", "[1]"),
+        ("model_groups", "[1]"), ("model_groups", '{"rotation": [3]}'), ("model_groups", '{"rotation": [-1]}'),
+        ("model_groups", '{"rotation": [1, 1]}'), ("movie_shape", "[6]"),
         ("movie_shape", "[6, 10, 10]"), ("seconds_by_stage", '{"read": "long"}'), ("seconds", np.nan),
         ("encodings", -1), ("read_amplification", [1.0, 2.0]), ("bytes_read", "9" * 400),
     )},

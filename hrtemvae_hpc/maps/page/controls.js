@@ -15,7 +15,7 @@ onChange((what) => {
   if (what.includes("picture")) {
     const same = data.pictures.filter((p) => p.quantity === view.picture.quantity);
     element("quantity").value = view.picture.quantity;
-    element("latent").replaceChildren(...same.map((p) => option(p.latent ?? "", p.latent === null ? "all" : `z${p.latent}`)));
+    element("latent").replaceChildren(...same.map((p) => option(p.latent ?? "", nameOf(p.latent))));
     element("latent").value = view.picture.latent ?? "";
     element("scale").disabled = !quantities[view.picture.quantity].scales;
     for (const id of ["latent", "previous", "next"]) element(id).disabled = same.length < 2;
@@ -29,7 +29,7 @@ onChange((what) => {
 function connect() {
   const on = (id, event, act) => element(id).addEventListener(event, (e) => act(e.target));
   on("quantity", "change", (list) => chooseQuantity(list.value));
-  on("latent", "change", (list) => choose(pictureOf(view.picture.quantity, list.value === "" ? null : Number(list.value))));
+  on("latent", "change", (list) => choose(data.pictures.find((p) => p.quantity === view.picture.quantity && String(p.latent ?? "") === list.value)));
   on("previous", "click", () => chooseLatent(-1));
   on("next", "click", () => chooseLatent(1));
   for (const name of ["opacity", "level", "frame"]) on(name, "input", (slider) => change({ [name]: Number(slider.value) }));

@@ -3,7 +3,7 @@
 function save(blob, ending) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
-  link.download = `${data.name}-${view.picture.quantity}${view.picture.latent === null ? "" : `-z${view.picture.latent}`}${ending}`;
+  link.download = `${data.name}-${view.picture.quantity}${view.picture.latent === null ? "" : `-${nameOf(view.picture.latent)}`}${ending}`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }

@@ -34,6 +34,11 @@ function pictureOf(quantity, latent) {
   return data.pictures.find((p) => p.quantity === quantity && p.latent === latent);
 }
 
+// Of a latent, a group or, if null, all latents.
+function nameOf(latent) {
+  return latent === null ? "all" : typeof latent === "number" ? `z${latent}` : latent;
+}
+
 async function load(picture) {
   if (!picture.codes) {
     const figure = document.querySelector(`img[data-map="${picture.title}"]`);
