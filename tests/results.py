@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hrtemvae_hpc.maps.result import ResultInfo, write_result
+from hrtemvae_hpc.maps.result_writing import ResultInfo, write_result
 from hrtemvae_hpc.maps.windows_group import ShownWindows
 from hrtemvae_hpc.statistics.over_time import ALL_MAPS
 from hrtemvae_hpc.windows.cells import Cells

@@ -11,7 +11,8 @@ from results import LATENTS, made_up_info, make_up_result, tiles_of
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.maps.certainty import enough_frames
 from hrtemvae_hpc.maps.digest import check_whole
-from hrtemvae_hpc.maps.result import open_result, read_result, write_result
+from hrtemvae_hpc.maps.result import open_result, read_result
+from hrtemvae_hpc.maps.result_writing import write_result
 from hrtemvae_hpc.statistics.over_time import ALL_MAPS
 
 GROUPS = ("noise", "excess_variance", "change", "significance", "reproducibility")

@@ -20,7 +20,8 @@ from selenium.webdriver.common.keys import Keys
 
 from hrtemvae_hpc.maps.drift_group import FrameCurves
 from hrtemvae_hpc.maps.report import write_result_page
-from hrtemvae_hpc.maps.result import open_result, write_result
+from hrtemvae_hpc.maps.result import open_result
+from hrtemvae_hpc.maps.result_writing import write_result
 
 HEIGHT, WIDTH, STEP, WINDOW = 88, 120, 8, 16
 ROWS, COLUMNS = 10, 14

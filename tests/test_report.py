@@ -24,7 +24,8 @@ from hrtemvae_hpc.maps.page_data import map_pictures, viewer_data
 from hrtemvae_hpc.maps.panel import panel_of
 from hrtemvae_hpc.maps.pictures import COLOURS, MOST_SAMPLES, code, limits, map_png, thinned
 from hrtemvae_hpc.maps.report import rank_latents, write_result_page
-from hrtemvae_hpc.maps.result import open_result, write_result
+from hrtemvae_hpc.maps.result import open_result
+from hrtemvae_hpc.maps.result_writing import write_result
 
 
 @pytest.fixture

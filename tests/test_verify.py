@@ -21,7 +21,8 @@ from hrtemvae_hpc.facility.session_report import write_session_page
 from hrtemvae_hpc.files import is_written_as
 from hrtemvae_hpc.maps.digest import check_whole
 from hrtemvae_hpc.maps.report import write_report, write_result_page
-from hrtemvae_hpc.maps.result import open_result, try_result
+from hrtemvae_hpc.maps.result import open_result
+from hrtemvae_hpc.maps.result_writing import try_result
 
 FLIPS = 200
 

@@ -27,7 +27,8 @@ from hrtemvae_hpc.analysis.worker import Worker
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed
 from hrtemvae_hpc.files import exists, writing
-from hrtemvae_hpc.maps.result import ResultInfo, result_identity, try_result, write_result
+from hrtemvae_hpc.maps.result import result_identity
+from hrtemvae_hpc.maps.result_writing import ResultInfo, try_result, write_result
 from hrtemvae_hpc.movie.preview import Preview, frames_to_show
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_result
 from hrtemvae_hpc.ranks.guard import StopRequest, rank_age

@@ -14,7 +14,7 @@ from hrtemvae_hpc.interpretation.areas import change_of
 from hrtemvae_hpc.interpretation.lattice_latents import LatentsOfBox
 from hrtemvae_hpc.interpretation.measure_box import BoxLattices
 from hrtemvae_hpc.interpretation.spectra import frequencies
-from hrtemvae_hpc.maps.result import storable
+from hrtemvae_hpc.maps.result_writing import storable
 
 COLUMNS = ("frame", "time_s", "box", "lattice", "angle_degrees", "misfit_degrees", "spacing_1", "spacing_2",
            "contrast", "area", "units")  # fmt: skip

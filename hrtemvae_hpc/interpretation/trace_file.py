@@ -16,7 +16,7 @@ from hrtemvae_hpc.files import hdf5_disk_errors, replacing
 from hrtemvae_hpc.hdf5 import sign
 from hrtemvae_hpc.interpretation.places import position
 from hrtemvae_hpc.interpretation.trace import Traces
-from hrtemvae_hpc.maps.result import storable
+from hrtemvae_hpc.maps.result_writing import storable
 from hrtemvae_hpc.statistics.series import RUNNING
 
 _TITLES = {

@@ -21,7 +21,8 @@ from results import LATENTS, made_up_info, make_up_result, tiles_of
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.maps.pictures import thinned
 from hrtemvae_hpc.maps.report import write_report, write_result_page
-from hrtemvae_hpc.maps.result import open_result, read_result, write_result
+from hrtemvae_hpc.maps.result import open_result, read_result
+from hrtemvae_hpc.maps.result_writing import write_result
 from hrtemvae_hpc.maps.verdict import find_verdicts
 from hrtemvae_hpc.movie.write import write_movie
 from hrtemvae_hpc.outputs import is_page, is_picture
