@@ -28,7 +28,9 @@ ROWS, COLUMNS = 10, 14
 PROCESSES = 1
 PIXEL = 0.02
 GROUPS = {"rotation": [0, 2], "growth and loss at an edge": [1]}
-POWER = {"time_correlated_variance": 4, "variance": 2, "spearman": 1, "mean": 1, "valid_frames": 1, "group": 2}
+POWER = {"time_correlated_variance": 4, "variance": 2, "spearman": 1, "mean": 1, "valid_frames": 1, "group": 2,
+         "excess_variance": 1, "change": 1, "significance": 2}  # fmt: skip
+STORED = {"excess_variance": "excess_variance/data", "change": "change/frame", "significance": "significance/data"}
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +97,9 @@ def assert_says(text: str, values: np.ndarray, quantity: str, row: int, column: 
         return
     finite = values[np.isfinite(values)]
     low, high = (-1, 1) if quantity == "spearman" else (min(0, finite.min()), finite.max())
-    if quantity == "mean":
+    if quantity in ("mean", "excess_variance", "change"):
         low = finite.min()
-    root = ((value - low) / (high - low)) ** (1 / POWER[quantity])
+    root = ((value - low) / ((high - low) or 1)) ** (1 / POWER[quantity])
     bounds = [low + (high - low) * max(root + d / 254, 0) ** POWER[quantity] for d in (-0.51, 0.51)]
     assert bounds[0] - 0.006 * abs(value) <= float(text) <= bounds[1] + 0.006 * abs(value)
 
@@ -116,7 +118,7 @@ def test_the_cursor_tells_the_value_and_the_place(
     shown: Browser, maps: dict[str, np.ndarray], page: Path, quantity: str
 ) -> None:
     shown.choose("#quantity", quantity)
-    values = maps[quantity]
+    values = maps[STORED.get(quantity, quantity)]
     if quantity != "valid_frames":
         shown.choose("#latent", "1")
         values = values[1]

@@ -41,7 +41,12 @@ _SHORT_TITLES = {
     "mean": "mean",
     "valid_frames": "valid frames",
     "group": "√Σ(ρ · variance)² of a group",
+    "excess_variance": "variance beyond noise",
+    "change": "frame of the change",
+    "significance": "chance of such a ρ anywhere",
+    "reconstruction": "how well the model knows it",
 }
+_CERTAINTY = {"excess_variance": "excess_variance", "change": "change/frame", "significance": "significance"}
 _TOGETHER = "all latents together"
 
 
@@ -62,7 +67,7 @@ class MapPicture:
             return f"{self.latent}: {_SHORT_TITLES[self.quantity]}"
         if self.latent is not None:
             return f"z{self.latent}: {_SHORT_TITLES[self.quantity]}"
-        return _SHORT_TITLES[self.quantity] if self.quantity == "valid_frames" else _TOGETHER
+        return _TOGETHER if self.quantity == "time_correlated_variance" else _SHORT_TITLES[self.quantity]
 
     @property
     def gradient(self) -> str:
@@ -104,11 +109,12 @@ def map_pictures(result: Result, ranked: Sequence[int], budget: int) -> list[Map
     pictures = [
         picture_of("time_correlated_variance", None, result.together),
         picture_of("valid_frames", None, result.valid_frames),
+        *([] if result.reconstruction is None else [picture_of("reconstruction", None, result.reconstruction)]),
         *(picture_of("group", name, result.group(name)) for name in result.process.model_groups),
     ]
     left = budget - sum(len(p.picture) for p in pictures)
-    for quantity, latent in _most_wanted(ranked):
-        picture = picture_of(quantity, latent, result.maps(quantity, latent))
+    for quantity, latent in _most_wanted(ranked, certain=result.reproducibility is not None):
+        picture = picture_of(quantity, latent, result.maps(_CERTAINTY.get(quantity, quantity), latent))
         left -= len(picture.picture)
         if left < 0:
             break
@@ -116,12 +122,15 @@ def map_pictures(result: Result, ranked: Sequence[int], budget: int) -> list[Map
     return pictures
 
 
-def _most_wanted(ranked: Sequence[int]) -> Iterator[tuple[str, int]]:
-    """Quantity and latent of each map: what the leading latents' figures show, then all of each latent."""
+def _most_wanted(ranked: Sequence[int], certain: bool) -> Iterator[tuple[str, int]]:
+    """Quantity and latent of each map: what the leading latents' figures show, then all of each latent.
+
+    ``certain``: whether the result holds how certain maps are, which is wanted of the leading latents.
+    """
     figures, others = ("time_correlated_variance", "spearman"), ("variance", "mean")
     for latents, quantities in (
         (ranked[:_LEADING], figures),
-        (ranked[:_LEADING], others),
+        (ranked[:_LEADING], (*others, *(_CERTAINTY if certain else ()))),
         (ranked[_LEADING:], figures + others),
     ):
         for latent in latents:
@@ -131,7 +140,7 @@ def _most_wanted(ranked: Sequence[int]) -> Iterator[tuple[str, int]]:
 
 def in_figures(picture: MapPicture, ranked: Sequence[int]) -> bool:
     """Whether the page shows ``picture`` without being asked."""
-    return picture.latent is None or (
+    return (picture.quantity in ("time_correlated_variance", "valid_frames") and picture.latent is None) or (
         picture.latent in ranked[:_LEADING] and picture.quantity in ("time_correlated_variance", "spearman")
     )
 

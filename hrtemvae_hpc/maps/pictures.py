@@ -16,8 +16,12 @@ COLOURS = {
     "valid_frames": "gray",
     "process": "inferno",
     "group": "inferno",
+    "excess_variance": "viridis",
+    "change": "viridis",
+    "significance": "gray",
+    "reconstruction": "cividis",
 }
-NOT_NEGATIVE = ("time_correlated_variance", "variance", "valid_frames", "process", "group")
+NOT_NEGATIVE = ("time_correlated_variance", "variance", "valid_frames", "process", "group", "significance")
 # Codes lie closer to each other where values are small, so that a logarithmic scale has something to show.
 _POWER = {
     "time_correlated_variance": 4,
@@ -27,6 +31,10 @@ _POWER = {
     "valid_frames": 1,
     "process": 1,
     "group": 2,
+    "excess_variance": 1,
+    "change": 1,
+    "significance": 2,
+    "reconstruction": 1,
 }
 _STEPS = 254
 MOST_SAMPLES = 1024  # along a side

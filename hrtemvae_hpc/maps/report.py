@@ -25,6 +25,7 @@ from hrtemvae_hpc.statistics.chance import few_frames_warning
 from hrtemvae_hpc.statistics.over_time import MAPS
 
 _LISTED = 16
+_RHO_WITH = TITLES["spearman"].removesuffix("time")
 _PAGE = "report.html"
 _NAMES = (r"report\.html", rf"({'|'.join(MAPS)})\.tif", rf"({'|'.join(MAPS)})/z\d+\.png")  # all that is in a report
 
@@ -143,6 +144,7 @@ def _write_page(result: Result, page: Path, folder: Path | None = None) -> Path:
         styles=styles("uplot/uPlot.min.css", "theme.css", "figures.css", "page.css"),
         scripts=scripts(),
         verdicts=find_verdicts(result),
+        compared_with=printable(result.file["entry/spearman/title"].asstr()[()].removeprefix(_RHO_WITH))[:200],
         few_frames=few_frames_warning(len(result.process.frames), len(result.latent)),
         dose=dose,
         rate=rate,

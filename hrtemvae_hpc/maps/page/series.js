@@ -27,9 +27,9 @@ function meanOf(many) {
   });
 }
 
-// The latent of the map that is shown; of the map of all, the one that changes most.
+// The latent of the map that is shown; of a map of several, the one that changes most.
 function latentShown() {
-  return view.picture.latent ?? data.pictures.find((p) => p.latent !== null)?.latent;
+  return [view.picture, ...data.pictures].find((p) => typeof p.latent === "number")?.latent;
 }
 
 function drawSeries() {
