@@ -109,23 +109,31 @@ class Scene:
 def simulate(scene: Scene, options: argparse.Namespace, frames: list[list[Atoms]]) -> Iterator[np.ndarray]:
     """The frames [rows, columns] uint16 of what happens in ``scene``."""
     began = time.monotonic()
-    for t, crystals in enumerate(frames):
+    for t, (crystals, beam) in enumerate(zip(frames, illumination(options), strict=True)):
         image = scene.image(crystals, options)
-        electrons = scene.random.poisson(options.dose * np.clip(image, 0, None))
+        electrons = scene.random.poisson(options.dose * np.clip(beam * image, 0, None))
         yield np.minimum(electrons, np.iinfo(np.uint16).max).astype(np.uint16)
         print(f"frame {t + 1} of {len(frames)}, {time.monotonic() - began:.0f} s", flush=True)
+
+
+def illumination(options: argparse.Namespace) -> np.ndarray:
+    """The beam's intensity [frames, 1, columns] relative to its mean; its gradient turns round over time."""
+    flicker = np.random.default_rng([options.seed, 1]).normal(0, options.flicker, (options.frames, 1, 1))
+    over_time = np.linspace(-1, 1, options.frames)[:, None, None]
+    return np.asarray((1 + flicker) * (1 + options.gradient * over_time * np.linspace(-1, 1, options.size[1])))
 
 
 def truth_of(scene: Scene, misfit: np.ndarray, frames: list[list[Atoms]]) -> dict[str, np.ndarray]:
     """What happens: angles and areas of each frame, and where."""
     ends = [[scene.cover(crystal) for crystal in frames[end]] for end in (0, -1)]
     (first, second), (first_after, second_after) = ends
+    grows = np.full(scene.shape, scene.shift > 0)
     return {
         "misfit_degrees": misfit,
         "area_px": np.array([[scene.area(crystal) for crystal in crystals] for crystals in frames]),
         "rotating": second & second_after if misfit[0] != misfit[-1] else np.zeros(scene.shape, bool),
-        "growing": first_after & ~first,
-        "shrinking": second & ~second_after & ~first_after,
+        "growing": first_after & ~first & grows,
+        "shrinking": second & ~second_after & ~first_after & grows,
         "still": first & first_after | ~(first | second | first_after | second_after),
     }
 
@@ -147,6 +155,8 @@ def main() -> None:
     parser.add_argument("--cs", type=float, default=-5.0, help="micrometres")
     parser.add_argument("--voltage", type=float, default=300.0, help="kV")
     parser.add_argument("--dose", type=float, default=60.0, help="electrons per pixel and frame")
+    parser.add_argument("--flicker", type=float, default=0.0, help="deviation of frames' doses, share of the mean")
+    parser.add_argument("--gradient", type=float, default=0.0, help="of the dose, to a border, share of the mean")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     abtem.config.set({"device": "cpu", "dask.lazy": False})

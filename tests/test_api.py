@@ -1,33 +1,76 @@
 """The interface in Python: its documentation runs, and it gives the numbers of the files."""
 
+import contextlib
+import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pytest
+import tifffile
+import torch
 from commands import Program
 from conftest import drifting_pixels, read_maps, read_processes, read_series
-from plain import plain_latents
+from matplotlib.figure import Figure
+from plain import plain_latents, plain_scaled
 
 from hrtemvae_hpc import api
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.model_file import Model
+from hrtemvae_hpc.movie.preprocess import clip_outliers
 
-DOCS = Path(__file__).parents[1] / "docs" / "api.md"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
-def test_the_documentation_runs(
-    hrtemvae: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    outcome = hrtemvae("simulate", "--frames", 12, "--size", 192, 224, "-o", "movie.h5")
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[[Path], Program]) -> tuple[Path, str]:
+    """The folder of a simulated movie in which the examples of docs/api.md ran, and what they printed."""
+    folder = tmp_path_factory.mktemp("documented") / "demo"
+    folder.mkdir()
+    outcome = run_in(folder)("simulate", "--frames", 12, "--size", 256, 320, "-o", "movie.h5")
     assert outcome.code == 0, outcome.text
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "api.md").read_text(), re.DOTALL)
     assert len(blocks) == 3
-    for block in blocks:
-        exec(block, names)
-    assert "nm" in capsys.readouterr().out
+    names: dict[str, object] = {}
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.chdir(folder)
+        for block in blocks:
+            exec(block, names)
+    return folder, printed.getvalue()
+
+
+def test_the_documentation_runs(documented: tuple[Path, str]) -> None:
+    assert "nm" in documented[1]
+
+
+def test_the_notebook_runs(documented: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, which has loaded what a kernel of its own would have to."""
+    folder = documented[0]
+    notebook = nbformat.read(DOCS / "example.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+    (folder.parent / "docs").mkdir()
+    monkeypatch.chdir(folder.parent / "docs")
+    drawn: list[Figure] = []
+
+    def keep() -> None:
+        drawn.append(plt.gcf())
+        plt.close()
+
+    monkeypatch.setattr(plt, "show", keep)
+    names: dict[str, object] = {}
+    for cell in cells:
+        exec(cell.source, names)
+    assert len(drawn) == 5
+    assert all(panel.get_ylabel() for figure in drawn for panel in figure.axes)
+    expected = read_maps(folder / "maps.h5")["time_correlated_variance"].sum(0)
+    np.testing.assert_allclose(tifffile.imread(folder / "total.tif"), expected, rtol=1e-5)
+    table = np.loadtxt(folder / "series.csv", delimiter=",", skiprows=1)
+    assert table.shape == (12, 65)
 
 
 def test_a_result_is_what_the_file_holds(
@@ -56,6 +99,12 @@ def test_a_result_is_what_the_file_holds(
     series = api.trace(path, at=[(31.5, 39.5), (8, 8)])
     np.testing.assert_array_equal(series.variance, maps.variance.values[:, [3, 0], [4, 0]].T)
     np.testing.assert_array_equal(series.y, [31.5, 7.5])
+    np.testing.assert_array_equal(series.shown, [0, 6, 11])
+    clipped = clip_outliers(torch.from_numpy(drifting_pixels(12, 70, 90)[6].astype(np.float32))).numpy()
+    window = plain_scaled(clipped[:16, :16])
+    assert window is not None
+    np.testing.assert_allclose(series.window[1, 1], window, atol=1e-6)
+    assert "reconstruction" not in series  # the model has no decoder
 
 
 @pytest.mark.parametrize("scaling", ["window", "frame"])

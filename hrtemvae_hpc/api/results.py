@@ -78,7 +78,9 @@ def trace(
 
     Variables ``z`` and ``running_mean`` [frame, place, latent], ``variance``, ``spearman``, ``mean``, ``p`` and
     ``time_correlated_variance`` [place, latent]; coordinates ``y`` and ``x`` [place] in pixels and, where it is known,
-    ``time`` [frame] in s. ``movie`` and ``model`` say where these are if they were moved.
+    ``time`` [frame] in s. ``window`` and, if the model has a decoder, ``reconstruction`` [place, shown, row, column],
+    scaled to 0..1, show the first, middle and last frame, whose indices are ``shown``; NaN where not valid.
+    ``movie`` and ``model`` say where these are if they were moved.
     Raises InputError as `hrtemvae trace` does.
     """
     with (
@@ -86,14 +88,21 @@ def trace(
         reopen(result, Path(movie) if movie else None, Path(model) if model else None) as again,
     ):
         places = [place_at(result, f"{float(y)!r},{float(x)!r}") for y, x in at]
-        traces = trace_places(again, places)
+        frames = again.movie.frame_indices
+        shown = frames[[0, len(frames) // 2, -1]]
+        traces = trace_places(again, places, frames=shown.tolist())
         series = ("frame", "place", "latent")
         dataset = xr.Dataset(
             {"z": (series, traces.z), "running_mean": (series, traces.running)},
-            {"frame": again.movie.frame_indices, "latent": traces.latents},
+            {"frame": frames, "latent": traces.latents, "shown": shown},
         )
         for name, values in traces.statistics.items():
             dataset[name] = (series[1:], values)
+        images = ("place", "shown", "row", "column")
+        dataset["window"] = (images, np.stack([view.windows for view in traces.views]))
+        reconstructions = [view.reconstructions for view in traces.views if view.reconstructions is not None]
+        if reconstructions:
+            dataset["reconstruction"] = (images, np.stack(reconstructions))
         centres = np.array([position(result, place) for place in places])
         for i, axis in enumerate(("y", "x")):
             dataset.coords[axis] = ("place", centres[:, i], {"units": "pixel"})

@@ -1,6 +1,7 @@
 """Compares the maps of a simulated movie with its truth: ``python -m hrtemvae_hpc.maps.verdict MAPS``."""
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,52 +59,83 @@ def roc_area(inside: np.ndarray, outside: np.ndarray) -> float:
     return float((below + not_above).mean() / (2 * outside.size))
 
 
-def find_verdicts(result: Result) -> list[Verdict]:
-    """The verdict on each region of a simulated movie; none if its truth is not available."""
+@dataclass(frozen=True)
+class Region:
+    """The windows [rows, columns] bool of one region of the truth, and those to tell them from."""
+
+    name: str
+    inside: np.ndarray  # which lie in it
+    place: np.ndarray  # which hold at least half as much of it as the best one
+    still: np.ndarray  # in which nothing happens
+    outside: np.ndarray  # which hold nothing of it; one that holds little is neither inside nor outside
+    others: np.ndarray  # the places of the other regions
+
+
+def find_regions(result: Result) -> list[Region]:
+    """The regions of a simulated movie that ``result`` is of; none if its truth is not available."""
     truth = _read_truth(result)
     if not truth:
         return []
-    maps = np.stack([result.maps("time_correlated_variance", int(latent)) for latent in result.latent])
-    together = result.together
     still = _share(truth["still"], result) == 1.0
     shares = {name: _share(truth[name], result) for name in _REGIONS}
+    places = {name: share >= _EDGE * share.max() for name, share in shares.items() if share.any()}
+    regions = []
+    for name, place in places.items():
+        inside = shares[name] >= _FULL if name == "rotating" else place
+        if inside.any() and still.any():
+            others = np.any([other for n, other in places.items() if n != name], axis=0)
+            regions.append(Region(_REGIONS[name], inside, place, still, shares[name] == 0, others & ~place))
+    return regions
+
+
+def best_map(maps: np.ndarray, region: Region) -> tuple[int, float]:
+    """The number of the one of ``maps`` [maps, rows, columns] that separates ``region`` best from all windows outside.
+
+    And its area under the ROC curve.
+    """
+    areas = [roc_area(values[region.inside], values[region.outside]) for values in maps]
+    best = int(np.nanargmax(areas)) if np.isfinite(areas).any() else 0
+    return best, areas[best]
+
+
+def best_process(parts: Iterable[np.ndarray], region: Region) -> tuple[int, float, float]:
+    """The number, from 1 on, of the process that overlaps most with ``region``, 0 without any.
+
+    ``parts`` are maps [rows, columns]. And its overlap (Jaccard's index), and its area against the other regions.
+    """
+    best = 0, 0.0, float("nan")
+    for number, part in enumerate(parts, 1):
+        place = place_of(part)
+        overlap = float((place & region.place).sum() / (place | region.place).sum())
+        if overlap > best[1]:
+            best = number, overlap, roc_area(part[region.place], part[region.others])
+    return best
+
+
+def find_verdicts(result: Result) -> list[Verdict]:
+    """The verdict on each region of a simulated movie; none if its truth is not available."""
+    regions = find_regions(result)
+    if not regions:
+        return []
+    maps = np.stack([result.maps("time_correlated_variance", int(latent)) for latent in result.latent])
+    together = result.together
     verdicts = []
-    for name, what in _REGIONS.items():
-        share = shares[name]
-        inside = share >= (_FULL if name == "rotating" else max(_EDGE * share.max(), 1e-9))
-        if not inside.any() or not still.any():
-            continue
-        # A window that holds some of the region belongs neither inside nor outside.
-        outside = share == 0
-        areas = [roc_area(m[inside], m[outside]) for m in maps]
-        best = int(np.nanargmax(areas)) if np.isfinite(areas).any() else 0
+    for region in regions:
+        inside, still = region.inside, region.still
+        best, area = best_map(maps, region)
         verdicts.append(
             Verdict(
-                what,
+                region.name,
                 int(inside.sum()),
                 roc_area(together[inside], together[still]),
                 best,
                 roc_area(maps[best][inside], maps[best][still]),
-                areas[best],
+                area,
                 float(np.nanmedian(together[inside]) / np.nanmedian(together[still])),
-                *_best_process(result, shares, name),
+                *best_process(result.processes.found.maps if result.processes else (), region),
             )
         )
     return verdicts
-
-
-def _best_process(result: Result, shares: dict[str, np.ndarray], name: str) -> tuple[int, float, float]:
-    """The process that overlaps most with region ``name``, its overlap, and its area against the other regions."""
-    places = {n: share >= _EDGE * share.max() for n, share in shares.items() if share.any()}
-    region = places[name]
-    others = np.any([place & ~region for n, place in places.items() if n != name], axis=0)
-    best = 0, 0.0, float("nan")
-    for number, part in enumerate(result.processes.found.maps if result.processes else (), 1):
-        place = place_of(part)
-        overlap = float((place & region).sum() / (place | region).sum())
-        if overlap > best[1]:
-            best = number, overlap, roc_area(part[region], part[others]) if others.any() else float("nan")
-    return best
 
 
 def _read_truth(result: Result) -> dict[str, np.ndarray]:
