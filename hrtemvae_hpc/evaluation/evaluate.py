@@ -36,12 +36,10 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What is known about a model."""
+class Measured:
+    """What is known about a model from its training, and from validation segments if there are any."""
 
     model: Model
-    period: float  # pixels, of the lattice that moved
-    responses: list[Response]
     reconstruction: Reconstruction | None
 
     @property
@@ -60,34 +58,14 @@ class Evaluation:
         """Latents whose variance is above 0.01."""
         return None if self.variance is None else int((self.variance > ACTIVE).sum())
 
-    @property
-    def overlaps(self) -> list[tuple[str, str, float, float]]:
-        """Each pair of movements, the overlap of their leading sets and the similarity of their spectra."""
-        pairs = [(a, b) for i, a in enumerate(self.responses) for b in self.responses[i + 1 :]]
-        return [
-            (a.movement.name, b.movement.name, overlap(a.leading, b.leading), similarity(a.share, b.share))
-            for a, b in pairs
-        ]
-
     def numbers(self) -> dict[str, Any]:
         """All of it for a JSON file."""
         r = self.reconstruction
         return {
             "model": self.model.name,
             "sha256": self.model.sha256,
-            "lattice_period_pixels": self.period,
             "active_latents": self.active,
             "variance": None if self.variance is None else self.variance.tolist(),
-            "movements": {
-                m.movement.name: {
-                    "leading_latents": m.leading,
-                    "explained": m.explained,
-                    "return_error": m.return_error if m.movement.degrees == 0 else None,
-                    "share": m.share.tolist(),
-                }
-                for m in self.responses
-            },
-            "overlaps": [dict(zip(("of", "and", "leading", "similarity"), o, strict=True)) for o in self.overlaps],
             "reconstruction": r
             and {
                 "segments": r.segments,
@@ -100,6 +78,39 @@ class Evaluation:
         }
 
 
+@dataclass(frozen=True)
+class Evaluation(Measured):
+    """The same, and how its latents follow lattices that move."""
+
+    period: float  # pixels, of the lattices
+    responses: list[Response]
+
+    @property
+    def overlaps(self) -> list[tuple[str, str, float, float]]:
+        """Each pair of movements, the overlap of their leading sets and the similarity of their spectra."""
+        pairs = [(a, b) for i, a in enumerate(self.responses) for b in self.responses[i + 1 :]]
+        return [
+            (a.movement.name, b.movement.name, overlap(a.leading, b.leading), similarity(a.share, b.share))
+            for a, b in pairs
+        ]
+
+    def numbers(self) -> dict[str, Any]:
+        """All of it for a JSON file."""
+        return super().numbers() | {
+            "lattice_period_pixels": self.period,
+            "movements": {
+                m.movement.name: {
+                    "leading_latents": m.leading,
+                    "explained": m.explained,
+                    "return_error": m.return_error if m.movement.degrees == 0 else None,
+                    "share": m.share.tolist(),
+                }
+                for m in self.responses
+            },
+            "overlaps": [dict(zip(("of", "and", "leading", "similarity"), o, strict=True)) for o in self.overlaps],
+        }
+
+
 def evaluate(model: Model, segments: Path | None, period: float | None = None) -> Evaluation:
     """Measure ``model`` on moving lattices of ``period`` pixels, and on the validation part of ``segments`` if given.
 
@@ -108,7 +119,7 @@ def evaluate(model: Model, segments: Path | None, period: float | None = None) -
     if period is None:
         period = lattice_period(model)
     reconstruction = None if segments is None else reconstruct(model, Segments([segments], model.architecture.window))
-    return Evaluation(model, period, respond_to_all(model, period), reconstruction)
+    return Evaluation(model, reconstruction, period, respond_to_all(model, period))
 
 
 @torch.inference_mode()
