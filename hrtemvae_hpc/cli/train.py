@@ -7,7 +7,8 @@ from pathlib import Path
 from hrtemvae_hpc.cli.options import add_restart
 from hrtemvae_hpc.config_file import load_config
 from hrtemvae_hpc.errors import InputError, show
-from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_model, is_numbers, is_page
+from hrtemvae_hpc.files import is_folder
+from hrtemvae_hpc.outputs import Output, check_outputs, is_model, is_numbers, is_page
 from hrtemvae_hpc.ranks.guard import StopRequest
 from hrtemvae_hpc.ranks.launch import Job, run_guarded_in_world
 from hrtemvae_hpc.ranks.world import World
@@ -33,8 +34,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.sweep_latents and options.init:
-        raise InputError("--init: the model has one number of latents, so it can't start a sweep; leave it out.")
     return run_guarded_in_world(lambda: _sweep(options) if options.sweep_latents else _train(options), _join)
 
 
@@ -69,18 +68,23 @@ def _sweep(options: argparse.Namespace) -> Job:
     from hrtemvae_hpc.training.sweep import Member, members_of, sweep
     from hrtemvae_hpc.training.train_config import TrainConfig
 
-    page = beside(_output(options), ".sweep.html")
+    output = _output(options)
 
-    def prepare() -> list[Member]:
+    def prepare() -> tuple[list[Member], Path]:
+        if options.init:
+            raise InputError("--init: the model has one number of latents, so it can't start a sweep; leave it out.")
+        if is_folder(output):
+            raise InputError(f"{output}: is a folder; name a model file with -o.")
         config = load_config(options.config, _overrides(options), TrainConfig)
-        members = members_of(config, options.sweep_latents, _output(options))
+        members = members_of(config, options.sweep_latents, output)
+        page = output.with_suffix(".sweep.html")
         models = [Output(member.output, "a model", is_model) for member in members]
         numbers = Output(page.with_suffix(".json"), "its numbers", is_numbers)
         check_outputs([*models, Output(page, "the page", is_page), numbers], [Path(p) for p in config.data.segments])
-        return members
+        return members, page
 
     def job(world: World, stop: StopRequest) -> None:
-        members = world.on_root(prepare)
+        members, page = world.on_root(prepare)
         sweep(world, members, options.restart, stop, SweepPage(page, members).add)
         if world.is_root:
             show(str(page))

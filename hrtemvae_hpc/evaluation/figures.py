@@ -100,9 +100,9 @@ def against_size(measured: Sequence[Measured]) -> bytes:
     left.set(ylabel="nats per segment")
     left.legend(fontsize=8)
     counted = [(n, e.active) for n, e in zip(size, ordered, strict=True) if e.active is not None]
-    right.plot([n for n, _ in counted], [a for _, a in counted], ".-")
-    right.plot(size, size, ":", color="0.5", label="all")
-    right.set(ylabel="active latents")
+    right.plot(size, size, color="0.85", linewidth=5, label="all")
+    right.plot([n for n, _ in counted], [a for _, a in counted], ".-", label="active")
+    right.set(ylabel="number")
     right.legend(fontsize=8)
     for axes in (left, right):
         axes.set_xscale("log", base=2)
