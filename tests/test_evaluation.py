@@ -184,7 +184,7 @@ def test_the_bundled_model_separates_the_movements() -> None:
         assert len(response.leading) <= LEADING_AT_MOST[response.movement.name]
         if response.movement.degrees == 0:
             assert response.return_error < 0.02
-    evaluation = Evaluation(model, PERIOD, responses, [], None)
+    evaluation = Evaluation(model, None, PERIOD, responses, [])
     assert all(leading <= OVERLAP_AT_MOST for _, _, leading, _ in evaluation.overlaps)
     assert evaluation.active is not None
     assert evaluation.active >= 30

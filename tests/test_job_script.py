@@ -1,4 +1,4 @@
-"""The full log of a Slurm job: which variables it contains, and who may read it."""
+"""Slurm jobs: what their full log contains and who may read it, and that a sweep resumes."""
 
 import os
 import stat
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 JOB_SCRIPT = Path(__file__).parents[1] / "slurm" / "job.sh"
+TRAIN_SCRIPT = JOB_SCRIPT.with_name("train.sh")
 SECRET = "eyJhbGciOiJIUzI1NiJ9.c2VjcmV0"
 SECRETS = (
     "SLURM_JWT",
@@ -81,3 +82,28 @@ def test_a_log_that_cannot_be_written_is_refused(tmp_path: Path, job: dict[str, 
     refused = launch(tmp_path, job)
     assert refused.returncode == 2
     assert "a job.full.log: the log can't be written." in refused.stderr
+
+
+def test_a_sweep_is_passed_through_and_requeued_without_restart(tmp_path: Path, job: dict[str, str]) -> None:
+    (tmp_path / "image.sif").touch()
+    programs = tmp_path / "programs"
+    for name, text in (
+        ("apptainer", 'while [ "$1" != hrtemvae ]; do shift; done; printf "%s\\n" "$@" >arguments; exit 3'),
+        ("srun", 'while [[ $1 != */apptainer ]]; do shift; done; exec "$@"'),
+        ("scontrol", 'echo "$@" >>scontrol.log; echo "JobState=RUNNING Reason=None"'),
+    ):
+        (programs / name).write_text(f"#!/bin/bash\n{text}\n")
+        (programs / name).chmod(0o755)
+    words = ["train.yaml", "--sweep-latents", "2", "8", "--segments", "a b.h5"]
+    done = subprocess.run(
+        ["bash", TRAIN_SCRIPT, *words, "--restart"],
+        cwd=tmp_path,
+        env=job | {"HRTEMVAE_IMAGE": "image.sif", "SLURM_JOB_NAME": "train", "SLURM_RESTART_COUNT": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert (tmp_path / "arguments").read_text().splitlines() == ["hrtemvae", "train", *words]
+    assert "requeue 7" in (tmp_path / "scontrol.log").read_text().splitlines()

@@ -37,13 +37,10 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What is known about a model."""
+class Measured:
+    """What is known about a model from its training, and from validation segments if there are any."""
 
     model: Model
-    period: float  # pixels, of the lattice that moved
-    responses: list[Response]
-    groups: list[Group]
     reconstruction: Reconstruction | None
 
     @property
@@ -62,6 +59,34 @@ class Evaluation:
         """Latents whose variance is above 0.01."""
         return None if self.variance is None else int((self.variance > ACTIVE).sum())
 
+    def numbers(self) -> dict[str, Any]:
+        """All of it for a JSON file."""
+        r = self.reconstruction
+        return {
+            "model": self.model.name,
+            "sha256": self.model.sha256,
+            "active_latents": self.active,
+            "variance": None if self.variance is None else self.variance.tolist(),
+            "reconstruction": r
+            and {
+                "segments": r.segments,
+                "loss": r.loss,
+                "floor": r.floor,
+                "average_segment": r.average,
+                "divergence": r.divergence,
+                "explained": r.explained,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation(Measured):
+    """The same, and how its latents follow lattices that move."""
+
+    period: float  # pixels, of the lattice that moved
+    responses: list[Response]
+    groups: list[Group]
+
     @property
     def overlaps(self) -> list[tuple[str, str, float, float]]:
         """Each pair of movements, the overlap of their leading sets and the similarity of their spectra."""
@@ -73,13 +98,8 @@ class Evaluation:
 
     def numbers(self) -> dict[str, Any]:
         """All of it for a JSON file."""
-        r = self.reconstruction
-        return {
-            "model": self.model.name,
-            "sha256": self.model.sha256,
+        return super().numbers() | {
             "lattice_period_pixels": self.period,
-            "active_latents": self.active,
-            "variance": None if self.variance is None else self.variance.tolist(),
             "movements": {
                 m.movement.name: {
                     "leading_latents": m.leading,
@@ -91,15 +111,6 @@ class Evaluation:
             },
             "overlaps": [dict(zip(("of", "and", "leading", "similarity"), o, strict=True)) for o in self.overlaps],
             "groups": {g.change: {"latents": g.latents, "share": g.share.tolist()} for g in self.groups},
-            "reconstruction": r
-            and {
-                "segments": r.segments,
-                "loss": r.loss,
-                "floor": r.floor,
-                "average_segment": r.average,
-                "divergence": r.divergence,
-                "explained": r.explained,
-            },
         }
 
 
@@ -113,7 +124,7 @@ def evaluate(model: Model, segments: Path | None, period: float | None = None) -
     if period is None:
         period = lattice_period(model)
     reconstruction = None if segments is None else reconstruct(model, Segments([segments], model.architecture.window))
-    return Evaluation(model, period, respond_to_all(model, period), find_groups(model, period), reconstruction)
+    return Evaluation(model, reconstruction, period, respond_to_all(model, period), find_groups(model, period))
 
 
 @torch.inference_mode()

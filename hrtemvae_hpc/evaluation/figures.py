@@ -1,10 +1,13 @@
 """Pictures of an evaluation."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from hrtemvae_hpc.evaluation.evaluate import Evaluation
+from hrtemvae_hpc.evaluation.evaluate import Evaluation, Measured
 from hrtemvae_hpc.evaluation.movements import Response
 from hrtemvae_hpc.pages import DPI, png
 from hrtemvae_hpc.simulation.movements import frames
@@ -13,13 +16,13 @@ from hrtemvae_hpc.training.promotion import ACTIVE
 _MAPS = 4
 
 
-def variance_curves(evaluations: list[Evaluation]) -> bytes:
+def variance_curves(measured: Sequence[Measured], names: Sequence[str]) -> bytes:
     """PNG: variance of each latent over the training set (or the validation segments), in the model's order."""
     figure = Figure((7.5, 2.8), DPI, layout="constrained")
     axes = figure.subplots()
-    for e in evaluations:
-        if e.variance is not None:
-            axes.semilogy(np.maximum(e.variance, 1e-6), ".-", label=e.model.name)
+    for m, name in zip(measured, names, strict=True):
+        if m.variance is not None:
+            axes.semilogy(np.maximum(m.variance, 1e-6), ".-", label=name)
     axes.axhline(ACTIVE, color="0.5", linestyle=":", label="threshold of active latents")
     axes.set(xlabel="latent variable", ylabel="variance over segments")
     axes.legend(fontsize=8)
@@ -72,18 +75,37 @@ def _series(axes: Axes, response: Response, shown: np.ndarray) -> None:
     axes.legend(fontsize=5, loc="upper right")
 
 
-def against_size(evaluations: list[Evaluation]) -> bytes:
+def learning_curves(measured: Sequence[Measured], names: Sequence[str]) -> bytes:
+    """PNG: cross-entropy of the validation segments after each epoch that the models' provenance records."""
+    figure = Figure((7.5, 2.8), DPI, layout="constrained")
+    axes = figure.subplots()
+    for m, name in zip(measured, names, strict=True):
+        history = m.model.provenance["history"]
+        axes.plot([h["epoch"] for h in history], [h["validation_reconstruction"] for h in history], ".-", label=name)
+    axes.set(xlabel="epoch", ylabel="nats per segment")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(fontsize=8)
+    return png(figure)
+
+
+def against_size(measured: Sequence[Measured]) -> bytes:
     """PNG: reconstruction loss and active latents against the number of latents of each model."""
-    ordered = sorted(evaluations, key=lambda e: e.model.architecture.latents)
+    ordered = sorted(measured, key=lambda m: m.model.architecture.latents)
     size = [e.model.architecture.latents for e in ordered]
     figure = Figure((8, 2.8), DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
     known = [(n, e.reconstruction) for n, e in zip(size, ordered, strict=True) if e.reconstruction]
     left.plot([n for n, _ in known], [r.loss for _, r in known], ".-", label="cross-entropy")
     left.plot([n for n, _ in known], [r.floor for _, r in known], ":", color="0.5", label="floor")
-    left.set(xlabel="latent variables", ylabel="nats per segment")
+    left.set(ylabel="nats per segment")
     left.legend(fontsize=8)
     counted = [(n, e.active) for n, e in zip(size, ordered, strict=True) if e.active is not None]
-    right.plot([n for n, _ in counted], [a for _, a in counted], ".-")
-    right.set(xlabel="latent variables", ylabel="active latents")
+    right.plot(size, size, color="0.85", linewidth=5, label="all")
+    right.plot([n for n, _ in counted], [a for _, a in counted], ".-", label="active")
+    right.set(ylabel="number")
+    right.legend(fontsize=8)
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(size, [str(n) for n in size])
+        axes.set_xlabel("latent variables")
     return png(figure)

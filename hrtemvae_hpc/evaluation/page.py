@@ -53,11 +53,11 @@ def write_evaluation(evaluation: Evaluation, page: Path) -> Path:
         understood=reconstructed_periods(model),
         spectra=inline(spectra(evaluation)),
         maps=inline(movement_maps(evaluation)),
-        curve=inline(variance_curves([evaluation])),
+        curve=inline(variance_curves([evaluation], [model.name])),
         traversal=traversal,
         examples=inline(pairs(*reconstruction.examples)) if reconstruction else "",
     )
-    _write_json(page.with_suffix(".json"), evaluation.numbers())
+    write_json(page.with_suffix(".json"), evaluation.numbers())
     return page
 
 
@@ -74,7 +74,7 @@ def write_comparison(evaluations: list[Evaluation], names: list[str], basis: Bas
         names=names,
         basis=basis,
         movements=[m.name for m in MOVEMENTS],
-        curve=inline(variance_curves(evaluations)),
+        curve=inline(variance_curves(evaluations, names)),
         sizes=inline(against_size(evaluations)) if len(sizes) > 1 else "",
         examples=[
             (name, inline(pairs(*e.reconstruction.examples)))
@@ -85,10 +85,11 @@ def write_comparison(evaluations: list[Evaluation], names: list[str], basis: Bas
     numbers: dict[str, Any] = {"models": [e.numbers() for e in evaluations]}
     if basis:
         numbers["basis"] = basis.numbers()
-    _write_json(page.with_suffix(".json"), numbers)
+    write_json(page.with_suffix(".json"), numbers)
     return page
 
 
-def _write_json(path: Path, numbers: dict[str, Any]) -> None:
+def write_json(path: Path, numbers: dict[str, Any]) -> None:
+    """Write ``numbers`` to ``path``, marked as ours. Raises InputError if that fails."""
     with writing(path), replacing(path) as aside:
         aside.write_text(json.dumps(NUMBERS | numbers, indent=1), encoding="utf-8")

@@ -25,7 +25,7 @@ from hrtemvae_hpc.training.batches import Segments, generator
 from hrtemvae_hpc.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from hrtemvae_hpc.training.objective import initialize
 from hrtemvae_hpc.training.pictures import TensorBoard, draw_losses, write_losses, write_reconstructions
-from hrtemvae_hpc.training.promotion import ACTIVE, as_model, store, validate_saved
+from hrtemvae_hpc.training.promotion import ACTIVE, NothingLearned, as_model, store, validate_saved
 from hrtemvae_hpc.training.train_config import TrainConfig
 from hrtemvae_hpc.training.trainer import Trainer
 
@@ -113,8 +113,18 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
     A model already there stays in use until then. Losses, reconstructions and checkpoints are kept beside it. Resumes
     from the last checkpoint of the same training, unless ``restart``. Raises InputError, Stopped or RankFailed.
     """
-    began = time.monotonic()
+    if refusal := try_to_train(world, config, output, init, restart, stop):
+        world.raise_once(NothingLearned(refusal))
 
+
+def try_to_train(
+    world: World, config: TrainConfig, output: Path, init: Path | None, restart: bool, stop: StopRequest
+) -> str:
+    """As ``train``, but a network that has learned nothing is no error: every rank gets the sentence that says so.
+
+    The sentence is empty if the model is in use.
+    """
+    began = time.monotonic()
     inputs = [Path(p) for p in config.data.segments] + ([] if init is None else [init])
     world.on_root(lambda: check_outputs([Output(output, "the model", is_model)], inputs))
     training = world.on_all(lambda: Training(world, config, output, init))
@@ -122,7 +132,7 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
     if not restart and world.on_root(training.is_done):
         if world.is_root:
             say(f"{output} already is the model of this training; --restart would train it again.")
-        return
+        return ""
     world.on_root(lambda: _take_folder(training, restart))
     try:
         device = bind_device(world)
@@ -133,7 +143,7 @@ def train(world: World, config: TrainConfig, output: Path, init: Path | None, re
             position = _begin(training, trainer)
             _announce(training, device, position)
             _run_epochs(training, trainer, position, stop)
-            _finish(training, trainer, position, began)
+            return _finish(training, trainer, position, began)
     except (RuntimeError, OSError) as error:  # of a device, of the ranks' connections, of the disk
         if isinstance(error, RuntimeError):
             traceback.print_exc()
@@ -286,8 +296,8 @@ def _model(training: Training, trainer: Trainer, variance: np.ndarray, position:
     return as_model(trainer.vae, variance, training.config, training.segments, history)
 
 
-def _finish(training: Training, trainer: Trainer, position: Position, began: float) -> None:
-    """Order the latents, validate the model and put it into use."""
+def _finish(training: Training, trainer: Trainer, position: Position, began: float) -> str:
+    """Order the latents, validate the model and put it into use; returns why it is not, on every rank."""
     config, folder = training.config, training.folder
     if config.optimizer.early_stopping is not None:
         best = load_model(folder / BEST)
@@ -296,10 +306,13 @@ def _finish(training: Training, trainer: Trainer, position: Position, began: flo
             trainer.vae.decoder.load_state_dict(best.decoder.state_dict())
     variance, floor = trainer.latent_variance(), trainer.entropy_floor()
 
-    def promote() -> None:
+    def promote() -> str:
         candidate = folder / _CANDIDATE
         store(_model(training, trainer, variance, position), candidate, config.model.weights)
-        loss = validate_saved(candidate, training.segments, int((variance > ACTIVE).sum()))
+        try:
+            loss = validate_saved(candidate, training.segments, int((variance > ACTIVE).sum()))
+        except NothingLearned as error:
+            return str(error)
         candidate.replace(training.output)
         (folder / CHECKPOINT).unlink(missing_ok=True)
         say(
@@ -307,5 +320,6 @@ def _finish(training: Training, trainer: Trainer, position: Position, began: flo
             f"{int((variance > ACTIVE).sum())} of {len(variance)} latents active "
             f"({format_seconds(time.monotonic() - began)})"
         )
+        return ""
 
-    training.world.on_root(promote, patience=math.inf)
+    return training.world.on_root(promote, patience=math.inf)

@@ -56,11 +56,15 @@ def store(model: Model, path: Path, weights: str) -> None:
         save_model(model, path, torch.float16 if weights == "fp16" else torch.float32)
 
 
+class NothingLearned(InputError):
+    """A trained network is no better than the average segment."""
+
+
 @torch.inference_mode()
 def validate_saved(path: Path, segments: Segments, active: int) -> float:
     """Reconstruction loss (nats per segment) of the model in ``path``, of ``active`` latents, on validation segments.
 
-    Raises InputError unless a latent is active and the loss is finite and less than that of answering the average
+    Raises NothingLearned unless a latent is active and the loss is finite and less than that of answering the average
     training segment for all.
     """
     model = load_model(path)
@@ -73,7 +77,7 @@ def validate_saved(path: Path, segments: Segments, active: int) -> float:
         loss += float(reconstruction_loss(model.decoder(model.encoder(x)[0]), x)) / len(which)
         flat += float(reconstruction_loss(average.expand_as(x), x)) / len(which)
     if active == 0 or not loss < flat:
-        raise InputError(
+        raise NothingLearned(
             f"the trained network has learned nothing ({active} latents active, {loss:.1f} nats per validation "
             f"segment, the average segment {flat:.1f}) and is not put into use; train for more epochs, or lower "
             f"loss.beta. It stays at {path}."

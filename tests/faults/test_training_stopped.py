@@ -1,6 +1,7 @@
 """Trainings that are killed, stopped or run out of disk resume to the bit."""
 
 import contextlib
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,36 @@ def test_a_signal_to_any_rank_stops_and_saves(
     assert training.wait(30) == 3, training.text
     assert training.text.count("run the same command again to resume") == 1, training.text
     assert (tmp_path / "train.safetensors.training/checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_a_stopped_sweep_resumes_to_the_bit(
+    hrtemvae: Program, segments: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, ranks: int | None
+) -> None:
+    configure(tmp_path, segments, EPOCHS)
+    command = ("train", "train.yaml", "--sweep-latents", 6, 4)
+    done, stopped = tmp_path / "train-latents6.safetensors", tmp_path / "train-latents4.safetensors"
+    sweep = hrtemvae.start(*command, ranks=ranks)
+    sweep.wait_until((tmp_path / f"{stopped.name}.training/losses.csv").exists)
+    a_rank(tmp_path).send_signal(signal.SIGTERM)
+    assert sweep.wait(30) == 3, sweep.text
+    assert sweep.text.count("run the same command again to resume") == 1, sweep.text
+    numbers = json.loads((tmp_path / "train.sweep.json").read_text())
+    assert ([t["latents"] for t in numbers["trained"]], numbers["missing"]) == ([6], [4])
+    assert "Numbers not trained yet: 4." in (tmp_path / "train.sweep.html").read_text()
+    first = done.stat().st_mtime_ns
+    outcome = hrtemvae(*command, ranks=ranks)
+    assert outcome.code == 0, outcome.text
+    assert f"{done.name} already is the model" in outcome.text
+    assert "resuming after" in outcome.text
+    assert done.stat().st_mtime_ns == first
+    numbers = json.loads((tmp_path / "train.sweep.json").read_text())
+    assert ([t["latents"] for t in numbers["trained"]], numbers["missing"]) == ([4, 6], [])
+    alone = tmp_path_factory.mktemp("alone")
+    outcome = hrtemvae("train", configure(alone, segments, EPOCHS), "--latents", 4, cwd=alone, ranks=ranks)
+    assert outcome.code == 0, outcome.text
+    one, other = weights(stopped), weights(alone / "train.safetensors")
+    assert all(torch.equal(one[name], other[name]) for name in other)
 
 
 def test_full_disk(undisturbed: Path, segments: Path, tmp_path: Path) -> None:
