@@ -145,7 +145,7 @@ def test_a_result_has_maps_of_groups(tmp_path: Path) -> None:
         np.testing.assert_allclose(result.group("rotation"), expected, rtol=1e-6)
         assert np.isnan(expected[-1, -1])
         titles = [picture.title for picture in map_pictures(result, range(LATENTS), 10**6)]
-    assert titles[2:4] == ["rotation: √Σ(ρ · variance)² of a group", "focus: √Σ(ρ · variance)² of a group"]
+    assert titles[3:5] == ["rotation: √Σ(ρ · variance)² of a group", "focus: √Σ(ρ · variance)² of a group"]
     dataset = api.open_result(path)
     np.testing.assert_allclose(dataset.groups.sel(group="rotation"), expected, rtol=1e-6)
     assert dataset.group_latents.values.tolist() == [[True, False, True], [False, True, False]]

@@ -51,7 +51,7 @@ def smallest_sufficient(explained: Mapping[int, float]) -> int:
 
 
 class SweepPage:
-    """The page of a sweep with its numbers in a JSON file beside it, written again after each training that has ended."""
+    """The page of a sweep with its numbers in a JSON file beside it, written again after each training."""
 
     def __init__(self, page: Path, members: Sequence[Member]) -> None:
         self._page = page
