@@ -1,6 +1,7 @@
 """Some frames of a movie, small enough to look at."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def frames_to_show(movie: Movie, staged: TilePixels | None) -> Preview:
     images = np.full((MOST_FRAMES, height // binning, width // binning), np.nan, np.float32)
     first, last = _first_and_last(movie, staged)
     which: list[int] = []
-    for t, frame in [first, *_between(movie, staged, first[0], last[0]), last]:
+    for t, frame in chain([first], _between(movie, staged, first[0], last[0]), [last]):  # few at a time in memory
         if frame is not None:
             _bin(images[len(which)], movie, t, frame, binning)
         which.append(int(movie.frame_indices[t]))
