@@ -1,12 +1,12 @@
 """Results that tests write themselves, without an analysis."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hrtemvae_hpc.analysis.parts import TileMaps
 from hrtemvae_hpc.maps.result_writing import ResultInfo, write_result
 from hrtemvae_hpc.maps.windows_group import ShownWindows
 from hrtemvae_hpc.statistics.over_time import ALL_MAPS
@@ -14,17 +14,6 @@ from hrtemvae_hpc.windows.cells import Cells
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 
 LATENTS = 3
-
-
-@dataclass
-class Tile:
-    maps: np.ndarray
-    valid_frames: np.ndarray
-    bad_frames: np.ndarray
-    reconstruction: np.ndarray
-    largest_rho: np.ndarray
-    series: np.ndarray
-    series_windows: np.ndarray
 
 
 def made_up_info(
@@ -85,7 +74,7 @@ def made_up_info(
     )
 
 
-def tiles_of(grid: WindowGrid) -> Iterator[tuple[Rectangle, Tile]]:
+def tiles_of(grid: WindowGrid) -> Iterator[tuple[Rectangle, TileMaps]]:
     """One tile with all windows: a bright spot in each map, and one window without a map."""
     shape = grid.rows, grid.columns
     y, x = np.mgrid[: grid.rows, : grid.columns]
@@ -98,7 +87,7 @@ def tiles_of(grid: WindowGrid) -> Iterator[tuple[Rectangle, Tile]]:
     maps[..., -1, -1], valid[-1, -1] = np.nan, 0
     yield (
         Rectangle(0, grid.rows, 0, grid.columns),
-        Tile(
+        TileMaps(
             maps.astype(np.float32),
             valid,
             np.array([], int),
