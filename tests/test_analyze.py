@@ -104,6 +104,14 @@ def test_a_slow_rank_delays_the_end_by_one_tile_at_most(
     assert sum(end > fast[-1] for end in slow) <= 1
 
 
+def test_ranks_end_together(hrtemvae: Program, movie_path: Path, tiny_model_path: Path) -> None:
+    words = ("analyze", movie_path, "--model", tiny_model_path, "-o", "maps.h5")
+    outcome = hrtemvae(*words, ranks=2, script="slow_result.py", variables={"HRTEMVAE_PACE": "2"})
+    assert outcome.code == 0, outcome.text
+    lines = outcome.text.splitlines()
+    assert lines.index("rank 1 ends") > next(i for i, line in enumerate(lines) if line.startswith("result:"))
+
+
 @pytest.mark.parametrize("ranks", [None, 2])
 def test_agrees_with_a_plain_loop(hrtemvae: Program, tmp_path: Path, tiny_model_path: Path, ranks: int | None) -> None:
     model: Model = load_model(tiny_model_path)

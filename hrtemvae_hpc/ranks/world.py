@@ -1,5 +1,6 @@
 """The world of ranks: MPI's where a launcher started this process, else a world of one without MPI."""
 
+import math
 import os
 import socket
 import sys
@@ -169,25 +170,26 @@ class World:
         raise error if self.is_root else RankEnds(error.exit_code)
 
     def leave(self, code: int) -> NoReturn:
-        """End this rank with ``code``: 0 when all ranks are done, else as soon as all have come to their end.
+        """End this rank with ``code`` once all ranks have come to their end.
 
-        A rank that doesn't come, because it hangs or knows of no error, is ended after a few seconds.
+        After an error, a rank that doesn't come, because it hangs or knows of no error, is ended after a few seconds.
         """
         prepare_to_end()
         if self.comm is not None:
             from mpi4py import MPI
 
-            if code != 0 and not self._all_arrive():
+            # MPI_Finalize need not wait, and srun --wait ends the others soon after the first rank.
+            if not self._all_arrive(_PATIENCE_S if code else math.inf):
                 self.abort(code)
             run_exit_functions()
             MPI.Finalize()
         end_process(code)
 
-    def _all_arrive(self) -> bool:
+    def _all_arrive(self, patience: float) -> bool:
         if self.comm is None:
             return True
         request = self.comm.Ibarrier()
-        until = time.monotonic() + _PATIENCE_S
+        until = time.monotonic() + patience
         while not request.Test():
             if time.monotonic() > until:
                 return False

@@ -13,7 +13,7 @@ from commands import Outcome
 from conftest import assert_refused, assert_same_maps
 
 from .cluster import run
-from .conftest import ANALYZE, STEP, Queue
+from .conftest import ANALYZE, ROOT, STEP, Queue
 
 
 def test_the_same_maps_as_outside_the_image(queue: Queue, movie: Path, expected: Path) -> None:
@@ -154,6 +154,18 @@ def test_the_wrong_launcher(queue: Queue, movie: Path) -> None:
     assert len(messages) == 1
     assert "srun --mpi=pmix" in messages[0]
     assert not list(queue.folder.glob("*.maps.h5*"))
+
+
+def test_a_result_that_takes_longer_than_srun_waits(queue: Queue, image: Path, movie: Path) -> None:
+    script = ROOT / "tests" / "programs" / "slow_result.py"
+    ranks = ["srun", "--nodes=2", "--ntasks=2", "--mpi=pmix", "--kill-on-bad-exit=0", "--wait=3"]
+    inside = ["apptainer", "--quiet", "exec"]
+    for folder in (ROOT, queue.folder, movie.parent):
+        inside += ["--mount", f'type=bind,"src={folder}","dst={folder}"']
+    words = ("analyze", movie, "-o", queue.folder / "maps.h5", "--step", 64)
+    environment = {**queue.environment, "OMPI_MCA_btl": "^sm", "HRTEMVAE_PACE": "10"}
+    run(*ranks, *inside, image, "python", script, *words, cwd=queue.folder, env=environment)
+    assert (queue.folder / "maps.h5").exists()
 
 
 def test_the_doctor_on_two_nodes(queue: Queue, image: Path) -> None:
