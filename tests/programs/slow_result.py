@@ -9,7 +9,7 @@ from hrtemvae_hpc.analysis import job
 from hrtemvae_hpc.cli import main
 from hrtemvae_hpc.ranks.guard import rank_of_launcher
 
-write: Callable[..., list[int]] = job.write_result
+write: Callable[..., list[int]] = job.write_result  # type: ignore[attr-defined]
 
 
 def slow(*arguments: object) -> list[int]:
@@ -17,6 +17,6 @@ def slow(*arguments: object) -> list[int]:
     return write(*arguments)
 
 
-job.write_result = slow
+job.write_result = slow  # type: ignore[attr-defined, assignment]
 atexit.register(lambda: print(f"rank {rank_of_launcher()} ends", flush=True))
 main()
