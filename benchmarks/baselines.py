@@ -21,7 +21,7 @@ from sklearn.decomposition import PCA
 from hrtemvae_hpc.analysis.compute import readable_windows
 from hrtemvae_hpc.interpretation.reopen import Reopened, reopen
 from hrtemvae_hpc.maps.certainty import enough_frames
-from hrtemvae_hpc.maps.processes import find_processes
+from hrtemvae_hpc.maps.processes import SignedMaps, find_processes
 from hrtemvae_hpc.maps.result import Result, open_result
 from hrtemvae_hpc.maps.verdict import Region, best_map, best_process, find_regions, roc_area
 from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES, series_statistics
@@ -112,12 +112,12 @@ def measure(again: Reopened) -> Baselines:
     signed = {"all": found.spearman * found.variance, "even": found.even, "odd": found.odd}
     frames = found.valid_frames.numpy().reshape(shape)
     known = enough_frames(frames) & (frames > 0)
-    processes = find_processes(
+    maps = SignedMaps(
         lambda which, component: signed[which][:, component].numpy().reshape(shape),
         np.nanmedian(found.noise.numpy()[known.ravel()], 0),
         known,
-        again.grid.window / again.grid.step,
     )
+    processes = find_processes(maps, again.grid.window / again.grid.step)
     return Baselines(
         dict(zip(OF_PIXELS, np.moveaxis(np.array(measures), -1, 0), strict=True)),
         found.time_correlated_variance.numpy().T.reshape(-1, *shape),

@@ -14,8 +14,9 @@ from hypothesis import strategies
 from scipy.stats import spearmanr
 
 from hrtemvae_hpc.maps.digest import seal
-from hrtemvae_hpc.maps.process_lattice import GROWTH, LOSS, ROTATION, UNKNOWN, lattice_change
-from hrtemvae_hpc.maps.processes import MOST, Processes, find_processes, leading_latents, place_of
+from hrtemvae_hpc.maps.process_lattice import GROWTH, LOSS, ROTATION, SHIFT, UNKNOWN, lattice_change
+from hrtemvae_hpc.maps.process_merging import name_and_merge
+from hrtemvae_hpc.maps.processes import MOST, Processes, SignedMaps, find_processes, leading_latents, place_of
 from hrtemvae_hpc.maps.report import write_result_page
 from hrtemvae_hpc.maps.result import open_result
 
@@ -47,7 +48,7 @@ def mask(name: str) -> np.ndarray:
 
 
 def find(signed: Callable[[str, int], np.ndarray]) -> Processes:
-    return find_processes(signed, np.full(LATENTS, 0.05), np.ones(SHAPE, bool), WIDE)
+    return find_processes(SignedMaps(signed, np.full(LATENTS, 0.05), np.ones(SHAPE, bool)), WIDE)
 
 
 @pytest.mark.parametrize("names", [["turning"], ["growing", "shrinking"], ["turning", "growing", "shrinking"]])
@@ -88,7 +89,8 @@ def test_maps_of_any_shape(rows: int, columns: int, latents: int, wide: float, s
     maps[random.uniform(size=maps.shape) < 0.1] = np.nan
     known = random.uniform(size=(rows, columns)) < 0.8
     which = {"all": 0, "even": 1, "odd": 2}
-    found = find_processes(lambda frames, i: maps[which[frames], i], random.uniform(0, 1, latents), known, wide)
+    signed = SignedMaps(lambda frames, i: maps[which[frames], i], random.uniform(0, 1, latents), known)
+    found = find_processes(signed, wide)
     assert len(found) <= MOST
     assert found.maps.shape[1:] == (rows, columns)
     assert found.weights.shape == (len(found), latents)
@@ -153,8 +155,9 @@ def lattice_windows(change: str, contrast: float = 1.0, seed: int = 0) -> np.nda
     for window, offset in zip(windows, random.uniform(0, 20, (20, 2)), strict=True):
         for time, progress in enumerate((0.0, 0.5, 1.0)):
             angle = np.radians(10 + (7 * progress if change == ROTATION else 0))
-            along = (x + offset[0]) * np.cos(angle) + (y + offset[1]) * np.sin(angle)
-            across = (y + offset[1]) * np.cos(angle) - (x + offset[0]) * np.sin(angle)
+            shift = 9 * progress if change == SHIFT else 0
+            along = (x + offset[0] + shift) * np.cos(angle) + (y + offset[1]) * np.sin(angle)
+            across = (y + offset[1]) * np.cos(angle) - (x + offset[0] + shift) * np.sin(angle)
             strength = {GROWTH: 0.2 + 0.8 * progress, LOSS: 1 - 0.8 * progress}.get(change, 1.0)
             fringes = np.cos(2 * np.pi * along / 18) + np.cos(2 * np.pi * across / 18)
             window[time] = contrast * strength * fringes + random.normal(0, 1, (64, 64))
@@ -162,13 +165,16 @@ def lattice_windows(change: str, contrast: float = 1.0, seed: int = 0) -> np.nda
     return np.asarray(255 * (windows - low) / (high - low)).astype(np.uint8)
 
 
-@pytest.mark.parametrize("change", [GROWTH, LOSS, ROTATION, UNKNOWN])
+@pytest.mark.parametrize("change", [GROWTH, LOSS, ROTATION, SHIFT, UNKNOWN])
 def test_what_a_lattice_does_is_named(change: str) -> None:
     found = lattice_change(lattice_windows(change))
     assert found.name == change
-    if change in (ROTATION, UNKNOWN):
+    if change in (ROTATION, SHIFT, UNKNOWN):
         assert found.turned == pytest.approx(7 if change == ROTATION else 0, abs=0.5)
         assert found.strength == pytest.approx(1, abs=0.2)
+    if change in (SHIFT, UNKNOWN):
+        # 4.5 pixels along x in each half, of fringes with a period of 18 that lie at 10 degrees
+        assert found.shifted == pytest.approx(0.25 * np.cos(np.radians(10)) if change == SHIFT else 0, abs=0.03)
     back = lattice_change(lattice_windows(change)[:, ::-1])
     assert back.name == {GROWTH: LOSS, LOSS: GROWTH}.get(change, change)
 
@@ -177,3 +183,32 @@ def test_without_a_lattice_nothing_is_named() -> None:
     for windows in (lattice_windows(ROTATION, contrast=0), lattice_windows(ROTATION)[:2], np.zeros((9, 3, 16, 16))):
         assert np.isnan(lattice_change(windows).turned)
         assert lattice_change(windows).name == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ((ROTATION, ROTATION, ROTATION), [(0, 1), (2,)]),
+        ((ROTATION, GROWTH, ROTATION), [(0,), (1,), (2,)]),
+        ((GROWTH, GROWTH, LOSS), [(0, 1), (2,)]),
+        ((UNKNOWN, UNKNOWN, UNKNOWN), [(0,), (1,), (2,)]),
+    ],
+)
+def test_neighbours_that_do_the_same_are_one(changes: tuple[str, ...], expected: list[tuple[int, ...]]) -> None:
+    # Two side by side, the third far from both, and a latent for each.
+    parts = np.zeros((3, *SHAPE), np.float32)
+    for part, columns in zip(parts, (slice(2, 12), slice(14, 24), slice(44, 54)), strict=True):
+        part[10:30, columns] = 1
+    weights = np.zeros((3, LATENTS), np.float32)
+    weights[[0, 1, 2], [0, 1, 2]] = 1
+    found = Processes(parts, weights, weights, np.full(3, 0.9, np.float32))
+    values = np.random.default_rng(0).normal(size=(LATENTS, *SHAPE))
+    signed = SignedMaps(lambda _, latent: values[latent], np.full(LATENTS, 0.05), np.ones(SHAPE, bool))
+    windows = [lattice_windows(change, seed=seed) for seed, change in enumerate(changes)]
+    merged, named = name_and_merge(signed, found, windows, WIDE)
+    assert [change.name for change in named] == [changes[group[0]] for group in expected]
+    for part, share, group in zip(merged.maps, merged.weights, expected, strict=True):
+        np.testing.assert_array_equal(part, parts[list(group)].max(0))
+        np.testing.assert_allclose(share, weights[list(group)].mean(0))
+    if len(merged) < 3:
+        np.testing.assert_allclose(merged.reproducibility, 1)  # even and odd frames are the same here

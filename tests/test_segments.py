@@ -125,6 +125,16 @@ def test_noise_has_no_fringes_and_lattices_have_theirs() -> None:
             assert float(found) == pytest.approx(period, rel=0.04)
 
 
+@pytest.mark.parametrize("order", [2, 3])
+def test_the_period_is_not_that_of_a_harmonic(order: int) -> None:
+    noise = torch.rand(64, 64, generator=torch.Generator().manual_seed(0))
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    phase = 2 * np.pi * (y * np.sin(0.4) + x * np.cos(0.4)) / 20.5
+    for fundamental, period in ((0.12, 20.5), (0.0, 20.5 / order)):
+        fringes = fundamental * torch.cos(phase) + 0.2 * torch.cos(order * phase)
+        assert float(find_fringes((fringes + noise)[None])[1]) == pytest.approx(period, rel=0.04)
+
+
 def test_simulated_segments_show_the_periods_asked_for() -> None:
     segments = random_windows(600, 64, Simulation(), torch.Generator().manual_seed(0))
     assert float(segments.amin()) == 0

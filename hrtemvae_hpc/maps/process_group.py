@@ -9,25 +9,27 @@ import numpy as np
 from hrtemvae_hpc.hdf5 import read_array
 from hrtemvae_hpc.maps.axes import Placed, map_group
 from hrtemvae_hpc.maps.certainty import enough_frames
-from hrtemvae_hpc.maps.process_lattice import LatticeChange, lattice_change
+from hrtemvae_hpc.maps.process_lattice import NO_LATTICE, LatticeChange
 from hrtemvae_hpc.maps.process_series import Course, course_of
 from hrtemvae_hpc.maps.processes import (
     MOST,
-    SATURATION,
     Processes,
-    SignedMap,
-    find_processes,
+    SignedMaps,
     leading_latents,
     no_processes,
     place_of,
 )
 from hrtemvae_hpc.maps.series_group import Series
-from hrtemvae_hpc.maps.windows_group import ShownWindows
 
 _GROUP = "processes"
 WINDOWS_OF_PROCESS = 16
 _SIGNED = {"even": "reproducibility/even", "odd": "reproducibility/odd"}
 _FIELDS = {"weights": "each latent's share", "direction": "1 where a latent rises throughout, -1 where it falls"}
+_LATTICE = {
+    "strength": ("", "power of the lattice's fringes at the end, relative to the start"),
+    "turned": ("degrees", "by which the lattice turns, clockwise"),
+    "shifted": ("periods", "by which all of the lattice shifts, the most between two of three times"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,26 +42,39 @@ class ShownProcesses:
     lattice: list[LatticeChange]  # of each process
 
 
-def write_processes(entry: h5py.Group, info: Placed, series: Series) -> list[np.ndarray]:
-    """Find the processes in the maps of ``entry``, which are complete as ``series`` is, and write their group.
+def signed_maps(entry: h5py.Group, latents: int) -> SignedMaps:
+    """The maps of a complete ``entry`` that processes are found in."""
 
-    Returns some windows [2, n] of the place of each, rows and columns, evenly chosen.
-    """
-
-    def signed(frames: str, latent: int) -> np.ndarray:
+    def read(frames: str, latent: int) -> np.ndarray:
         if frames in _SIGNED:
             return np.asarray(entry[_SIGNED[frames]][latent])
         return np.asarray(entry["spearman/data"][latent] * entry["variance/data"][latent])
 
-    latents = len(info.latent_source_index)
-    grid = info.grid
     valid = entry["valid_frames/data"][...]
     known = enough_frames(valid) & (valid > 0)
     noise = np.array([_median(entry["noise/data"][latent][known]) for latent in range(latents)])
-    found = find_processes(signed, noise, known, grid.window / grid.step)
+    return SignedMaps(read, noise, known)
+
+
+def windows_of(part: np.ndarray) -> np.ndarray:
+    """Some windows [2, n] of a process's place, rows and columns, evenly chosen."""
+    inside = np.stack(np.nonzero(place_of(part)))
+    count = inside.shape[1]
+    return inside[:, np.unique(np.linspace(0, count - 1, min(count, WINDOWS_OF_PROCESS)).round().astype(int))]
+
+
+def write_processes(
+    entry: h5py.Group,
+    info: Placed,
+    signed: SignedMaps,
+    found: Processes,
+    changes: Sequence[LatticeChange] | None,
+    series: Series,
+) -> None:
+    """Write the processes ``found`` in ``signed``, with ``changes`` of their lattices if known, and their course."""
     if not found:  # readers of NeXus may stumble over empty maps
         entry.create_group(_GROUP).attrs.update(NX_class="NXcollection", count=0)
-        return []
+        return
     group = map_group(entry, _GROUP, "processes: what changes together at one place", info, first="process")
     group.attrs["count"] = len(found)
     group["data"] = found.maps
@@ -78,29 +93,12 @@ def write_processes(entry: h5py.Group, info: Placed, series: Series) -> list[np.
     group["span"].attrs["long_name"] = (
         "first and last frame in which it changes at least half as fast as at its fastest"
     )
-    return [_some_of(place_of(part)) for part in found.maps]
-
-
-def _some_of(place: np.ndarray) -> np.ndarray:
-    inside = np.stack(np.nonzero(place))
-    count = inside.shape[1]
-    return inside[:, np.unique(np.linspace(0, count - 1, min(count, WINDOWS_OF_PROCESS)).round().astype(int))]
-
-
-def write_lattice_changes(entry: h5py.Group, shown: ShownWindows, counts: Sequence[int]) -> None:
-    """Write what the lattice of each process does, from so many windows of each, one after the other in ``shown``."""
-    if not entry[_GROUP].attrs["count"]:
+    if changes is None:
         return
-    ends = np.cumsum(counts)
-    parts = [np.arange(end - count, end) for count, end in zip(counts, ends, strict=True)]
-    valid = np.isfinite(shown.correlation).all(1)
-    changes = [lattice_change(shown.images[part[valid[part]], :, 0]) for part in parts]
-    group = entry[_GROUP]
     group["name"] = [change.name for change in changes]
-    group["strength"] = np.array([change.strength for change in changes], np.float32)
-    group["strength"].attrs["long_name"] = "power of the lattice's fringes at the end, relative to the start"
-    group["turned"] = np.array([change.turned for change in changes], np.float32)
-    group["turned"].attrs.update(units="degrees", long_name="by which the lattice turns, clockwise")
+    for name, (units, title) in _LATTICE.items():
+        group[name] = np.array([getattr(change, name) for change in changes], np.float32)
+        group[name].attrs.update(units=units, long_name=title)
 
 
 def _median(values: np.ndarray) -> float:
@@ -108,7 +106,7 @@ def _median(values: np.ndarray) -> float:
     return float(np.median(finite)) if finite.size else 0.0
 
 
-def _course(entry: h5py.Group, signed: SignedMap, series: Series, part: np.ndarray, weights: np.ndarray) -> Course:
+def _course(entry: h5py.Group, signed: SignedMaps, series: Series, part: np.ndarray, weights: np.ndarray) -> Course:
     """The course of a process, from the series of its leading latents in its place."""
     row, column = series.windows
     chosen = place_of(part)[row, column]
@@ -117,8 +115,7 @@ def _course(entry: h5py.Group, signed: SignedMap, series: Series, part: np.ndarr
     at = row[chosen], column[chosen]
     flat = values.reshape(-1, values.shape[2])
     noise = np.stack([entry["noise/data"][latent][at] for latent in latents], 1)
-    share = np.stack([signed("all", latent)[at] for latent in latents], 1)
-    share /= np.maximum(np.abs(share) + SATURATION * noise, 1e-30)
+    share = np.stack([signed.saturated("all", latent)[at] for latent in latents], 1)
     return course_of(flat, share.ravel(), noise.ravel(), series.cells.frames_per_bin)
 
 
@@ -141,8 +138,8 @@ def read_processes(entry: h5py.Group, latents: int, shape: tuple[int, int]) -> S
 
 def _read_lattice(entry: h5py.Group, count: int) -> list[LatticeChange]:
     if f"{_GROUP}/strength" not in entry:  # the model had no decoder
-        return [LatticeChange(np.nan, np.nan)] * count
-    values = [read_array(entry, f"{_GROUP}/{name}", "f", 1) for name in ("strength", "turned")]
+        return [NO_LATTICE] * count
+    values = [read_array(entry, f"{_GROUP}/{name}", "f", 1) for name in _LATTICE]
     if any(len(each) != count for each in values):
         raise ValueError(f"{_GROUP} has lattices of another number of processes")
-    return [LatticeChange(float(strength), float(turned)) for strength, turned in zip(*values, strict=True)]
+    return [LatticeChange(*map(float, each)) for each in zip(*values, strict=True)]

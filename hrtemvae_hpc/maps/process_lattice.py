@@ -1,7 +1,8 @@
-"""What the lattice at a process's place does: whether its fringes strengthen, fade or turn.
+"""What the lattice at a process's place does: whether its fringes strengthen, fade, turn or shift.
 
 From the power spectra of windows at a few times. Their mean over the windows (Welch 1967, IEEE Trans. Audio
-Electroacoust. 15, 70) depends neither on where the lattice lies in each nor much on noise.
+Electroacoust. 15, 70) depends neither on where the lattice lies in each nor much on noise. The same mean of the cross
+spectra of two times shows by its phase how far the lattice has shifted between them.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import ndimage
 
-GROWTH, LOSS, ROTATION, UNKNOWN = "growth", "loss", "rotation", ""
+GROWTH, LOSS, ROTATION, SHIFT, UNKNOWN = "growth", "loss", "rotation", "shift", ""
 _LONGEST = 1 / 2.2  # of a window, the period of fringes
 _SHORTEST = 6.0  # pixels
 _RADII = 24
@@ -20,6 +21,9 @@ _STANDS_OUT = 1.2  # fringes' power over that of noise, from which on there is a
 _MORE = 2.0  # times as much power of fringes that is growth, and a loss the other way round
 _TURNS = 1.0  # degrees from which on a lattice turns
 _FARTHEST = 20  # degrees between two times
+_SHIFTS = 1 / 8  # of a period from which on a lattice shifts
+_STRONG = 0.5  # power of fringes whose phase counts, relative to the strongest
+_COHERENT = 0.8  # share of the windows' power that agrees on a shift, at least
 _FEWEST = 3  # windows
 
 
@@ -29,15 +33,21 @@ class LatticeChange:
 
     strength: float  # power of its fringes at the last time, relative to the first; NaN without a lattice
     turned: float  # degrees, clockwise as images are shown; NaN without a lattice
+    shifted: float  # periods, the most between two times, of fringes that shift alike in all windows; NaN without any
 
     @property
     def name(self) -> str:
-        """GROWTH or LOSS if its fringes are twice as strong, or half; else ROTATION if they turn; else UNKNOWN."""
+        """GROWTH or LOSS if its fringes are twice as strong, or half; else ROTATION, SHIFT or UNKNOWN."""
         if self.strength >= _MORE:
             return GROWTH
         if self.strength <= 1 / _MORE:
             return LOSS
-        return ROTATION if abs(self.turned) >= _TURNS else UNKNOWN
+        if abs(self.turned) >= _TURNS:
+            return ROTATION
+        return SHIFT if self.shifted >= _SHIFTS else UNKNOWN
+
+
+NO_LATTICE = LatticeChange(float("nan"), float("nan"), float("nan"))
 
 
 def lattice_change(windows: np.ndarray) -> LatticeChange:
@@ -45,35 +55,46 @@ def lattice_change(windows: np.ndarray) -> LatticeChange:
 
     Unknown for fewer than 3 windows, and where no fringes stand out of the noise at any time.
     """
-    spectra = _fringes(windows) if len(windows) >= _FEWEST else None
-    if spectra is None:
-        return LatticeChange(np.nan, np.nan)
-    power, noise = spectra
-    total = power.sum((1, 2))
-    if (total <= _STANDS_OUT * noise).all():
-        return LatticeChange(np.nan, np.nan)
-    turned = sum(_turn(one, other) for one, other in pairwise(power))
-    return LatticeChange(float(total[-1] / max(total[0], 1e-30)), turned)
-
-
-def _fringes(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean power [times, radii, degrees] beyond that of noise, and that of noise [times]; None for small windows."""
     size = windows.shape[-1]
     lowest, highest = _FINER / _LONGEST, _FINER * size / _SHORTEST
-    if highest <= lowest:
-        return None
+    if len(windows) < _FEWEST or highest <= lowest:
+        return NO_LATTICE
     taper = np.hanning(size + 2)[1:-1]
     weights = taper[:, None] * taper
     means = (windows * weights).sum((2, 3), keepdims=True) / weights.sum()
     shape = (_FINER * size, _FINER * size)
-    power = (abs(np.fft.fft2((windows - means) * weights, s=shape)) ** 2).mean(0)
-    power = np.fft.fftshift(power, (1, 2))
-    radius, angle = np.linspace(lowest, highest, _RADII)[:, None], np.radians(np.arange(180))
-    centre = shape[0] // 2
+    spectra = np.fft.fftshift(np.fft.fft2((windows - means) * weights, s=shape), (2, 3))
+    power = (abs(spectra) ** 2).mean(0)
+    radius = np.linspace(lowest, highest, _RADII)
+    fringes, noise = _fringes(power, radius)
+    total = fringes.sum((1, 2))
+    if (total <= _STANDS_OUT * noise).all():
+        return NO_LATTICE
+    turned = sum(_turn(one, other) for one, other in pairwise(fringes))
+    return LatticeChange(float(total[-1] / max(total[0], 1e-30)), turned, _shift(spectra, power, lowest, highest))
+
+
+def _fringes(power: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Power [times, radii, degrees] beyond that of noise, and that of noise [times]."""
+    radius, angle = radius[:, None], np.radians(np.arange(180))
+    centre = power.shape[1] // 2
     places = [centre + radius * np.sin(angle), centre + radius * np.cos(angle)]
     rings = np.stack([ndimage.map_coordinates(each, places, order=1) for each in power]) * radius
     noise = np.percentile(rings, _NOISE, 2, keepdims=True)
     return np.maximum(rings - noise, 0), noise.sum((1, 2)) * rings.shape[2]
+
+
+def _shift(spectra: np.ndarray, power: np.ndarray, lowest: float, highest: float) -> float:
+    """The largest shift between two times in periods, of the strongest fringes that shift alike in all windows."""
+    away = np.hypot(*(np.indices(power.shape[1:]) - power.shape[1] // 2))
+    ring = (away >= lowest) & (away <= highest)
+    mean = power.mean(0)[ring]
+    inside = np.moveaxis(spectra[:, :, ring][:, :, mean >= _STRONG * mean.max()], 2, 0)
+    before, after = inside[:, :, :-1], inside[:, :, 1:]
+    cross = (after * before.conj()).sum(1)
+    both = np.sqrt((abs(before) ** 2).sum(1) * (abs(after) ** 2).sum(1))
+    phases = np.angle(cross)[abs(cross) >= _COHERENT * both]
+    return float(abs(phases).max() / (2 * np.pi)) if phases.size else float("nan")
 
 
 def _turn(one: np.ndarray, other: np.ndarray) -> float:

@@ -28,7 +28,29 @@ _KNOWN = 0.5  # share of a neighbourhood that must have maps
 _IN_VAIN = 2  # counts without agreement before no larger one is tried
 _ITERATIONS, _TOLERANCE = 300, 1e-4
 
-SignedMap = Callable[[str, int], np.ndarray]  # of "all", "even" or "odd" frames, and a latent
+
+@dataclass(frozen=True)
+class SignedMaps:
+    """The maps that processes are found in."""
+
+    read: Callable[
+        [str, int], np.ndarray
+    ]  # rho x variance [rows, columns] in "all", "even" or "odd" frames of a latent
+    noise: np.ndarray  # [latents], the noise floors
+    known: np.ndarray  # [rows, columns] bool, which windows count; what is not finite elsewhere counts as 0
+
+    def saturated(self, frames: str, latent: int) -> np.ndarray:
+        """A map [rows, columns] float64 against the noise floor of its latent, between -1 and 1."""
+        values = np.where(self.known, np.nan_to_num(self.read(frames, latent)), 0).astype(np.float64)
+        return np.asarray(values / np.maximum(np.abs(values) + SATURATION * self.noise[latent], 1e-30))
+
+    def reproducibility(self, place: np.ndarray, weights: np.ndarray) -> float:
+        """The correlation of even with odd frames at a ``place`` [rows, columns], of its leading latents."""
+        even, odd = (
+            np.concatenate([self.saturated(frames, latent)[place] for latent in leading_latents(weights)])
+            for frames in ("even", "odd")
+        )
+        return float(even @ odd / max(np.sqrt((even @ even) * (odd @ odd)), 1e-30))
 
 
 @dataclass(frozen=True)
@@ -55,17 +77,16 @@ def leading_latents(weights: np.ndarray) -> np.ndarray:
     return order[: 1 + int((np.cumsum(weights[order]) < 0.5).sum())]
 
 
-def find_processes(signed: SignedMap, noise: np.ndarray, known: np.ndarray, windows_wide: float) -> Processes:
-    """Processes in the maps [rows, columns] of rho x variance that ``signed`` returns; not finite counts as 0.
+def find_processes(signed: SignedMaps, windows_wide: float) -> Processes:
+    """Processes in maps of windows of which ``windows_wide`` begin within the width of one.
 
-    ``noise`` [latents]: the noise floors; ``known`` [rows, columns]: which windows count; ``windows_wide``: how many
-    windows begin within the width of one. A part is no process if it is not reproducible, as in a movie of noise.
+    A part is no process if it is not reproducible, as in a movie of noise.
     """
     from threadpoolctl import threadpool_limits
 
-    samples = _Samples(signed, noise, known, windows_wide)
+    samples = _Samples(signed, windows_wide)
     if samples.count <= MOST or not samples.features("all", _WIDTHS[0]).any():
-        return no_processes(len(noise), known.shape)
+        return no_processes(len(signed.noise), signed.known.shape)
     with threadpool_limits(1):  # the same bits for any number of threads
         count, width = _choose(samples)
         places, kinds = _factor(samples.features("all", width), count)
@@ -75,7 +96,7 @@ def find_processes(signed: SignedMap, noise: np.ndarray, known: np.ndarray, wind
         total = np.maximum(kinds.sum(1), 1e-12)
         weights = total / total.sum(1, keepdims=True)
         direction = (kinds[:, 0] - kinds[:, 1]) / total
-        sure = np.array([samples.reproducibility(place_of(m), w) for m, w in zip(maps, weights, strict=True)])
+        sure = np.array([signed.reproducibility(place_of(m), w) for m, w in zip(maps, weights, strict=True)])
     kept = sure >= REPRODUCIBLE
     return _float32(maps[kept], weights[kept], direction[kept], sure[kept])
 
@@ -93,8 +114,9 @@ def _float32(*values: np.ndarray) -> Processes:
 class _Samples:
     """Neighbourhoods of windows, at places that lie some windows apart."""
 
-    def __init__(self, signed: SignedMap, noise: np.ndarray, known: np.ndarray, windows_wide: float) -> None:
-        self._signed, self._noise, self._known, self._wide = signed, noise, known, windows_wide
+    def __init__(self, signed: SignedMaps, windows_wide: float) -> None:
+        self._signed, self._wide = signed, windows_wide
+        known = signed.known
         apart = max(1, round(_APART * windows_wide), round((known.size / _SAMPLES) ** 0.5))
         self._rows, self._columns = (np.arange(apart // 2, n, apart) for n in known.shape)
         self._used = self._taken(self._mean(known.astype(np.float64), _WIDTHS[0])) >= _KNOWN
@@ -107,14 +129,14 @@ class _Samples:
     @property
     def latents(self) -> int:
         """Of how many latents."""
-        return len(self._noise)
+        return len(self._signed.noise)
 
     def features(self, frames: str, width: float) -> np.ndarray:
         """How much each latent rises, falls and does either against its neighbours [samples, 3 * latents]."""
-        share = self._taken(self._mean(self._known.astype(np.float64), width))[self._used]
+        share = self._taken(self._mean(self._signed.known.astype(np.float64), width))[self._used]
         found = np.empty((self.count, 3, self.latents))
         for latent in range(self.latents):
-            values = self._saturated(frames, latent)
+            values = self._signed.saturated(frames, latent)
             mean, size = (self._taken(self._mean(v, width))[self._used] / share for v in (values, np.abs(values)))
             found[:, :, latent] = np.maximum([mean, -mean, size - np.abs(mean)], 0).T
         return found.reshape(self.count, -1)
@@ -123,22 +145,10 @@ class _Samples:
         """A part's values of the samples as a map [rows, columns] of all windows, 1 at its largest."""
         samples = np.zeros(self._used.shape)
         samples[self._used] = part / max(part.max(), 1e-30)
-        every_row, every_column = map(np.arange, self._known.shape)
+        every_row, every_column = map(np.arange, self._signed.known.shape)
         along = np.stack([np.interp(every_row, self._rows, column) for column in samples.T], 1)
         whole = np.stack([np.interp(every_column, self._columns, row) for row in along])
-        return np.where(self._known, whole, np.nan)
-
-    def reproducibility(self, place: np.ndarray, weights: np.ndarray) -> float:
-        """The correlation of even with odd frames at a process's place, of its leading latents."""
-        even, odd = (
-            np.concatenate([self._saturated(frames, latent)[place] for latent in leading_latents(weights)])
-            for frames in ("even", "odd")
-        )
-        return float(even @ odd / max(np.sqrt((even @ even) * (odd @ odd)), 1e-30))
-
-    def _saturated(self, frames: str, latent: int) -> np.ndarray:
-        values = np.where(self._known, np.nan_to_num(self._signed(frames, latent)), 0).astype(np.float64)
-        return np.asarray(values / np.maximum(np.abs(values) + SATURATION * self._noise[latent], 1e-30))
+        return np.where(self._signed.known, whole, np.nan)
 
     def _mean(self, values: np.ndarray, width: float) -> np.ndarray:
         return np.asarray(uniform_filter(values, max(1, round(width * self._wide)), mode="nearest"))

@@ -22,12 +22,9 @@ from hrtemvae_hpc.maps.axes import axes_of, binned, map_dataset, map_group
 from hrtemvae_hpc.maps.certainty import count_maps, create_groups, finish_groups
 from hrtemvae_hpc.maps.digest import seal
 from hrtemvae_hpc.maps.drift_group import FrameCurves, write_curves
-from hrtemvae_hpc.maps.process_group import (
-    WINDOWS_OF_PROCESS,
-    write_lattice_changes,
-    write_processes,
-)
-from hrtemvae_hpc.maps.processes import MOST
+from hrtemvae_hpc.maps.process_group import WINDOWS_OF_PROCESS, signed_maps, windows_of, write_processes
+from hrtemvae_hpc.maps.process_merging import name_and_merge
+from hrtemvae_hpc.maps.processes import MOST, find_processes
 from hrtemvae_hpc.maps.result import RECONSTRUCTION, TITLES
 from hrtemvae_hpc.maps.series_group import SeriesWriter
 from hrtemvae_hpc.maps.windows_group import ShowWindows, windows_bytes, write_windows
@@ -150,12 +147,15 @@ def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, F
         strength[rows, columns] = np.nansum(done.maps[_CORRELATED], 0)
     kept = series.finish()
     finish_groups(entry, info, largest)
-    places = write_processes(entry, info, kept)
     _write_preview(entry, info)
+    wide, changes = grid.window / grid.step, None
+    signed = signed_maps(entry, len(info.latent_source_index))
+    found = find_processes(signed, wide)
     if info.show_windows:
-        further = np.concatenate([np.zeros((2, 0), int), *places], 1)
-        shown = write_windows(entry, info, strength, further, info.show_windows)
-        write_lattice_changes(entry, shown, [each.shape[1] for each in places])
+        places = [windows_of(part) for part in found.maps]
+        shown = write_windows(entry, info, strength, places, info.show_windows)
+        found, changes = name_and_merge(signed, found, shown, wide)
+    write_processes(entry, info, signed, found, changes, kept)
     if info.curves:
         write_curves(entry, info.curves)
     _write_process(entry, info, sorted(bad))

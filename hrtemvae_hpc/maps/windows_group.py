@@ -3,8 +3,9 @@
 Results of earlier versions, and those of models without a decoder, have none.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import h5py
 import numpy as np
@@ -52,15 +53,16 @@ def windows_bytes(grid: WindowGrid, further: int) -> int:
 
 
 def write_windows(
-    entry: h5py.Group, info: Placed, strength: np.ndarray, further: np.ndarray, show: ShowWindows
-) -> ShownWindows:
+    entry: h5py.Group, info: Placed, strength: np.ndarray, further: Sequence[np.ndarray], show: ShowWindows
+) -> list[np.ndarray]:
     """Write windows at three times: the strongest of each cell, by ``strength`` [rows, columns], and ``further`` ones.
 
-    ``further`` [2, n]: rows and columns. Returns what is shown of these.
+    ``further``: several times rows and columns [2, n]. Returns the images [n, times, size, size] uint8 of each of
+    these, without windows that are not valid at all times.
     """
     side = _side(info.grid)
     chosen = np.stack([each.ravel() for each in strongest_windows(strength, side)])
-    places = np.concatenate([chosen, further], 1)
+    places = np.concatenate([chosen, *further], 1)
     shown = show(*places)
     group = entry.create_group(_GROUP)
     group.attrs.update(NX_class="NXcollection", side=side)
@@ -74,8 +76,9 @@ def write_windows(
         group[name].attrs["long_name"] = title
         group[axis.name] = (axis.pixels * axis.size)[values]
         group[axis.name].attrs.update(units=axis.units, long_name=f"{axis.name} of the window's centre")
-    own = slice(chosen.shape[1], None)
-    return ShownWindows(shown.frames, shown.images[own], shown.correlation[own])
+    valid = np.isfinite(shown.correlation).all(1)
+    ends = np.cumsum([chosen.shape[1], *(each.shape[1] for each in further)])
+    return [shown.images[start:end, :, 0][valid[start:end]] for start, end in pairwise(ends)]
 
 
 def _side(grid: WindowGrid) -> int:
