@@ -195,6 +195,12 @@ def test_a_click_shows_the_latents_of_that_place_over_time(shown: Browser) -> No
         step = 3 * 36 * 5 / 254
         for i, series in enumerate([*expected, selected]):
             assert legend(2 + i) == pytest.approx(series[2, frame], abs=step)
+    shown.find("#save-series").click()
+    head, *lines = shown.downloaded("my maps-series-z2.csv").decode().splitlines()
+    assert re.fullmatch(r"time / s,y [\d.]+ x [\d.]+ nm,y [\d.]+ x [\d.]+ nm,mean of \d selected", head)
+    table = np.array([line.split(",") for line in lines], float)
+    np.testing.assert_allclose(table[:, 0], np.arange(6) / 2)
+    np.testing.assert_allclose(table[:, 1:], np.stack([each[2] for each in (*expected, selected)], 1), atol=step)
     shown.choose("#latent", "0")
     shown.move(shown.find("#series .u-over"), 1, 0.5)
     assert legend(2) == pytest.approx(expected[0][0, 5], abs=step)

@@ -158,7 +158,7 @@ def test_a_session_of_several_formats(hrtemvae: Program, tmp_path: Path, shared:
     results = tmp_path / "night.maps"
     assert_same_maps(results / "frames.maps.h5", results / "frames.h5.maps.h5")
     page = (results / "session.html").read_text()
-    assert page.count('<div class="movie">') == 3
+    assert page.count('<div class="movie"') == 3
     for name in ("frames", "frames.h5", "real.mrc"):
         assert (results / f"{name}.maps.html").is_file()
         assert f'href="{name}.maps.html"' in page

@@ -15,8 +15,7 @@ from hrtemvae_hpc.files import is_file
 from hrtemvae_hpc.maps.page_data import FramePicture, MapPicture, frame_picture, picture_of
 from hrtemvae_hpc.maps.page_files import styles
 from hrtemvae_hpc.maps.panel import Panel, panel_of
-from hrtemvae_hpc.maps.process_cards import what_happens
-from hrtemvae_hpc.maps.process_group import ShownProcesses
+from hrtemvae_hpc.maps.process_cards import ProcessCard, process_cards
 from hrtemvae_hpc.maps.report import opened_to_draw, rank_latents
 from hrtemvae_hpc.maps.result import Result
 from hrtemvae_hpc.pages import write_page
@@ -30,10 +29,10 @@ class Finding:
 
     movie: SessionMovie
     name: str
-    processes: int  # how many were found
     score: float  # 99th percentile over the windows of the sum over the latents of (rho x variance)^2
     panel: Panel
     frame: FramePicture
+    cards: list[ProcessCard]
     map: MapPicture | None  # of the latent that changes most
     page: str
     facts: str
@@ -55,7 +54,7 @@ def write_session_page(session: Session) -> Path:
             findings.append(_find(session, movie, name))
         except InputError as error:
             others.append((name, State.FAILED.value, printable(str(error)), movie))
-    findings.sort(key=lambda f: (f.processes, f.score), reverse=True)
+    findings.sort(key=lambda f: (len(f.cards), f.score), reverse=True)
     movies = list(session.movies)
     ends = [a.ended for m in movies for a in m.attempts if a.ended is not None]
     begins = [a.began for m in movies for a in m.attempts]
@@ -79,19 +78,14 @@ def _find(session: Session, movie: SessionMovie, name: str) -> Finding:
         score = float(np.nanpercentile(together, 99)) if shown else 0.0
         panel, last = panel_of(result, _SIDE), frame_picture(result, len(result.preview) - 1, _SIDE)
         leading = _map(result, shown[0].latent) if shown else None
-        processes = len(result.processes.found) if result.processes else 0
-        facts = _named(result.processes) if result.processes else ""
+        cards = process_cards(result, _SIDE)
+        facts = f"{', '.join(card.what for card in cards) or 'no process'}, " if result.processes else ""
         facts += f"{len(result.process.frames)} frames, {len(result.y)} x {len(result.x)} windows"
         if result.process.bad_frames:
             facts += f", {len(result.process.bad_frames)} frames left out"
         page = movie.result.with_suffix(".html")
         link = quote(os.fsencode(page.relative_to(session.folder))) if is_file(page) else ""
-    return Finding(movie, name, processes, score, panel, last, leading, link, facts)
-
-
-def _named(processes: ShownProcesses) -> str:
-    names = [what_happens(lattice) for lattice in processes.lattice]
-    return f"{', '.join(names) or 'no process'}, "
+    return Finding(movie, name, score, panel, last, cards, leading, link, facts)
 
 
 def _map(result: Result, latent: int) -> MapPicture:

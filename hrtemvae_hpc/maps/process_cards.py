@@ -31,8 +31,8 @@ class ProcessCard:
     reproducibility: float
 
 
-def process_cards(result: Result) -> list[ProcessCard]:
-    """A card for each process of ``result``; none in a result that has none."""
+def process_cards(result: Result, most: int) -> list[ProcessCard]:
+    """A card for each process of ``result``, of at most ``most`` pixels along a side; none in a result without any."""
     if result.processes is None:
         return []
     found, cards = result.processes.found, []
@@ -47,7 +47,7 @@ def process_cards(result: Result) -> list[ProcessCard]:
             ProcessCard(
                 i + 1,
                 what_happens(result.processes.lattice[i]),
-                picture_of("process", None, part).picture,
+                picture_of("process", None, part, most).picture,
                 float(strength.sum(1) @ result.y / strength.sum()),
                 float(strength.sum(0) @ result.x / strength.sum()),
                 float(place.sum() * dy * dx),

@@ -16,7 +16,7 @@ from hrtemvae_hpc.maps.page_files import scripts, styles
 from hrtemvae_hpc.maps.page_series import SERIES_BUDGET
 from hrtemvae_hpc.maps.page_windows import WINDOWS_BUDGET
 from hrtemvae_hpc.maps.panel import panel_of
-from hrtemvae_hpc.maps.pictures import binning_of
+from hrtemvae_hpc.maps.pictures import MOST_SAMPLES, binning_of
 from hrtemvae_hpc.maps.process_cards import process_cards
 from hrtemvae_hpc.maps.result import TITLES, Result, open_result
 from hrtemvae_hpc.maps.verdict import find_verdicts
@@ -121,7 +121,9 @@ def _write_page(result: Result, page: Path, folder: Path | None = None) -> Path:
     shown = rank_latents(result)
     ranked = [s.latent for s in shown]
     panel, frames = panel_of(result), frame_pictures(result)
-    taken = SERIES_BUDGET + WINDOWS_BUDGET + sum(len(f.picture) for f in frames)
+    processes = process_cards(result, MOST_SAMPLES)
+    taken = SERIES_BUDGET + WINDOWS_BUDGET + sum(len(f.picture) for f in (frames[0], *frames))
+    taken += sum(len(card.picture) for card in processes)
     pictures = map_pictures(result, ranked, BUDGET - taken)
     embedded = {p.latent for p in pictures}
     dose, rate = _dose(result)
@@ -132,7 +134,7 @@ def _write_page(result: Result, page: Path, folder: Path | None = None) -> Path:
         result=result,
         process=result.process,
         shown=shown[:_LISTED],
-        processes=process_cards(result),
+        processes=processes,
         units=result.units,
         invalid=int((result.valid_frames < len(result.process.frames)).sum()),
         panel=panel,

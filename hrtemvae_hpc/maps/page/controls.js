@@ -39,6 +39,7 @@ function connect() {
   on("clear", "click", () => change({ pins: [], outline: [] }));
   on("save-picture", "click", savePicture);
   on("save-table", "click", saveTable);
+  on("save-series", "click", saveSeries);
   for (const button of document.querySelectorAll("[data-copies]")) button.addEventListener("click", () => copy(button));
   document.addEventListener("keydown", press);
   followPointer();

@@ -1,11 +1,19 @@
 // What is shown as files, and commands for the clipboard.
 
-function save(blob, ending) {
+function save(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
-  link.download = `${data.name}-${view.picture.quantity}${view.picture.latent === null ? "" : `-${nameOf(view.picture.latent)}`}${ending}`;
+  link.download = `${data.name}-${name}`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+function saveLines(lines, name) {
+  save(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" }), name);
+}
+
+function nameShown() {
+  return view.picture.quantity + (view.picture.latent === null ? "" : `-${nameOf(view.picture.latent)}`);
 }
 
 // The viewer with its title, colours and scale bar.
@@ -49,7 +57,7 @@ function savePicture() {
     context.fillRect(edge + 10 * unit, foot, bar.clientWidth * unit, 4 * unit);
     context.fillText(bar.textContent, edge + 10 * unit, foot - 9 * unit);
   }
-  canvas.toBlob((blob) => save(blob, ".png"));
+  canvas.toBlob((blob) => save(blob, `${nameShown()}.png`));
 }
 
 function saveTable() {
@@ -61,7 +69,15 @@ function saveTable() {
       lines.push([...centreOf([row, column]).map(sizedAs), Number.isNaN(value) ? "" : Number(value.toPrecision(4))].join());
     }
   }
-  save(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" }), ".csv");
+  saveLines(lines, `${nameShown()}.csv`);
+}
+
+// The series as they are drawn, a column for each place.
+function saveSeries() {
+  const columns = seriesChart.data.map((column) => column.map((value) => (value === null ? "" : Number(value.toPrecision(5)))));
+  const places = view.pins.map((pixel) => `y ${sizedAs(centreOf(pixel)[0])} x ${sizedAs(centreOf(pixel)[1])} ${data.units}`);
+  const heads = seriesChart.series.map((series, i) => places[i - 1] ?? series.label);
+  saveLines([heads.join(), ...columns[0].map((_, bin) => columns.map((column) => column[bin]).join())], `series-z${latentShown()}.csv`);
 }
 
 // Where a page may not write to the clipboard, the text is marked instead.

@@ -43,6 +43,7 @@ function drawSeries() {
   element("series-note").textContent = there
     ? `Of each square of ${sizedAs(kept.spacing)} ${data.units}, the series of one window is kept: the one that follows time most.`
     : `This page holds no series of z${latent}; hrtemvae trace computes them.`;
+  element("save-series").hidden = !there;
   if (!there) return;
   const values = [kept.x];
   const lines = [{ label: kept.label, value: (_, value) => (value === null ? "" : String(sizedAs(value))) }];
