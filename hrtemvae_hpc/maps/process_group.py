@@ -57,10 +57,12 @@ def signed_maps(entry: h5py.Group, latents: int) -> SignedMaps:
 
 
 def windows_of(part: np.ndarray) -> np.ndarray:
-    """Some windows [2, n] of a process's place, rows and columns, evenly chosen."""
+    """Some windows [2, n] of a process, rows and columns, from the half of its place where it is strongest."""
     inside = np.stack(np.nonzero(place_of(part)))
-    count = inside.shape[1]
-    return inside[:, np.unique(np.linspace(0, count - 1, min(count, WINDOWS_OF_PROCESS)).round().astype(int))]
+    order = np.argsort(-part[tuple(inside)], kind="stable")
+    half = max(min(WINDOWS_OF_PROCESS, order.size), order.size // 2)
+    chosen = np.unique(np.linspace(0, half - 1, min(half, WINDOWS_OF_PROCESS)).round().astype(int))
+    return inside[:, order[chosen]]
 
 
 def write_processes(

@@ -18,7 +18,7 @@ _RADII = 24
 _FINER = 4  # times as many pixels in the spectrum as in a window
 _NOISE = 20  # percentile of the power on a ring that is noise
 _STANDS_OUT = 1.2  # fringes' power over that of noise, from which on there is a lattice
-_MORE = 2.0  # times as much power of fringes that is growth, and a loss the other way round
+_MORE = 1.6  # times as much power of fringes that is growth, and a loss the other way round
 _TURNS = 1.0  # degrees from which on a lattice turns
 _FARTHEST = 20  # degrees between two times
 _SHIFTS = 1 / 8  # of a period from which on a lattice shifts
@@ -37,7 +37,7 @@ class LatticeChange:
 
     @property
     def name(self) -> str:
-        """GROWTH or LOSS if its fringes are twice as strong, or half; else ROTATION, SHIFT or UNKNOWN."""
+        """GROWTH or LOSS if its fringes have far more or less power; else ROTATION, SHIFT or UNKNOWN."""
         if self.strength >= _MORE:
             return GROWTH
         if self.strength <= 1 / _MORE:

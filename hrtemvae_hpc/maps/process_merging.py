@@ -10,6 +10,7 @@ from hrtemvae_hpc.maps.process_lattice import ROTATION, UNKNOWN, LatticeChange, 
 from hrtemvae_hpc.maps.processes import Processes, SignedMaps, place_of
 
 _ALIKE = 1.0, 0.3  # difference of two rotations: in degrees, or relative to the larger one
+_SIMILAR = 1.4  # ratio of how much two rotating lattices strengthen: what fades while it turns is more than a rotation
 
 
 def name_and_merge(
@@ -43,9 +44,12 @@ def name_and_merge(
 def _alike(one: LatticeChange, other: LatticeChange) -> bool:
     if one.name != other.name or one.name == UNKNOWN:
         return False
+    if one.name != ROTATION:
+        return True
     degrees, relative = _ALIKE
     largest = max(abs(one.turned), abs(other.turned))
-    return one.name != ROTATION or abs(one.turned - other.turned) <= max(degrees, relative * largest)
+    similar = 1 / _SIMILAR <= one.strength / other.strength <= _SIMILAR
+    return similar and abs(one.turned - other.turned) <= max(degrees, relative * largest)
 
 
 def _near(place: np.ndarray, beside: np.ndarray, windows_wide: float) -> bool:

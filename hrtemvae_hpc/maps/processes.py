@@ -13,17 +13,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 from scipy.ndimage import uniform_filter
 from scipy.optimize import linear_sum_assignment
 
 REPRODUCIBLE = 0.5  # correlation of even and odd frames that a process has at least
+_CHANCE = 0.001  # probability of its correlation by chance, at most
 MOST = 6
 SATURATION = 5  # noise floors at which a value counts half
-_WIDTHS = 1.5, 2.0  # windows, of a neighbourhood: the one with more agreement is taken
+_WIDTHS = 1.5, 2.0  # windows, of a neighbourhood: the one in which most parts agree is taken
 _APART = 0.25  # windows between the samples that are factored, at least
 _SAMPLES = 4000  # about, at most
 _SPLITS = 12  # of the latents into halves, for each width
-_AGREE = 0.8  # correlation of the parts that both halves find: the least of a split, median over splits
+_AGREE = 0.84  # correlation of the parts that both halves find: the least of a split, median over splits
 _KNOWN = 0.5  # share of a neighbourhood that must have maps
 _IN_VAIN = 2  # counts without agreement before no larger one is tried
 _ITERATIONS, _TOLERANCE = 300, 1e-4
@@ -80,7 +82,8 @@ def leading_latents(weights: np.ndarray) -> np.ndarray:
 def find_processes(signed: SignedMaps, windows_wide: float) -> Processes:
     """Processes in maps of windows of which ``windows_wide`` begin within the width of one.
 
-    A part is no process if it is not reproducible, as in a movie of noise.
+    A part is no process if it is not reproducible, as in a movie of noise, or may be by chance, as few latents in a
+    small place often are.
     """
     from threadpoolctl import threadpool_limits
 
@@ -97,8 +100,18 @@ def find_processes(signed: SignedMaps, windows_wide: float) -> Processes:
         weights = total / total.sum(1, keepdims=True)
         direction = (kinds[:, 0] - kinds[:, 1]) / total
         sure = np.array([signed.reproducibility(place_of(m), w) for m, w in zip(maps, weights, strict=True)])
-    kept = sure >= REPRODUCIBLE
+    kept = sure >= [max(REPRODUCIBLE, _by_chance(m, w, windows_wide)) for m, w in zip(maps, weights, strict=True)]
     return _float32(maps[kept], weights[kept], direction[kept], sure[kept])
+
+
+def _by_chance(part: np.ndarray, weights: np.ndarray, windows_wide: float) -> float:
+    """The correlation of even with odd frames that is exceeded by chance once in 1 / ``_CHANCE`` cases.
+
+    By Student's t, of as many values as there are leading latents in windows that don't overlap.
+    """
+    degrees = max(1.0, place_of(part).sum() / windows_wide**2) * len(leading_latents(weights)) - 1
+    t = stats.t.isf(_CHANCE, degrees) if degrees > 0 else np.inf
+    return float(1 / np.sqrt(1 + degrees / t**2))
 
 
 def no_processes(latents: int, shape: tuple[int, ...]) -> Processes:
@@ -164,16 +177,16 @@ def _choose(samples: _Samples) -> tuple[int, float]:
     """
     half = samples.latents // 2
     pairs = {width: list(_halves(samples, width, half)) for width in _WIDTHS}
-    best, width, last = 1, _WIDTHS[0], 1
+    best, width = 1, _WIDTHS[0]
     for count in range(2, min(MOST, half // 2, samples.count - 1) + 1):  # at least two latents of each half per part
         agreements = {
-            tried: [_agreement(*(_factor(each, count)[0] for each in pair)) for pair in of_width]
+            tried: float(np.median([_agreement(*(_factor(each, count)[0] for each in pair)) for pair in of_width]))
             for tried, of_width in pairs.items()
         }
-        if np.median(list(agreements.values())) >= _AGREE:
-            best = last = count
-            width = max(agreements, key=lambda tried: float(np.median(agreements[tried])))
-        elif count - last >= _IN_VAIN:
+        better = max(agreements, key=agreements.__getitem__)
+        if agreements[better] >= _AGREE:
+            best, width = count, better
+        elif count - best >= _IN_VAIN:
             break
     return best, width
 
