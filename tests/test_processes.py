@@ -72,7 +72,7 @@ def test_latents_that_agree_rise_or_fall_and_those_that_alternate_do_neither() -
 
 
 def test_noise_is_no_process() -> None:
-    assert [len(find(planted([], seed=seed))) for seed in range(4)] == [0] * 4
+    assert [len(find(planted([], seed=seed))) for seed in range(2)] == [0] * 2
 
 
 @hypothesis.given(
