@@ -16,6 +16,7 @@ from hrtemvae_hpc.model.architecture import Architecture, Normalization
 from hrtemvae_hpc.model.model_file import Model, Scaling
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.windows.engine import Engine, Precision
+from hrtemvae_hpc.windows.layers import folded
 from hrtemvae_hpc.windows.runs import find_runs
 from hrtemvae_hpc.windows.shared_frame import SharedConvolutions, shares_all
 from hrtemvae_hpc.windows.shared_runs import SharedLayers
@@ -149,9 +150,9 @@ def test_shared_layers_are_the_plain_ones(
     cut = frames.unfold(1, window, step).unfold(2, window, step).flatten(1, 2)
     low, high = cut.amin((2, 3)), cut.amax((2, 3))
     scaled = (cut - low[..., None, None]) / (high - low)[..., None, None]
-    encoder = copy.deepcopy(exact).to(dtype)
+    narrow = copy.deepcopy(folded(exact)).to(dtype)
     with torch.inference_mode():
-        layers = SharedLayers(exact, encoder, step)
+        layers = SharedLayers(folded(exact), narrow, step)
         numbers, found = layers.windows(frames, low, high)
     plain, largest = plain_layers(exact, scaled.flatten(0, 1)[:, None], layers.depth)
     shared = torch.empty_like(plain)

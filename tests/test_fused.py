@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from hrtemvae_hpc.model.architecture import Architecture, Normalization
 from hrtemvae_hpc.model.network import Encoder
+from hrtemvae_hpc.windows.layers import folded
 from hrtemvae_hpc.windows.plain import PlainLayers
 
 triton = pytest.importorskip("triton", reason="Triton is made for Linux only")
@@ -46,7 +47,7 @@ def scaled_frames(
 def outputs(
     encoder: Encoder, step: int, dtype: torch.dtype, device: str, frames: tuple[torch.Tensor, ...], interpret: bool
 ) -> torch.Tensor:
-    layer = load(interpret).FusedFirstLayer(encoder, step, dtype, torch.device(device))
+    layer = load(interpret).FusedFirstLayer(folded(encoder), step, dtype, torch.device(device))
     found: torch.Tensor
     _, found = layer.windows(*(f.to(device) for f in frames))
     return found

@@ -12,7 +12,7 @@ from torch import Tensor
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.model_file import Model, Scaling
 from hrtemvae_hpc.pixels import floating
-from hrtemvae_hpc.windows.layers import Layers
+from hrtemvae_hpc.windows.layers import Layers, folded
 from hrtemvae_hpc.windows.reconstruction import Reconstruction
 from hrtemvae_hpc.windows.shared_frame import SharedConvolutions, shares_all
 from hrtemvae_hpc.windows.shared_runs import SharedLayers
@@ -55,8 +55,9 @@ class Engine:
         way = device.type, "frame" if self._shares_all else "window"
         self.block, self.batch = _BLOCK[way], _BATCH[way]
         dtype = self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self._encoder = copy.deepcopy(model.encoder).to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._layers = Layers(self._encoder)
+        exact = folded(model.encoder)  # in float32, so that narrower types round the product alone
+        self._encoder = copy.deepcopy(exact).to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._layers = Layers(self._encoder, exact, model.latent_order)
         self._first: FirstLayers
         self._shared: SharedConvolutions | SharedLayers
         if self._shares_all:
@@ -64,15 +65,15 @@ class Engine:
         elif device.type == "cuda":
             from hrtemvae_hpc.windows.fused import FusedFirstLayer  # Triton comes with PyTorch for GPUs only
 
-            self._first = FusedFirstLayer(model.encoder, self._step, dtype, device)
+            self._first = FusedFirstLayer(exact, self._step, dtype, device)
         else:
-            self._shared = self._first = layers = SharedLayers(model.encoder, self._encoder, self._step)
+            self._shared = self._first = layers = SharedLayers(exact, self._encoder, self._step)
             if not layers.shares:
                 self.block, self.batch = _APART
-        self._order = torch.tensor(model.latent_order, device=device)
         self.reconstruction = Reconstruction(model, device, step) if model.decoder else None
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+            torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
             torch.backends.cudnn.benchmark = False
             torch.backends.cudnn.deterministic = True
             torch.cuda.synchronize(device)  # whichever streams will use the weights
@@ -142,7 +143,7 @@ class Engine:
             compact = _close_up(pixels[part], self.window, self._spacing)
             patch, low, high, ok = self._bounds(compact, None if limits is None else limits[part])
             encode = self._encode_by_frame if self._shares_all else self._encode_by_window
-            encoded = encode(patch, low, high, ok).view(*ok.shape, self.latents)[..., self._order]
+            encoded = encode(patch, low, high, ok).view(*ok.shape, self.latents)
             ok &= can_be_read[part]
             z[part] = torch.where(ok[..., None], encoded, 0)
             valid[part] = ok

@@ -30,7 +30,7 @@ class FusedFirstLayer:
     depth = 1
 
     def __init__(self, encoder: Encoder, step: int, dtype: torch.dtype, device: torch.device) -> None:
-        """``encoder`` is in float32; results are of type ``dtype``."""
+        """``encoder`` is ``folded`` and in float32; results are of type ``dtype``."""
         a = encoder.architecture
         self._dtype, self._step, self._window, self._size = dtype, step, a.window, a.sizes[1]
         weight, *others = first_layer(encoder)

@@ -1,5 +1,7 @@
 """The layers of an encoder, at the full speed of a device: on a CPU by oneDNN, with weights laid out beforehand."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,17 +38,25 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def first_layer(encoder: Encoder) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weight, bias, gain and offset of ``encoder``'s first layer: relu(convolution) * gain + offset.
+def folded(encoder: Encoder) -> Encoder:
+    """``encoder``, in evaluation mode, with a normalisation before the activation folded into its convolutions."""
+    a = encoder.architecture
+    if a.normalization != "before_activation":
+        return encoder
+    plain = Encoder(a.model_copy(update={"normalization": "none"}))
+    plain.conv = nn.ModuleList(map(fuse_conv_bn_eval, encoder.conv, encoder.norm))  # type: ignore[arg-type]
+    plain.dense, plain.mean, plain.log_var = encoder.dense, encoder.mean, encoder.log_var
+    return plain.eval()
 
-    Its normalisation is folded into these; gain 1 and offset 0 unless that comes after the activation.
+
+def first_layer(encoder: Encoder) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weight, bias, gain and offset of a ``folded`` encoder's first layer: relu(convolution) * gain + offset.
+
+    Gain 1 and offset 0 unless a normalisation comes after the activation.
     """
     conv: nn.Conv2d = encoder.conv[0]  # type: ignore[assignment]
     gain, offset = torch.ones(len(conv.weight)), torch.zeros(len(conv.weight))
-    normalization = encoder.architecture.normalization
-    if normalization == "before_activation":
-        conv = fuse_conv_bn_eval(conv, encoder.norm[0])  # type: ignore[arg-type]
-    elif normalization == "after_activation":
+    if encoder.norm:
         norm: nn.BatchNorm2d = encoder.norm[0]  # type: ignore[assignment]
         gain = norm.weight * (norm.running_var + norm.eps) ** -0.5  # type: ignore[operator]
         offset = norm.bias - norm.running_mean * gain  # type: ignore[operator]
@@ -54,7 +64,7 @@ def first_layer(encoder: Encoder) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 class Convolutions:
-    """The convolutions of an encoder after the first.
+    """The convolutions of a ``folded`` encoder after the first.
 
     oneDNN lays weights out again in every call, unless they already have its layout.
     """
@@ -87,19 +97,18 @@ class Convolutions:
         weight, bias = self._weights[layer], self._encoder.conv[layer].bias
         if not self._packed:
             return self._encoder.activate(layer, F.conv2d(x, weight, bias, self._stride, pads))  # type: ignore[arg-type]
-        normalization = self._encoder.architecture.normalization
-        fused = "none" if normalization == "before_activation" else "relu"
-        x = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, pads, self._stride, [1, 1], 1, fused, [], "")
-        if normalization == "before_activation":
-            return self._encoder.activate(layer, x)
-        return x if normalization == "none" else self._encoder.norm[layer](x)
+        x = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, pads, self._stride, [1, 1], 1, "relu", [], "")
+        return self._encoder.norm[layer](x) if self._encoder.norm else x
 
 
 class Layers(Convolutions):
     """All layers of an encoder after the first convolution."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, exact: Encoder, order: Sequence[int]) -> None:
+        """``exact`` is ``encoder`` in float32, in which the last layer is computed; ``order`` that of its outputs."""
         super().__init__(encoder)
+        device, last = encoder.dense.weight.device, exact.mean
+        self._mean = last.weight[list(order)].to(device), last.bias[list(order)].to(device)
         self._dense: Tensor = encoder.dense.weight
         if self._packed:
             self._dense = torch.ops.mkldnn._reorder_linear_weight(self._dense)
@@ -110,7 +119,7 @@ class Layers(Convolutions):
             x = self.convolve(layer, x)
         x = x.permute(0, 2, 3, 1).flatten(1)
         pieces = torch.split(x, _AT_ONCE) if x.device.type == "cpu" else (x,)
-        return torch.cat([self._encoder.mean(self._hidden(piece)) for piece in pieces]).float()
+        return torch.cat([F.linear(self._hidden(piece).float(), *self._mean) for piece in pieces])
 
     def _hidden(self, x: Tensor) -> Tensor:
         bias = self._encoder.dense.bias

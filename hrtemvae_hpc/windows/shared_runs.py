@@ -45,7 +45,7 @@ class SharedLayers:
     """The first ``depth`` convolutions of an encoder with their activations, on a CPU."""
 
     def __init__(self, exact: Encoder, encoder: Encoder, step: int) -> None:
-        """``exact`` is ``encoder`` in float32; results are of the type of ``encoder``."""
+        """``exact`` is ``encoder``, which is ``folded``, in float32; results are of the type of ``encoder``."""
         a = self._architecture = encoder.architecture
         self._step = step
         self._levels = levels(a, step)
