@@ -25,9 +25,8 @@ _WIDTHS = 1.5, 2.0  # windows, of a neighbourhood: the one in which most parts a
 _APART = 0.25  # windows between the samples that are factored, at least
 _SAMPLES = 4000  # about, at most
 _SPLITS = 12  # of the latents into halves, for each width
-_AGREE = 0.84  # correlation of the parts that both halves find: the least of a split, median over splits
+_AGREE = 0.8  # correlation of the parts that both halves find: the least of a split, median over splits
 _KNOWN = 0.5  # share of a neighbourhood that must have maps
-_IN_VAIN = 2  # counts without agreement before no larger one is tried
 _ITERATIONS, _TOLERANCE = 300, 1e-4
 
 
@@ -186,7 +185,7 @@ def _choose(samples: _Samples) -> tuple[int, float]:
         better = max(agreements, key=agreements.__getitem__)
         if agreements[better] >= _AGREE:
             best, width = count, better
-        elif count - best >= _IN_VAIN:
+        elif count > 2:  # two parts may be mixtures of three that agree
             break
     return best, width
 
