@@ -15,8 +15,16 @@ from scipy.stats import spearmanr
 
 from hrtemvae_hpc.maps.digest import seal
 from hrtemvae_hpc.maps.process_lattice import GROWTH, LOSS, ROTATION, SHIFT, UNKNOWN, lattice_change
-from hrtemvae_hpc.maps.process_merging import name_and_merge
-from hrtemvae_hpc.maps.processes import MOST, Processes, SignedMaps, find_processes, leading_latents, place_of
+from hrtemvae_hpc.maps.process_merging import merge_alike
+from hrtemvae_hpc.maps.processes import (
+    MOST,
+    Processes,
+    SignedMaps,
+    find_processes,
+    leading_latents,
+    place_of,
+    processes_of,
+)
 from hrtemvae_hpc.maps.report import write_result_page
 from hrtemvae_hpc.maps.result import open_result
 
@@ -173,8 +181,8 @@ def test_what_a_lattice_does_is_named(change: str) -> None:
         assert found.turned == pytest.approx(7 if change == ROTATION else 0, abs=0.5)
         assert found.strength == pytest.approx(1, abs=0.2)
     if change in (SHIFT, UNKNOWN):
-        # 4.5 pixels along x in each half, of fringes with a period of 18 that lie at 10 degrees
-        assert found.shifted == pytest.approx(0.25 * np.cos(np.radians(10)) if change == SHIFT else 0, abs=0.03)
+        # 9 pixels along x in all, of fringes with a period of 18 that lie at 10 degrees
+        assert found.shifted == pytest.approx(0.5 * np.cos(np.radians(10)) if change == SHIFT else 0, abs=0.03)
     back = lattice_change(lattice_windows(change)[:, ::-1])
     assert back.name == {GROWTH: LOSS, LOSS: GROWTH}.get(change, change)
 
@@ -191,6 +199,7 @@ def test_without_a_lattice_nothing_is_named() -> None:
         ((ROTATION, ROTATION, ROTATION), [(0, 1), (2,)]),
         ((ROTATION, GROWTH, ROTATION), [(0,), (1,), (2,)]),
         ((GROWTH, GROWTH, LOSS), [(0, 1), (2,)]),
+        ((SHIFT, SHIFT, SHIFT), [(0,), (1,), (2,)]),
         ((UNKNOWN, UNKNOWN, UNKNOWN), [(0,), (1,), (2,)]),
     ],
 )
@@ -201,14 +210,15 @@ def test_neighbours_that_do_the_same_are_one(changes: tuple[str, ...], expected:
         part[10:30, columns] = 1
     weights = np.zeros((3, LATENTS), np.float32)
     weights[[0, 1, 2], [0, 1, 2]] = 1
-    found = Processes(parts, weights, weights, np.full(3, 0.9, np.float32))
-    values = np.random.default_rng(0).normal(size=(LATENTS, *SHAPE))
-    signed = SignedMaps(lambda _, latent: values[latent], np.full(LATENTS, 0.05), np.ones(SHAPE, bool))
-    windows = [lattice_windows(change, seed=seed) for seed, change in enumerate(changes)]
-    merged, named = name_and_merge(signed, found, windows, WIDE)
-    assert [change.name for change in named] == [changes[group[0]] for group in expected]
-    for part, share, group in zip(merged.maps, merged.weights, expected, strict=True):
-        np.testing.assert_array_equal(part, parts[list(group)].max(0))
-        np.testing.assert_allclose(share, weights[list(group)].mean(0))
-    if len(merged) < 3:
-        np.testing.assert_allclose(merged.reproducibility, 1)  # even and odd frames are the same here
+    found = processes_of(parts, weights, weights, [0.9, 0.8, 0.7], [1, 3, 5])
+    named = {change: lattice_change(lattice_windows(change)) for change in changes}
+    merged, what = merge_alike(found, [named[change] for change in changes], WIDE)
+    # What changes most comes first: the third alone changes more than the two others together.
+    expected = sorted(expected, key=lambda group: -sum((1, 3, 5)[i] for i in group))
+    assert [change.name for change in what] == [changes[group[0]] for group in expected]
+    for i, group in enumerate(map(list, expected)):
+        np.testing.assert_array_equal(merged.maps[i], parts[group].max(0))
+        share = np.array([1, 3, 5])[group] / merged.change[i]
+        np.testing.assert_allclose(merged.weights[i], share @ weights[group], rtol=1e-6)
+        np.testing.assert_allclose(merged.direction[i], weights[group].max(0) > 0)
+        assert merged.reproducibility[i] == found.reproducibility[group].min()

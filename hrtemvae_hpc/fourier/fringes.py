@@ -55,8 +55,12 @@ def _fundamental(strengths: Tensor, peak: Tensor, size: int) -> Tensor:
     for order in _ORDERS:
         row, column = (((each - centre) / order).round().long() + centre for each in (peak // size, peak % size))
         rows, columns = _around(row * size + column, size)
+        # The harmonic of a peak that was found half a pixel off may lie that much further off.
+        off_y = (order * (rows - centre) - (peak // size - centre)[:, None, None]).abs()
+        off_x = (order * (columns - centre) - (peak % size - centre)[:, None, None]).abs()
+        meets = (off_y.maximum(off_x) <= (order + 1) / 2).flatten(1)
         near = (rows * size + columns).flatten(1)
-        highest, which = strengths.gather(1, near).max(1)
+        highest, which = torch.where(meets, strengths.gather(1, near), 0.0).max(1)
         found = torch.where(highest >= _FUNDAMENTAL, near.gather(1, which[:, None])[:, 0], found)
     return found
 

@@ -25,10 +25,14 @@ _GROUP = "processes"
 WINDOWS_OF_PROCESS = 16
 _SIGNED = {"even": "reproducibility/even", "odd": "reproducibility/odd"}
 _FIELDS = {"weights": "each latent's share", "direction": "1 where a latent rises throughout, -1 where it falls"}
+_NUMBERS = {
+    "reproducibility": "correlation of even and odd frames at its place",
+    "change": "how much changes, summed over windows and latents, each between 0 and 1",
+}
 _LATTICE = {
     "strength": ("", "power of the lattice's fringes at the end, relative to the start"),
     "turned": ("degrees", "by which the lattice turns, clockwise"),
-    "shifted": ("periods", "by which all of the lattice shifts, the most between two of three times"),
+    "shifted": ("periods", "by which the whole lattice shifts: the most between any two of three times"),
 }
 
 
@@ -84,8 +88,9 @@ def write_processes(
     for name, title in _FIELDS.items():
         group[name] = getattr(found, name)
         group[name].attrs["long_name"] = title
-    group["reproducibility"] = found.reproducibility
-    group["reproducibility"].attrs["long_name"] = "correlation of even and odd frames at its place"
+    for name, title in _NUMBERS.items():
+        group[name] = getattr(found, name)
+        group[name].attrs["long_name"] = title
     courses = [_course(entry, signed, series, *each) for each in zip(found.maps, found.weights, strict=True)]
     group["series"] = np.stack([course.series for course in courses]).astype(np.float32)
     group["series"].attrs["long_name"] = "how far it has come, in standard deviations of one frame's noise"
@@ -130,12 +135,14 @@ def read_processes(entry: h5py.Group, latents: int, shape: tuple[int, int]) -> S
     maps = read_array(entry, f"{_GROUP}/data", "f", 3)
     count = len(maps)
     weights, direction = (read_array(entry, f"{_GROUP}/{name}", "f", 2) for name in _FIELDS)
-    sure, series = read_array(entry, f"{_GROUP}/reproducibility", "f", 1), read_array(entry, f"{_GROUP}/series", "f", 2)
+    sure, change = (read_array(entry, f"{_GROUP}/{name}", "f", 1) for name in _NUMBERS)
+    series = read_array(entry, f"{_GROUP}/series", "f", 2)
     span = read_array(entry, f"{_GROUP}/span", "i", 2)
-    expected = [(count, *shape), (count, latents), (count, latents), (count,), (count, series.shape[1]), (count, 2)]
-    if count > MOST or [a.shape for a in (maps, weights, direction, sure, series, span)] != expected:
+    of_latents, of_all = [(count, latents)] * 2, [(count,)] * 2
+    expected = [(count, *shape), *of_latents, *of_all, (count, series.shape[1]), (count, 2)]
+    if count > MOST or [a.shape for a in (maps, weights, direction, sure, change, series, span)] != expected:
         raise ValueError(f"{_GROUP} does not match the windows and latents of its record")
-    return ShownProcesses(Processes(maps, weights, direction, sure), series, span, _read_lattice(entry, count))
+    return ShownProcesses(Processes(maps, weights, direction, sure, change), series, span, _read_lattice(entry, count))
 
 
 def _read_lattice(entry: h5py.Group, count: int) -> list[LatticeChange]:

@@ -5,8 +5,9 @@ Electroacoust. 15, 70) depends neither on where the lattice lies in each nor muc
 spectra of two times shows by its phase how far the lattice has shifted between them.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 from scipy import ndimage
@@ -59,19 +60,29 @@ def lattice_change(windows: np.ndarray) -> LatticeChange:
     lowest, highest = _FINER / _LONGEST, _FINER * size / _SHORTEST
     if len(windows) < _FEWEST or highest <= lowest:
         return NO_LATTICE
-    taper = np.hanning(size + 2)[1:-1]
-    weights = taper[:, None] * taper
-    means = (windows * weights).sum((2, 3), keepdims=True) / weights.sum()
-    shape = (_FINER * size, _FINER * size)
-    spectra = np.fft.fftshift(np.fft.fft2((windows - means) * weights, s=shape), (2, 3))
-    power = (abs(spectra) ** 2).mean(0)
-    radius = np.linspace(lowest, highest, _RADII)
-    fringes, noise = _fringes(power, radius)
+    power = np.mean([abs(each) ** 2 for each in _spectra(windows)], 0)
+    fringes, noise = _fringes(power, np.linspace(lowest, highest, _RADII))
     total = fringes.sum((1, 2))
     if (total <= _STANDS_OUT * noise).all():
         return NO_LATTICE
     turned = sum(_turn(one, other) for one, other in pairwise(fringes))
-    return LatticeChange(float(total[-1] / max(total[0], 1e-30)), turned, _shift(spectra, power, lowest, highest))
+    mean = power.mean(0)
+    away = np.hypot(*(np.indices(mean.shape) - len(mean) // 2))
+    ring = (away >= lowest) & (away <= highest)
+    strong = ring & (mean >= _STRONG * mean[ring].max())
+    shifted = _shift(np.stack([each[:, strong] for each in _spectra(windows)]))
+    return LatticeChange(float(total[-1] / max(total[0], 1e-30)), turned, shifted)
+
+
+def _spectra(windows: np.ndarray) -> Iterator[np.ndarray]:
+    """The spectrum [times, rows, columns] of each window; one at a time, as they are large."""
+    size = windows.shape[-1]
+    taper = np.hanning(size + 2)[1:-1]
+    weights = taper[:, None] * taper
+    for window in windows:
+        mean = (window * weights).sum((1, 2), keepdims=True) / weights.sum()
+        spectrum = np.fft.fft2((window - mean) * weights, s=(_FINER * size, _FINER * size))
+        yield np.fft.fftshift(spectrum, (1, 2))
 
 
 def _fringes(power: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -84,17 +95,18 @@ def _fringes(power: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.maximum(rings - noise, 0), noise.sum((1, 2)) * rings.shape[2]
 
 
-def _shift(spectra: np.ndarray, power: np.ndarray, lowest: float, highest: float) -> float:
-    """The largest shift between two times in periods, of the strongest fringes that shift alike in all windows."""
-    away = np.hypot(*(np.indices(power.shape[1:]) - power.shape[1] // 2))
-    ring = (away >= lowest) & (away <= highest)
-    mean = power.mean(0)[ring]
-    inside = np.moveaxis(spectra[:, :, ring][:, :, mean >= _STRONG * mean.max()], 2, 0)
-    before, after = inside[:, :, :-1], inside[:, :, 1:]
-    cross = (after * before.conj()).sum(1)
-    both = np.sqrt((abs(before) ** 2).sum(1) * (abs(after) ** 2).sum(1))
-    phases = np.angle(cross)[abs(cross) >= _COHERENT * both]
-    return float(abs(phases).max() / (2 * np.pi)) if phases.size else float("nan")
+def _shift(spectra: np.ndarray) -> float:
+    """The largest shift between two times, in periods, of those fringes that shift alike in all windows.
+
+    ``spectra`` [windows, times, fringes]. A whole period is none.
+    """
+    largest = float("nan")
+    for before, after in combinations(spectra.swapaxes(0, 1), 2):
+        cross = (after * before.conj()).sum(0)
+        both = np.sqrt((abs(before) ** 2).sum(0) * (abs(after) ** 2).sum(0))
+        phases = abs(np.angle(cross)[abs(cross) >= _COHERENT * both])
+        largest = float(np.fmax(largest, phases.max() / (2 * np.pi))) if phases.size else largest
+    return largest
 
 
 def _turn(one: np.ndarray, other: np.ndarray) -> float:

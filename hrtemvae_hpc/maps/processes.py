@@ -9,8 +9,9 @@ docs/processes.md says what was tried.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -38,7 +39,7 @@ class SignedMaps:
         [str, int], np.ndarray
     ]  # rho x variance [rows, columns] in "all", "even" or "odd" frames of a latent
     noise: np.ndarray  # [latents], the noise floors
-    known: np.ndarray  # [rows, columns] bool, which windows count; what is not finite elsewhere counts as 0
+    known: np.ndarray  # [rows, columns] bool, which windows count; 0 in others
 
     def saturated(self, frames: str, latent: int) -> np.ndarray:
         """A map [rows, columns] float64 against the noise floor of its latent, between -1 and 1."""
@@ -62,6 +63,7 @@ class Processes:
     weights: np.ndarray  # [processes, latents] float32: shares of the latents, 1 in all
     direction: np.ndarray  # [processes, latents] float32: 1 where a latent rises throughout, -1 where it falls
     reproducibility: np.ndarray  # [processes] float32: correlation of even and odd frames at its place
+    change: np.ndarray  # [processes] float32: how much changes, summed over windows and latents
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -93,22 +95,25 @@ def find_processes(signed: SignedMaps, windows_wide: float) -> Processes:
         count, width = _choose(samples)
         places, kinds = _factor(samples.features("all", width), count)
         kinds = kinds.reshape(count, 3, -1)
-        order = np.argsort(-places.sum(0) * kinds.sum((1, 2)))
+        change = places.sum(0) * kinds.sum((1, 2))
+        order = np.argsort(-change)
         maps, kinds = np.stack([samples.spread(places[:, i]) for i in order]), kinds[order]
         total = np.maximum(kinds.sum(1), 1e-12)
         weights = total / total.sum(1, keepdims=True)
         direction = (kinds[:, 0] - kinds[:, 1]) / total
         sure = np.array([signed.reproducibility(place_of(m), w) for m, w in zip(maps, weights, strict=True)])
     kept = sure >= [max(REPRODUCIBLE, _by_chance(m, w, windows_wide)) for m, w in zip(maps, weights, strict=True)]
-    return _float32(maps[kept], weights[kept], direction[kept], sure[kept])
+    return processes_of(maps[kept], weights[kept], direction[kept], sure[kept], change[order][kept])
 
 
 def _by_chance(part: np.ndarray, weights: np.ndarray, windows_wide: float) -> float:
-    """The correlation of even with odd frames that is exceeded by chance once in 1 / ``_CHANCE`` cases.
+    """The correlation of even with odd frames that is exceeded by chance in a share ``_CHANCE`` of cases.
 
-    By Student's t, of as many values as there are leading latents in windows that don't overlap.
+    By Student's t, of as many values as there are leading latents, times windows that fit side by side into the place.
     """
-    degrees = max(1.0, place_of(part).sum() / windows_wide**2) * len(leading_latents(weights)) - 1
+    place = place_of(part)
+    height, width = (min(max(windows_wide, 1.0), place.any(axis).sum()) for axis in (1, 0))
+    degrees = max(1.0, place.sum() / (height * width)) * len(leading_latents(weights)) - 1
     t = stats.t.isf(_CHANCE, degrees) if degrees > 0 else np.inf
     return float(1 / np.sqrt(1 + degrees / t**2))
 
@@ -116,11 +121,12 @@ def _by_chance(part: np.ndarray, weights: np.ndarray, windows_wide: float) -> fl
 def no_processes(latents: int, shape: tuple[int, ...]) -> Processes:
     """None, of maps of ``shape``."""
     empty = np.zeros((0, latents))
-    return _float32(np.zeros((0, *shape)), empty, empty, np.zeros(0))
+    return processes_of(np.zeros((0, *shape)), empty, empty, np.zeros(0), np.zeros(0))
 
 
-def _float32(*values: np.ndarray) -> Processes:
-    return Processes(*(each.astype(np.float32) for each in values))
+def processes_of(*values: Sequence[Any] | np.ndarray) -> Processes:
+    """Processes with these ``values``, in the order of their fields, as float32."""
+    return Processes(*(np.asarray(each, np.float32) for each in values))
 
 
 class _Samples:

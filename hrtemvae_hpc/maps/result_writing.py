@@ -23,7 +23,8 @@ from hrtemvae_hpc.maps.certainty import count_maps, create_groups, finish_groups
 from hrtemvae_hpc.maps.digest import seal
 from hrtemvae_hpc.maps.drift_group import FrameCurves, write_curves
 from hrtemvae_hpc.maps.process_group import WINDOWS_OF_PROCESS, signed_maps, windows_of, write_processes
-from hrtemvae_hpc.maps.process_merging import name_and_merge
+from hrtemvae_hpc.maps.process_lattice import lattice_change
+from hrtemvae_hpc.maps.process_merging import merge_alike
 from hrtemvae_hpc.maps.processes import MOST, find_processes
 from hrtemvae_hpc.maps.result import RECONSTRUCTION, TITLES
 from hrtemvae_hpc.maps.series_group import SeriesWriter
@@ -154,7 +155,7 @@ def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, F
     if info.show_windows:
         places = [windows_of(part) for part in found.maps]
         shown = write_windows(entry, info, strength, places, info.show_windows)
-        found, changes = name_and_merge(signed, found, shown, wide)
+        found, changes = merge_alike(found, [lattice_change(each) for each in shown], wide)
     write_processes(entry, info, signed, found, changes, kept)
     if info.curves:
         write_curves(entry, info.curves)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed, Stopped
+from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed, Stopped, report
 from hrtemvae_hpc.ranks.guard import end_process, prepare_to_end, run_exit_functions
 
 if TYPE_CHECKING:
@@ -172,15 +172,20 @@ class World:
     def leave(self, code: int) -> NoReturn:
         """End this rank with ``code`` once all ranks have come to their end.
 
-        After an error, a rank that doesn't come, because it hangs or knows of no error, is ended after a few seconds.
+        After an error, a rank that doesn't come, because it hangs or knows of no error, is ended after a few seconds;
+        without one, a minute after rank 0.
         """
         prepare_to_end()
         if self.comm is not None:
             from mpi4py import MPI
 
-            # MPI_Finalize need not wait, and srun --wait ends the others soon after the first rank.
-            if not self._all_arrive(_PATIENCE_S if code else math.inf):
-                self.abort(code)
+            # MPI_Finalize need not wait, and srun --wait ends the others soon after the first rank. Rank 0, which may
+            # have a result to write for as long as it takes, comes last.
+            patience = _PATIENCE_S if code else NAME_AFTER_S if self.is_root else math.inf
+            if not self._all_arrive(patience):
+                if code == 0:
+                    report(RankFailed(f"not all ranks have ended {patience:.0f} s after rank 0; ending them."))
+                self.abort(code or RankFailed.exit_code)
             run_exit_functions()
             MPI.Finalize()
         end_process(code)

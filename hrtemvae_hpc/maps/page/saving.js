@@ -74,7 +74,8 @@ function saveTable() {
 
 // The series as they are drawn, a column for each place.
 function saveSeries() {
-  const columns = seriesChart.data.map((column) => column.map((value) => (value === null ? "" : Number(value.toPrecision(5)))));
+  const [along, ...series] = seriesChart.data;
+  const columns = [along, ...series.map((values) => values.map((value) => (value === null ? "" : Number(value.toPrecision(5)))))];
   const places = view.pins.map((pixel) => `y ${sizedAs(centreOf(pixel)[0])} x ${sizedAs(centreOf(pixel)[1])} ${data.units}`);
   const heads = seriesChart.series.map((series, i) => places[i - 1] ?? series.label);
   saveLines([heads.join(), ...columns[0].map((_, bin) => columns.map((column) => column[bin]).join())], `series-z${latentShown()}.csv`);
