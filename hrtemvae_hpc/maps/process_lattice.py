@@ -60,7 +60,7 @@ def lattice_change(windows: np.ndarray) -> LatticeChange:
     lowest, highest = _FINER / _LONGEST, _FINER * size / _SHORTEST
     if len(windows) < _FEWEST or highest <= lowest:
         return NO_LATTICE
-    power = np.mean([abs(each) ** 2 for each in _spectra(windows)], 0)
+    power = np.asarray(sum(abs(each) ** 2 for each in _spectra(windows)) / len(windows))
     fringes, noise = _fringes(power, np.linspace(lowest, highest, _RADII))
     total = fringes.sum((1, 2))
     if (total <= _STANDS_OUT * noise).all():

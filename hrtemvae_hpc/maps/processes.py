@@ -35,9 +35,7 @@ _ITERATIONS, _TOLERANCE = 300, 1e-4
 class SignedMaps:
     """The maps that processes are found in."""
 
-    read: Callable[
-        [str, int], np.ndarray
-    ]  # rho x variance [rows, columns] in "all", "even" or "odd" frames of a latent
+    read: Callable[[str, int], np.ndarray]  # rho x variance [rows, columns] of "all", "even" or "odd" frames, a latent
     noise: np.ndarray  # [latents], the noise floors
     known: np.ndarray  # [rows, columns] bool, which windows count; 0 in others
 
