@@ -28,6 +28,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _LOOK_EVERY_S = 1.0
 _PATIENCE_S = (3.0, 5.0)  # least and most, for work that checks its stop request regularly
 _MISSED_LOOKS = 10
+_SOON_S = 0.001
 _GRACE_S = 8.0  # from a signal to the end of a rank; it may wait for other ranks, see world.py
 _REAP_S = 1.0  # from there to the end of its guardian, even if the disk keeps the rank from ending
 _EXIT_FUNCTIONS_S = 2.0
@@ -47,7 +48,7 @@ class StopRequest:
     """Becomes true when a signal asks this rank to stop, or the file in HRTEMVAE_STOP appears.
 
     Work that checks it regularly ends by itself. Any other is interrupted by a signal: Stopped is raised in the main
-    thread, wherever that is.
+    thread, wherever that is; and again where Python discards exceptions, as in the callback of a weak reference.
     """
 
     def __init__(self) -> None:
@@ -58,6 +59,7 @@ class StopRequest:
         self._patience = 0.0
         self._seen = False
         signal.signal(signal.SIGALRM, self._interrupt)
+        sys.unraisablehook = _interrupt_again
         for number in STOP_SIGNALS:
             signal.signal(number, self._request)
 
@@ -68,7 +70,7 @@ class StopRequest:
         if _guardian and os.getppid() == _guardian:
             os.kill(_guardian, number)
         left = self._looked + self._patience - time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, max(left, 0.001))
+        signal.setitimer(signal.ITIMER_REAL, max(left, _SOON_S))
 
     def _interrupt(self, _: int, __: FrameType | None) -> None:
         if not self._seen:
@@ -85,6 +87,13 @@ class StopRequest:
                 self.name = "its batch script"
         self._seen = bool(self.name)
         return self._seen
+
+
+def _interrupt_again(discarded: "sys.UnraisableHookArgs") -> None:
+    if isinstance(discarded.exc_value, Stopped):
+        signal.setitimer(signal.ITIMER_REAL, _SOON_S)
+    else:
+        sys.__unraisablehook__(discarded)
 
 
 def run_guarded(work: Callable[["StopRequest"], int]) -> int:

@@ -184,19 +184,20 @@ def test_waiting_for_the_turn_of_another_run_can_be_stopped(
 
 
 @pytest.mark.parametrize(
-    ("where", "arguments"),
+    ("where", "how", "arguments"),
     [
-        (f"{JOB}:plan_analysis", ["plan", "movie.h5"]),
-        ("hrtemvae_hpc.segments.job:build_segments", ["segments", "micrographs", "-o", "segments.h5"]),
-        ("hrtemvae_hpc.training.job:train", ["train", "train.yaml"]),
+        (f"{JOB}:plan_analysis", "python", ["plan", "movie.h5"]),
+        (f"{JOB}:plan_analysis", "callback", ["plan", "movie.h5"]),
+        ("hrtemvae_hpc.segments.job:build_segments", "python", ["segments", "micrographs", "-o", "segments.h5"]),
+        ("hrtemvae_hpc.training.job:train", "python", ["train", "train.yaml"]),
     ],
-    ids=["plan", "segments", "train"],
+    ids=["plan", "plan, in a callback", "segments", "train"],
 )
 def test_a_signal_stops_other_commands_on_ranks(
-    hrtemvae: Program, tmp_path: Path, where: str, arguments: list[str]
+    hrtemvae: Program, tmp_path: Path, where: str, how: str, arguments: list[str]
 ) -> None:
     (tmp_path / "train.yaml").write_text("data: {segments: [segments.h5]}")
-    run = Held(tmp_path, hrtemvae.start(*arguments, **held_at(where, "python")), signal.SIGINT)
+    run = Held(tmp_path, hrtemvae.start(*arguments, **held_at(where, how)), signal.SIGINT)
     run.wait_until_held()
     run.stop()
     assert_stopped(run)
