@@ -20,6 +20,7 @@ import numpy as np
 from hrtemvae_hpc.config import PreprocessSection
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
+from hrtemvae_hpc.movie.transform import UNCHANGED
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -30,7 +31,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def fill(reader: TileReader, pixels: np.ndarray, threads: int) -> None:
     whole = reader.movie.area
-    tile = TilePixels.of(pixels, whole, None)
+    tile = TilePixels.of(pixels, whole, UNCHANGED)
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda region: reader.fill(tile, region, False), reader.regions(whole)))
 

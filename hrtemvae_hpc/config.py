@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError, WrapValidator
 
-from hrtemvae_hpc.schemas import Text
+from hrtemvae_hpc.schemas import Scaling, Text
 
 _SIZES = "give a size such as 2GB or 500MiB"
 
@@ -135,8 +135,10 @@ class WindowsSection(Section):
     """How windows are laid over a frame and scaled."""
 
     step: int = Field(8, ge=1, le=2**31, description="pixels between neighbouring windows")
-    scaling: Literal["window", "frame"] = Field(
-        "window", description="scale each window to 0..1 by itself, or all windows of a frame together"
+    scaling: Scaling | None = Field(
+        None,
+        description="window: scale each window to 0..1 by itself; frame: all windows of a frame together; "
+        "local: each pixel by those around it; by default as the model was trained",
     )
 
 

@@ -1,7 +1,7 @@
 """What the schemas of configurations and files share, and texts about what they refuse, fit for a terminal."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,6 +25,7 @@ def _on_one_line(text: str) -> str:
 
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_on_one_line)]
 Name = Annotated[Text, Field(max_length=200)]
+Scaling = Literal["window", "frame", "local"]  # of pixels to 0..1, see scaling.py
 
 
 def _without_repetition(latents: tuple[int, ...]) -> tuple[int, ...]:

@@ -18,14 +18,14 @@ def plain_encoder(encoder: Encoder, window: np.ndarray) -> np.ndarray:
     a = encoder.architecture
     weights = {k: v.double().numpy() for k, v in encoder.state_dict().items()}
     maps = window[None].astype(float)
-    for layer in range(len(a.channels)):
-        before, after = same_padding(maps.shape[1], a.kernel, a.stride)
+    for layer, stride in enumerate(a.strides):
+        before, after = same_padding(maps.shape[1], a.kernel, stride) if a.padding == "same" else (0, 0)
         padded = np.pad(maps, ((0, 0), (before, after), (before, after)))
         kernels, bias = weights[f"conv.{layer}.weight"], weights[f"conv.{layer}.bias"]
         out = []
         for kernel, b in zip(kernels, bias, strict=True):
             full = sum(signal.correlate2d(p, k, "valid") for p, k in zip(padded, kernel, strict=True))
-            out.append(full[:: a.stride, :: a.stride] + b)
+            out.append(full[::stride, ::stride] + b)
         maps = np.stack(out)
 
         def normalized(x: np.ndarray, layer: int = layer) -> np.ndarray:
@@ -57,14 +57,31 @@ def plain_scaled(window: np.ndarray) -> np.ndarray | None:
     return scaled
 
 
+def plain_local(frame: np.ndarray, window: int) -> np.ndarray:
+    """Each pixel of ``frame`` in standard deviations from the mean of the finite ones around it, -3..3 as 0..1."""
+    scaled = np.full(frame.shape, np.nan)
+    for y, x in zip(*np.nonzero(np.isfinite(frame)), strict=True):
+        before, after = window // 2, (window + 1) // 2
+        around = frame[max(0, y - before) : y + after, max(0, x - before) : x + after]
+        around = around[np.isfinite(around)].astype(float)
+        if np.ptp(around):
+            scaled[y, x] = np.clip(0.5 + (frame[y, x] - around.mean()) / around.std() / 6, 0, 1)
+    return scaled
+
+
 def plain_latents(model: Model, pixels: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """z [frames, windows, latents] and valid [frames, windows] by a loop."""
+    """z [frames, windows, latents] and valid [frames, windows] by a loop; windows scaled by themselves, or locally."""
     size = model.architecture.window
     z, valid = [], []
     for frame in pixels:
+        local = plain_local(frame, size) if model.scaling == "local" else None
         for y in range(0, frame.shape[0] - size + 1, step):
             for x in range(0, frame.shape[1] - size + 1, step):
-                scaled = plain_scaled(frame[y : y + size, x : x + size])
+                part = slice(y, y + size), slice(x, x + size)
+                if local is None:
+                    scaled = plain_scaled(frame[part])
+                else:
+                    scaled = local[part] if np.isfinite(local[part]).all() else None
                 valid.append(scaled is not None)
                 mean = np.zeros(model.architecture.latents) if scaled is None else plain_encoder(model.encoder, scaled)
                 z.append(mean[list(model.latent_order)] if scaled is not None else mean)

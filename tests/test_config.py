@@ -42,7 +42,7 @@ def test_command_line_overrides_the_file(tmp_path: Path) -> None:
         ("windows: {step: '4'}", "`windows.step`: input should be a valid integer, not '4'"),
         ("windows: {step: 0}", "`windows.step`: input should be greater than or equal to 1, not 0"),
         ("windows: {step: 2.5}", "`windows.step`"),
-        ("windows: {scaling: all}", "`windows.scaling`: input should be 'window' or 'frame', not 'all'"),
+        ("windows: {scaling: all}", "`windows.scaling`: input should be 'window', 'frame' or 'local', not 'all'"),
         ("windows: 8", "`windows`"),
         ("preprocess: {low_pass: 1}", "`preprocess.low_pass`: input should be a valid boolean, not 1"),
         ("encoding: {precision: fp16}", "`encoding.precision`: input should be 'fp32', 'tf32' or 'bf16', not 'fp16'"),

@@ -13,8 +13,9 @@ from plain import plain_encoder, plain_latents
 
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.architecture import Architecture, Normalization
-from hrtemvae_hpc.model.model_file import Model, Scaling
+from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.model.network import Encoder
+from hrtemvae_hpc.schemas import Scaling
 from hrtemvae_hpc.windows.engine import Engine, Precision
 from hrtemvae_hpc.windows.layers import folded
 from hrtemvae_hpc.windows.runs import find_runs

@@ -25,6 +25,7 @@ from hrtemvae_hpc.movie.calibration import convert, spacing
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.preview import frames_to_show
 from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
+from hrtemvae_hpc.movie.transform import UNCHANGED
 
 PIXELS = drifting_pixels(6, 20, 30)
 
@@ -408,7 +409,7 @@ def test_decoded_bytes_are_those_that_are_read_where_there_are_no_chunks(tmp_pat
         decoded = reader.read(Area(slice(100, 400), slice(50, 350)), False).decoded_bytes
         assert decoded == pytest.approx(read_so_far() - before, rel=0.25)
         before = read_so_far()
-        whole = TilePixels.of(np.empty(movie.shape, "u2"), movie.area, None)
+        whole = TilePixels.of(np.empty(movie.shape, "u2"), movie.area, UNCHANGED)
         for region in movie.chunk_grid.regions(movie.area, 2**20, False):
             reader.fill(whole, region, False)
         assert read_so_far() - before == pytest.approx(40 * 500 * 700 * 2, rel=0.25)

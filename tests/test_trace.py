@@ -72,6 +72,8 @@ def test_oracle(hrtemvae: Program, shared: Path, tmp_path: Path) -> None:
 SETTINGS = [
     "--drift none",
     "--scaling frame --clip-outliers",
+    "--scaling local --drift table.csv",
+    "--scaling local --on-bad-frame skip --drift none",
     "--resample 1.3 --step 5",
     "--roi 3:,:80 --frames 1:12:2 --precision bf16 --drift none",
     "--drift table.csv --step 20",

@@ -103,11 +103,11 @@ def readable_windows(reader: TileReader, grid: WindowGrid, pixels: TilePixels, b
     """Which windows of a block [frames, windows] lie within a frame and hold no pixel that could not be decoded."""
     size, step = grid.window, grid.step
     rows = [
-        reader.source(grid.area(Rectangle(i, i + 1, block.column0, block.column1))).rows
+        reader.transform.shown(grid.area(Rectangle(i, i + 1, block.column0, block.column1))).rows
         for i in range(block.row0, block.row1)
     ]
     columns = [
-        reader.source(grid.area(Rectangle(block.row0, block.row1, i, i + 1))).columns
+        reader.transform.shown(grid.area(Rectangle(block.row0, block.row1, i, i + 1))).columns
         for i in range(block.column0, block.column1)
     ]
     readable = pixels.shows(rows, columns).reshape(len(pixels.pixels), block.windows)

@@ -54,7 +54,7 @@ def plan_analysis(world: World, path: Path, config: AnalysisConfig, as_json: boo
             plan = plan_job(job, ranks, None)
             if as_json:
                 return plan_as_json(job, plan, ranks)
-            return describe_plan(job.reader, job.model, config, plan, ranks, None)
+            return describe_plan(job.reader, job.model, job.config, plan, ranks, None)
 
         return world.on_root(describe)
 
@@ -96,7 +96,7 @@ def analyze(
         plan = world.on_root(lambda: _prepare(job, ranks, parts, followed, test, output, restart))
         with parts.claimed:
             if world.is_root:
-                say(describe_plan(job.reader, job.model, config, plan, ranks, followed))
+                say(describe_plan(job.reader, job.model, job.config, plan, ranks, followed))
             stage = None
             if plan.source != "movie":
                 stage = open_stage(world, job.reader, MEMORY if plan.source == "memory" else scratch())

@@ -13,6 +13,7 @@ from hrtemvae_hpc.model.periods import reconstructed_periods
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.resample import Resampler, source_area
 from hrtemvae_hpc.movie.tiles import TilePixels
+from hrtemvae_hpc.movie.transform import Transform
 
 _MEASURED = 512  # windows whose lattice period is measured; fewer if the first frame costs much of the movie
 _FEWER = 32
@@ -58,7 +59,7 @@ def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tu
 
 def _first_frame(movie: Movie, area: Area, resampler: Resampler | None) -> TilePixels:
     """Pixels ``area`` of the first frame."""
-    return TilePixels.of(movie.read(slice(0, 1), area), area, resampler)
+    return TilePixels.of(movie.read(slice(0, 1), area), area, Transform(resampler))
 
 
 def describe_lattice(movie: Movie, model: Model, resampler: Resampler | None) -> tuple[str, list[str]]:

@@ -12,7 +12,7 @@ from hrtemvae_hpc import __version__
 from hrtemvae_hpc.analysis.against import check_partial, read_against
 from hrtemvae_hpc.analysis.parts import describe_difference
 from hrtemvae_hpc.analysis.plan import Plan, check_smallest_read, make_plan
-from hrtemvae_hpc.analysis.scale import make_resampler
+from hrtemvae_hpc.analysis.scale import make_transform, with_scaling
 from hrtemvae_hpc.analysis.stage import MEMORY, free_bytes, scratch_bytes
 from hrtemvae_hpc.analysis.trial import measure_rates
 from hrtemvae_hpc.config import AnalysisConfig
@@ -21,8 +21,8 @@ from hrtemvae_hpc.drift.table import read_drift
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model
 from hrtemvae_hpc.movie.movie import Movie
-from hrtemvae_hpc.movie.resample import Resampler
 from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.movie.transform import Transform
 from hrtemvae_hpc.ranks.node import node_free_bytes
 from hrtemvae_hpc.ranks.resources import (
     RankResources,
@@ -46,7 +46,7 @@ class Opened:
     config: AnalysisConfig
     movie: Movie
     model: Model
-    resampler: Resampler | None
+    transform: Transform
     grid: WindowGrid
     given_drift: Drift | None  # of the table in the configuration
     against: np.ndarray | None  # [frames], of the log in the configuration
@@ -114,10 +114,11 @@ def open_inputs(world: World, path: Path, config: AnalysisConfig) -> Iterator[Op
 
 def _fit(movie: Movie, model: Model, config: AnalysisConfig) -> Opened:
     """Lay windows of the model over the movie; raises InputError if it has too few frames or too small ones."""
-    resampler = make_resampler(movie, model, config)
+    config = with_scaling(config, model)
+    transform = make_transform(movie, model, config)
     frames, height, width = movie.shape
-    if resampler:
-        height, width = resampler.shape
+    if transform.resampler:
+        height, width = transform.resampler.shape
     window = model.architecture.window
     if frames < MINIMUM_FRAMES:
         raise InputError(
@@ -136,7 +137,7 @@ def _fit(movie: Movie, model: Model, config: AnalysisConfig) -> Opened:
     log = config.statistics.against
     against = None if log is None else read_against(Path(log), movie)
     grid = WindowGrid(height, width, window, config.windows.step)
-    return Opened(config, movie, model, resampler, grid, given, against)
+    return Opened(config, movie, model, transform, grid, given, against)
 
 
 def prepare(world: World, opened: Opened) -> Job:
@@ -151,10 +152,9 @@ def prepare(world: World, opened: Opened) -> Job:
 def _prepare(world: World, opened: Opened, threads: int) -> Job:
     config, movie, grid = opened.config, opened.movie, opened.grid
     try:
-        engine = Engine(
-            opened.model, bind_device(world), config.encoding.precision, config.windows.scaling, config.windows.step
-        )
-        reader = TileReader(movie, config.preprocess, config.windows.scaling == "frame", opened.resampler)
+        scaling = config.windows.scaling or opened.model.scaling
+        engine = Engine(opened.model, bind_device(world), config.encoding.precision, scaling, config.windows.step)
+        reader = TileReader(movie, config.preprocess, scaling == "frame", opened.transform)
         check_smallest_read(reader, grid, config.run.max_memory or node_free_bytes())
         encode_rate, decode_rate = measure_rates(engine, reader, grid, threads)
     except (RuntimeError, ImportError) as error:

@@ -104,12 +104,11 @@ def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
 
 
 def patch_bytes(reader: TileReader, grid: WindowGrid, block: int) -> int:
-    """Bytes that resampling the pixels of one block of windows takes, in and out; 0 if frames are not resampled."""
-    if reader.resampler is None:
-        return 0
-    area = grid.area(Rectangle(0, min(block, grid.rows), 0, min(block, grid.columns)))
-    source = reader.source(area)
-    return 8 * reader.movie.shape[0] * (area.pixels + 3 * (source.height + 4) * (source.width + 4))
+    """Bytes that transforming the pixels of one block of windows takes; 0 if nothing happens to them."""
+    # In the middle of the frame, where a block's source is largest.
+    rows, columns = (max(0, n // 2 - block // 2) for n in (grid.rows, grid.columns))
+    middle = Rectangle(rows, min(rows + block, grid.rows), columns, min(columns + block, grid.columns))
+    return reader.transform.working_bytes(reader.movie.shape[0], grid.area(middle), reader.dtype)
 
 
 def tile_bytes(

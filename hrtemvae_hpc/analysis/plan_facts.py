@@ -42,8 +42,8 @@ def plan_as_json(job: Job, plan: Plan, ranks: Sequence[RankResources]) -> str:
         "ranks": [asdict(rank) | {"memory": plan.memory[rank.rank]} for rank in ranks],
         "notes": list(movie.source.description.notes),
         "warnings": [
-            *describe_scale(movie, model, job.reader.resampler)[1],
-            *describe_lattice(movie, model, job.reader.resampler)[1],
+            *describe_scale(movie, model, job.reader.transform.resampler)[1],
+            *describe_lattice(movie, model, job.reader.transform.resampler)[1],
         ],
     }
     return json.dumps(facts)

@@ -1,5 +1,6 @@
 """The plan and the timings of an analysis, as text and tables."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -39,8 +40,8 @@ def describe_plan(
 ) -> str:
     """Movie, tiles, memory and time, the table of ranks, notes and advice; ``followed`` if drift was measured."""
     movie = reader.movie
-    scale, scale_warnings = describe_scale(movie, model, reader.resampler)
-    lattice, lattice_warnings = describe_lattice(movie, model, reader.resampler)
+    scale, scale_warnings = describe_scale(movie, model, reader.transform.resampler)
+    lattice, lattice_warnings = describe_lattice(movie, model, reader.transform.resampler)
     about = movie.source.description
     named = ", ".join(filter(None, (str(movie.path), movie.source.dataset)))
     frames, height, width = movie.shape
@@ -115,6 +116,13 @@ def _advice(
         advice.append(
             f"the model was trained on windows scaled by {model.scaling}, not by {config.windows.scaling}: its latents"
             f" may mean little; use --scaling {model.scaling}."
+        )
+    pitch, step = model.architecture.pitch, plan.tiling.grid.step
+    repeated = (pitch // math.gcd(step, pitch)) ** 2
+    if model.architecture.padding == "valid" and step > pitch and repeated > 1:
+        advice.append(
+            f"windows {step} pixels apart take the convolutions of a frame {repeated} times; with a step that is a "
+            f"multiple of {pitch}, as --step {round(step / pitch) * pitch}, they are shared by all windows."
         )
     encode = plan.encodings / sum(r.encode_rate for r in ranks)
     e = estimate(plan, model.architecture.latents, ranks)

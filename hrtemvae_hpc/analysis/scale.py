@@ -1,4 +1,4 @@
-"""How the scale of a movie fits that of a model, and the factor by which its frames are resampled."""
+"""How the scale of a movie fits that of a model, and how its pixels are resampled and scaled for it."""
 
 import numpy as np
 
@@ -7,9 +7,25 @@ from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.resample import Resampler, scaled_shape
+from hrtemvae_hpc.movie.transform import Transform
+from hrtemvae_hpc.scaling import LocalScaling
 
 _ALIKE = 0.02  # relative difference of scales that is not worth resampling
 _FAR = 1.25  # ratio of scales above which a movie is said to lie outside a model's
+
+
+def with_scaling(config: AnalysisConfig, model: Model) -> AnalysisConfig:
+    """``config`` with the scaling of windows that ``model`` was trained with, unless it names one."""
+    scaling = config.windows.scaling or model.scaling
+    return config.model_copy(update={"windows": config.windows.model_copy(update={"scaling": scaling})})
+
+
+def make_transform(movie: Movie, model: Model, config: AnalysisConfig) -> Transform:
+    """What happens to the pixels of ``movie`` before ``model`` gets them; raises InputError as ``make_resampler``."""
+    resampler = make_resampler(movie, model, config)
+    shape = movie.shape[1:] if resampler is None else resampler.shape
+    local = config.windows.scaling == "local"
+    return Transform(resampler, LocalScaling(shape, model.architecture.window) if local else None)
 
 
 def make_resampler(movie: Movie, model: Model, config: AnalysisConfig) -> Resampler | None:

@@ -9,7 +9,7 @@ from hrtemvae_hpc.analysis.opened import Job
 from hrtemvae_hpc.analysis.single_windows import reconstruct, scaled_window
 from hrtemvae_hpc.analysis.stage import Stage
 from hrtemvae_hpc.maps.windows_group import ShownWindows
-from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
+from hrtemvae_hpc.movie.tiles import TilePixels
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,4 @@ class WindowViewer:
     def _frame(self, t: int) -> TilePixels:
         if self.stage:
             return self.stage.pixels.frame(t)
-        reader = self.job.reader
-        part = TileReader(
-            self.job.movie.part(slice(t, t + 1)), reader.preprocess, reader.frame_scaling, reader.resampler
-        )
-        return part.read(self.job.grid.covered, skip_bad_frames=True)
+        return self.job.reader.of_frames(slice(t, t + 1)).read(self.job.grid.covered, skip_bad_frames=True)

@@ -14,7 +14,12 @@ def scaled_window(reader: TileReader, grid: WindowGrid, frame: TilePixels, row: 
     """A window [window, window] float32 of one ``frame``, scaled to 0..1 as the analysis does; NaN if not valid."""
     window = Rectangle(row, row + 1, column, column + 1)
     pixels = frame.patch(grid.area(window))[0].astype(np.float64)
-    low, high = (pixels.min(), pixels.max()) if frame.frame_range is None else frame.frame_range[0]
+    if reader.transform.local:
+        low, high = 0.0, 1.0
+    elif frame.frame_range is None:
+        low, high = pixels.min(), pixels.max()
+    else:
+        low, high = frame.frame_range[0]
     usable = (
         readable_windows(reader, grid, frame, window)[0, 0]
         and np.isfinite(pixels).all()

@@ -70,7 +70,7 @@ class Stage:
             for (shape, dtype), start in zip(shapes, starts, strict=False)
         )
         seen = frame_range if reader.frame_scaling else None
-        self.pixels = TilePixels(pixels, area, reader.resampler, seen, pieces, lost, reader.movie.shown)
+        self.pixels = TilePixels(pixels, area, reader.transform, seen, pieces, lost, reader.movie.shown)
 
     def release_pages(self) -> None:
         """No longer count the pages that were touched as this rank's memory; their content stays."""

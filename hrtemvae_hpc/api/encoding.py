@@ -9,12 +9,14 @@ import xarray as xr
 
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model import model_file
-from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, Scaling
+from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model
 from hrtemvae_hpc.ranks.resources import bind_device, compute_threads
 from hrtemvae_hpc.ranks.world import World
+from hrtemvae_hpc.schemas import Scaling
 from hrtemvae_hpc.threads import on_threads
 from hrtemvae_hpc.windows.engine import Engine, Precision
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
+from hrtemvae_hpc.windows.in_memory import for_engine
 
 
 def load_model(path: str | Path = DEFAULT_MODEL) -> Model:
@@ -26,12 +28,13 @@ def encode(
     frames: np.ndarray,
     model: Model,
     step: int = 8,
-    scaling: Scaling = "window",
+    scaling: Scaling | None = None,
     precision: Precision = "fp32",
 ) -> xr.DataArray:
     """Latents [frame, y, x, latent] float32 of all windows of ``frames`` [frames, rows, columns] or [rows, columns].
 
-    Frames of any real type, all in memory; ``step`` pixels between windows. The coordinates y and x are the windows'
+    Frames of any real type, all in memory; ``step`` pixels between windows; ``scaling`` as the
+    model was trained, unless another is given. The coordinates y and x are the windows'
     centres in pixels, latent runs in the model's order. NaN where a window is flat or holds a pixel that is not finite.
     Raises InputError if a window doesn't fit the frames, or the device doesn't know the precision.
     """
@@ -43,10 +46,10 @@ def encode(
             f"numbers [frames, rows, columns] with at least {window} rows and columns, and a step of at least 1."
         )
     world = World()
-    engine = Engine(model, bind_device(world), precision, scaling, step)
+    engine = Engine(model, bind_device(world), precision, scaling or model.scaling, step)
     grid = WindowGrid(pixels.shape[1], pixels.shape[2], window, step)
     tiling = Tiling(grid, engine.block, grid.rows, grid.columns)
-    frame_range = _ranges(pixels) if scaling == "frame" else None
+    pixels, frame_range = for_engine(pixels, engine.scaling, engine.window)
     z = np.empty((len(pixels), grid.rows, grid.columns, engine.latents), np.float32)
 
     def fill(block: Rectangle) -> None:
@@ -67,9 +70,3 @@ def encode(
     for axis in centres:
         found[axis].attrs["units"] = "pixel"
     return found
-
-
-def _ranges(pixels: np.ndarray) -> np.ndarray:
-    """The lowest and the highest finite pixel [frames, 2] of each frame, float64; NaN where there is none."""
-    finite = [frame[np.isfinite(frame)] for frame in pixels]
-    return np.array([(f.min(), f.max()) if f.size else (np.nan, np.nan) for f in finite], np.float64)

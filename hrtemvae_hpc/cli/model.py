@@ -103,18 +103,18 @@ def _traverse(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.evaluation.page import lattice_window
     from hrtemvae_hpc.evaluation.traversal import draw_traversal
     from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, load_model
-    from hrtemvae_hpc.training.batches import Segments
+    from hrtemvae_hpc.training.batches import segments_for
 
     path = options.model or DEFAULT_MODEL
     model = load_model(path)
-    count, size = model.architecture.latents, model.architecture.window
+    count = model.architecture.latents
     latents = options.latents or list(range(count - 1, max(-1, count - 17), -1))
     if not all(0 <= latent < count for latent in latents):
         raise InputError(f"--latents: the model has z0 to z{count - 1}.")
     if options.segments is None:
-        window = lattice_window(size, lattice_period(model))
+        window = lattice_window(model, lattice_period(model))
     else:
-        segments = Segments([options.segments], size)
+        segments = segments_for(model, options.segments)
         if not 0 <= options.index < len(segments.validation):
             raise InputError(f"--index {options.index}: there are {len(segments.validation)} validation segments.")
         window = segments.load(segments.validation[[options.index]])[0, 0].numpy()
@@ -132,12 +132,12 @@ def _compare(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.evaluation.evaluate import evaluate, reconstruct
     from hrtemvae_hpc.evaluation.page import write_comparison
     from hrtemvae_hpc.model.model_file import load_model
-    from hrtemvae_hpc.training.batches import Segments
+    from hrtemvae_hpc.training.batches import segments_for
 
     _check_page(options.output, [*options.models, *options.segments])
     models = [load_model(path) for path in options.models]
     basis: Basis | None
-    data = [Segments([path], models[0].architecture.window) for path in options.segments]
+    data = [segments_for(models[0], path) for path in options.segments]
     if len(models) == 1 and len(data) == 2:
         first = evaluate(models[0], options.segments[0])
         evaluations = [first, dataclasses.replace(first, reconstruction=reconstruct(models[0], data[1]))]

@@ -42,7 +42,7 @@ _ANALYSIS = (
     SchemaOption("--low-pass", "preprocess.low_pass"),
     SchemaOption("--resample", "preprocess.resample", "model|FACTOR"),
     SchemaOption("--step", "windows.step", "PIXELS"),
-    SchemaOption("--scaling", "windows.scaling", "window|frame"),
+    SchemaOption("--scaling", "windows.scaling", "window|frame|local"),
     SchemaOption("--model", "encoding.model", "FILE"),
     SchemaOption("--precision", "encoding.precision", "fp32|tf32|bf16"),
     SchemaOption("--against", "statistics.against", "FILE"),

@@ -12,6 +12,7 @@ from hrtemvae_hpc.segments.cut_options import CutOptions
 
 _CUT = (
     SchemaOption("--window", "window", "PIXELS"),
+    SchemaOption("--scaling", "scaling", "window|local"),
     SchemaOption("--stride", "stride", "PIXELS"),
     SchemaOption("--frames", "frames", "a:b[:step]"),
     SchemaOption("--clip-outliers", "clip_outliers"),
@@ -23,7 +24,7 @@ _CUT = (
     SchemaOption("--most", "most", "N"),
     SchemaOption("--seed", "seed", "N"),
 )
-_OF_SIMULATED = {"window", "seed", "threshold"}
+_OF_SIMULATED = {"window", "scaling", "seed", "threshold"}
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

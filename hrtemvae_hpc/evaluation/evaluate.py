@@ -11,7 +11,7 @@ from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.evaluation.groups import Group, find_groups
 from hrtemvae_hpc.evaluation.movements import Response, lattice_period, overlap, respond_to_all, similarity
 from hrtemvae_hpc.model.model_file import Model
-from hrtemvae_hpc.training.batches import Segments
+from hrtemvae_hpc.training.batches import Segments, segments_for
 from hrtemvae_hpc.training.objective import divergence, entropy_floor, reconstruction_loss
 from hrtemvae_hpc.training.promotion import ACTIVE
 
@@ -123,7 +123,7 @@ def evaluate(model: Model, segments: Path | None, period: float | None = None) -
     """
     if period is None:
         period = lattice_period(model)
-    reconstruction = None if segments is None else reconstruct(model, Segments([segments], model.architecture.window))
+    reconstruction = None if segments is None else reconstruct(model, segments_for(model, segments))
     return Evaluation(model, reconstruction, period, respond_to_all(model, period), find_groups(model, period))
 
 

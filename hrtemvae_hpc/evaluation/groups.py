@@ -44,7 +44,7 @@ def _share(model: Model, change: str, periods: tuple[float, float]) -> np.ndarra
     size, shares = model.architecture.window, []
     for start in range(0, _LATTICES, _AT_ONCE):
         count = min(_AT_ONCE, _LATTICES - start)
-        windows = changing_windows(change, count, _FRAMES, size, periods, generator)
+        windows = changing_windows(change, count, _FRAMES, size, periods, generator, model.scaling)
         z = model.encoder(windows.view(-1, 1, size, size))[0].view(count, _FRAMES, -1)
         variance = z.var(1, correction=0)[:, list(model.latent_order)]
         shares.append(variance / variance.sum(1, keepdim=True).clamp_min(1e-12))

@@ -15,6 +15,7 @@ from hrtemvae_hpc.statistics.over_time import series_statistics
 from hrtemvae_hpc.statistics.significance import PermutationTest
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
+from hrtemvae_hpc.windows.in_memory import for_engine
 
 _HALF = 0.5
 _STEP = 16  # pixels between windows
@@ -65,8 +66,7 @@ def respond(model: Model, movement: Movement, period: float, step: int) -> Respo
             f"model {model.name}: no window of {engine.window} pixels stays inside the lattice, which is "
             f"{PATCH[1] - PATCH[0]} pixels wide; choose a model with a smaller window."
         )
-    movie = np.stack(list(frames(movement, period)))
-    frame_range = np.stack([movie.min((1, 2)), movie.max((1, 2))], 1) if model.scaling == "frame" else None
+    movie, frame_range = for_engine(np.stack(list(frames(movement, period))), model.scaling, engine.window)
     grid = WindowGrid(movie.shape[1], movie.shape[2], engine.window, step)
     tiling = Tiling(grid, engine.block, grid.rows, grid.columns)
     z = np.empty((len(movie), *inside.shape, engine.latents), np.float32)

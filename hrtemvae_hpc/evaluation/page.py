@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hrtemvae_hpc.evaluation.compare import Basis
 from hrtemvae_hpc.evaluation.evaluate import Evaluation
 from hrtemvae_hpc.evaluation.figures import against_size, movement_maps, spectra, variance_curves
 from hrtemvae_hpc.evaluation.traversal import draw_traversal
 from hrtemvae_hpc.files import replacing, writing
+from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.model.periods import reconstructed_periods
 from hrtemvae_hpc.outputs import NUMBERS
 from hrtemvae_hpc.pages import inline, write_page
+from hrtemvae_hpc.scaling import margin, scaled_windows
 from hrtemvae_hpc.simulation.movements import MOVEMENTS, frames
 from hrtemvae_hpc.training.pictures import pairs
 
@@ -21,12 +24,13 @@ _HERE = Path(__file__).parent
 _TRAVERSED = 8
 
 
-def lattice_window(size: int, period: float) -> np.ndarray:
-    """The middle window [size, size] of the test lattice, scaled to 0..1, float32."""
-    frame = next(iter(frames(MOVEMENTS[0], period)))
-    first = (frame.shape[0] - size) // 2
-    window = frame[first : first + size, first : first + size]
-    return np.asarray((window - window.min()) / (window.max() - window.min()), np.float32)
+def lattice_window(model: Model, period: float) -> np.ndarray:
+    """The middle window [window, window] of the test lattice, float32, scaled to 0..1 as ``model`` gets it."""
+    frame, window = next(iter(frames(MOVEMENTS[0], period))), model.architecture.window
+    around = margin(model.scaling, window)
+    first = (frame.shape[0] - window) // 2 - around
+    part = slice(first, first + window + 2 * around)
+    return scaled_windows(torch.from_numpy(frame[part, part]), window, model.scaling).numpy()
 
 
 def leading_latents(evaluation: Evaluation, count: int = _TRAVERSED) -> list[int]:
@@ -42,7 +46,7 @@ def write_evaluation(evaluation: Evaluation, page: Path) -> Path:
     Raises InputError if they can't be written.
     """
     model = evaluation.model
-    window = lattice_window(model.architecture.window, evaluation.period)
+    window = lattice_window(model, evaluation.period)
     traversal = inline(draw_traversal(model, window, leading_latents(evaluation))) if model.decoder else ""
     reconstruction = evaluation.reconstruction
     write_page(

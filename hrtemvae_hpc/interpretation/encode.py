@@ -16,8 +16,7 @@ from hrtemvae_hpc.analysis.compute import readable_windows
 from hrtemvae_hpc.area import Area, around
 from hrtemvae_hpc.interpretation.places import Place, by_block
 from hrtemvae_hpc.interpretation.reopen import Reopened
-from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
-from hrtemvae_hpc.pixels import floating
+from hrtemvae_hpc.movie.tiles import TilePixels
 from hrtemvae_hpc.threads import on_threads
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 
@@ -98,7 +97,7 @@ def _read_together(again: Reopened, blocks: Sequence[Rectangle]) -> Iterator[lis
 def _waiting_bytes(again: Reopened, block: Rectangle) -> int:
     """Bytes of pixels of a block that wait until a batch is complete."""
     reader, engine = again.reader, again.engine
-    dtype = floating(reader.dtype) if reader.resampler else reader.dtype
+    dtype = reader.transform.dtype(reader.dtype)
     return engine.frames_at_once(block.windows) * again.grid.area(block).pixels * int(dtype.itemsize)
 
 
@@ -125,7 +124,7 @@ def _encode(
     waiting = {block: _Waiting() for block in blocks}
     frame_bytes = reader.read_area(area).pixels * reader.dtype.itemsize
     for slab in movie.chunk_grid.slabs(frame_bytes, _SLAB_BYTES * again.threads):
-        part = TileReader(movie.part(slab), reader.preprocess, reader.frame_scaling, reader.resampler)
+        part = reader.of_frames(slab)
         each = (lambda fill, slabs: on_threads(pool, fill, slabs)) if movie.decodes_in_parallel else map
         tile = part.read(area, again.skip_bad_frames, each)
         movie.check_unchanged()

@@ -14,6 +14,7 @@ from hrtemvae_hpc.interpretation.measure_box import BoxLattices
 from hrtemvae_hpc.interpretation.places import Place, centres
 from hrtemvae_hpc.interpretation.reopen import Reopened
 from hrtemvae_hpc.windows.grid import Rectangle
+from hrtemvae_hpc.windows.in_memory import for_engine
 
 _LEADING = 4
 
@@ -74,7 +75,7 @@ def simulated_window(again: Reopened, box: BoxLattices, row: int, column: int) -
     """
     grid = again.result.process.grid
     area = grid.area(Rectangle(row, row + 1, column, column + 1))
-    source = again.reader.source(area)
+    source = again.reader.transform.shown(area)
     places = [_pixels(span, inner, outer.start) for span, inner, outer in zip(area, source, box.box.area, strict=True)]
     centre = [float(at.mean()) for at in places]
     y, x = places[0][:, None] - centre[0], places[1][None] - centre[1]
@@ -111,6 +112,6 @@ def _pixels(span: slice, source: slice, start: int) -> np.ndarray:
 def encode_images(again: Reopened, images: np.ndarray) -> np.ndarray:
     """The latents [frames, latents] float32 of ``images`` [frames, rows, columns] of a window; NaN for a flat one."""
     engine = again.engine
-    limits = np.stack([images.min((1, 2)), images.max((1, 2))], 1).astype(float) if engine.scaling == "frame" else None
-    z, valid = engine.encode(images, np.ones((len(images), 1), bool), limits)
+    frames, limits = for_engine(images, engine.scaling, engine.window)
+    z, valid = engine.encode(frames, np.ones((len(images), 1), bool), limits)
     return np.where(valid.cpu().numpy(), z[:, 0].cpu().numpy(), np.nan).astype(np.float32)

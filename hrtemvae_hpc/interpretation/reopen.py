@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from hrtemvae_hpc.analysis.against import make_comparison, read_against
 from hrtemvae_hpc.analysis.parts import describe_difference
-from hrtemvae_hpc.analysis.scale import make_resampler
+from hrtemvae_hpc.analysis.scale import make_transform, with_scaling
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.config_file import lists_to_tuples
 from hrtemvae_hpc.errors import InputError
@@ -111,9 +111,11 @@ def _ready(result: Result, config: AnalysisConfig, movie: Movie, model: Model) -
         skip = config.drift.on_blank_frame == "skip"
         movie.follow(shifts, curves.blank if skip else np.zeros_like(curves.blank))
     world = World()
+    config = with_scaling(config, model)
     device, windows = bind_device(world), config.windows
-    engine = Engine(model, device, config.encoding.precision, windows.scaling, windows.step)
-    reader = TileReader(movie, config.preprocess, windows.scaling == "frame", make_resampler(movie, model, config))
+    scaling = windows.scaling or model.scaling
+    engine = Engine(model, device, config.encoding.precision, scaling, windows.step)
+    reader = TileReader(movie, config.preprocess, scaling == "frame", make_transform(movie, model, config))
     grid = result.process.grid
     laid = reader.shape == (grid.height, grid.width) and (engine.window, windows.step) == (grid.window, grid.step)
     if not laid or engine.latents != len(result.latent):

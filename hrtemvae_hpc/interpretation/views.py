@@ -9,7 +9,6 @@ from hrtemvae_hpc.analysis.single_windows import reconstruct, scaled_window
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.interpretation.places import Place
 from hrtemvae_hpc.interpretation.reopen import Reopened
-from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.windows.grid import Rectangle
 
 
@@ -44,7 +43,7 @@ def view(again: Reopened, place: Place, times: np.ndarray) -> Views:
     reader, area = again.reader, again.grid.area(Rectangle(row, row + 1, column, column + 1))
     windows = np.empty((len(times), again.grid.window, again.grid.window), np.float32)
     for window, t in zip(windows, times, strict=True):
-        part = TileReader(again.movie.part(slice(t, t + 1)), reader.preprocess, reader.frame_scaling, reader.resampler)
+        part = reader.of_frames(slice(t, t + 1))
         window[:] = scaled_window(reader, again.grid, part.read(area, again.skip_bad_frames), row, column)
     if again.model.decoder is None:
         return Views(times, windows, None, None)

@@ -22,9 +22,8 @@ from hrtemvae_hpc.model.architecture import Architecture
 from hrtemvae_hpc.model.network import Decoder, Encoder, filled, weights_of
 from hrtemvae_hpc.model.tensor_file import open_tensors, read_tensors
 from hrtemvae_hpc.outputs import MODEL_KEY
-from hrtemvae_hpc.schemas import Described, Groups, Name, mistake, short
+from hrtemvae_hpc.schemas import Described, Groups, Name, Scaling, mistake, short
 
-Scaling = Literal["window", "frame"]
 DEFAULT_MODEL = Path(__file__).parent / "data" / "default.safetensors"
 _FORMAT = 1
 

@@ -22,6 +22,10 @@ def _same_convolution(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return F.conv2d(F.pad(x, (before, after, before, after)), conv.weight, conv.bias, conv.stride)
 
 
+def _valid_convolution(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    return F.conv2d(x, conv.weight, conv.bias, conv.stride)
+
+
 def _same_transposed_convolution(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     # It crops what the forward convolution would have padded.
     crop, _ = same_padding(x.shape[-1] * conv.stride[0], conv.kernel_size[0], conv.stride[0])
@@ -43,7 +47,10 @@ class Encoder(nn.Module):
         super().__init__()
         a = self.architecture = architecture
         inputs = (1, *a.channels[:-1])
-        self.conv = nn.ModuleList(nn.Conv2d(i, o, a.kernel, a.stride) for i, o in zip(inputs, a.channels, strict=True))
+        self._convolution = _same_convolution if a.padding == "same" else _valid_convolution
+        self.conv = nn.ModuleList(
+            nn.Conv2d(i, o, a.kernel, s) for i, o, s in zip(inputs, a.channels, a.strides, strict=True)
+        )
         self.norm = nn.ModuleList(nn.BatchNorm2d(o, a.epsilon) for o in a.channels if a.normalization != "none")
         self.dense = nn.Linear(a.sizes[-1] ** 2 * a.channels[-1], a.hidden)
         self.mean = nn.Linear(a.hidden, a.latents)
@@ -52,7 +59,7 @@ class Encoder(nn.Module):
     def layers(self, x: Tensor, first: int, stop: int) -> Tensor:
         """Convolutions ``first:stop`` with their activations; ``x`` is what the one before returned."""
         for layer, conv in list(enumerate(self.conv))[first:stop]:
-            x = self.activate(layer, _same_convolution(conv, x))  # type: ignore[arg-type]
+            x = self.activate(layer, self._convolution(conv, x))  # type: ignore[arg-type]
         return x
 
     def activate(self, layer: int, x: Tensor) -> Tensor:

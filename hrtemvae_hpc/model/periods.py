@@ -10,6 +10,8 @@ from torch import Tensor
 from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.model.network import Decoder
 from hrtemvae_hpc.model.reconstruction import correlation, decode
+from hrtemvae_hpc.scaling import margin, scaled_windows
+from hrtemvae_hpc.schemas import Scaling
 
 _ALIKE = 0.9  # correlation of a window and its reconstruction
 _SHORTEST = 4  # pixels
@@ -45,23 +47,22 @@ def reconstruction(model: Model, decoder: Decoder, periods: Sequence[int]) -> li
     at_once = max(1, _PIXELS // (len(_POSES) * window**2))
     alike: list[float] = []
     for start in range(0, len(periods), at_once):
-        windows = _lattices(window, periods[start : start + at_once])
+        windows = _lattices(window, periods[start : start + at_once], model.scaling)
         decoded = decode(decoder, model.encoder(windows)[0])
         alike += correlation(windows, decoded).view(-1, len(_POSES)).median(1).values.tolist()
     return alike
 
 
-def _lattices(window: int, periods: Sequence[int]) -> Tensor:
-    """Windows [periods x poses, 1, window, window] of square lattices of dark Gaussian spots, each scaled to 0..1."""
-    axis = torch.arange(window) - (window - 1) / 2
+def _lattices(window: int, periods: Sequence[int], scaling: Scaling) -> Tensor:
+    """Windows [periods x poses, 1, window, window] of square lattices of dark Gaussian spots, scaled to 0..1."""
+    size = window + 2 * margin(scaling, window)
+    axis = torch.arange(size) - (size - 1) / 2
     y, x, period = axis[:, None], axis[None], torch.tensor(periods)[:, None, None]
     drawn = []
     for degrees, along_y, along_x in _POSES:
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         drawn.append(_row((y * cos - x * sin) / period + along_y) * _row((x * cos + y * sin) / period + along_x))
-    spots = torch.stack(drawn, 1).view(-1, 1, window, window)
-    least, most = spots.amin((2, 3), keepdim=True), spots.amax((2, 3), keepdim=True)
-    return (most - spots) / (most - least)
+    return scaled_windows(-torch.stack(drawn, 1).view(-1, 1, size, size), window, scaling)
 
 
 def _row(place: Tensor) -> Tensor:

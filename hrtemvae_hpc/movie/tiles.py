@@ -4,8 +4,8 @@ Tiles overlap by nearly a window, and chunks of whole frames lie under all of th
 movie would decode much of it repeatedly, the movie is staged first: decoded once, region by region, into pixels
 that all tiles are then cut from (TileReader.regions, fill).
 
-If frames are resampled, tiles and patches are areas of resampled pixels; a tile holds the pixels of the movie that
-they are made of, and is resampled patch by patch, so that a patch has the same values in any tile.
+If frames are resampled or scaled locally, tiles and patches are areas of such pixels; a tile holds the pixels of the
+movie that they are made of, and is transformed patch by patch, so that a patch has the same values in any tile.
 """
 
 import math
@@ -23,7 +23,7 @@ from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.chunk_grid import Region
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.preprocess import clip_outliers, low_pass
-from hrtemvae_hpc.movie.resample import Resampler, source_area
+from hrtemvae_hpc.movie.transform import UNCHANGED, Transform
 from hrtemvae_hpc.pixels import floating
 
 _SLAB_BYTES = 64 * 2**20
@@ -36,7 +36,7 @@ class TilePixels:
 
     pixels: np.ndarray  # [frames, rows, columns] of the movie, its dtype, or floating after filters
     area: Area  # of the movie's frame
-    resampler: Resampler | None
+    transform: Transform
     frame_range: np.ndarray | None  # [frames, 2] lowest and highest finite pixel of the whole frame, float64
     pieces: tuple[list[slice], list[slice]]  # rows and columns of the movie that are decoded or lost as a whole
     lost: np.ndarray  # [frames, pieces along y, pieces along x] bool, which ones could not be decoded
@@ -44,10 +44,10 @@ class TilePixels:
     decoded_bytes: int = 0
 
     @classmethod
-    def of(cls, pixels: np.ndarray, area: Area, resampler: Resampler | None) -> "TilePixels":
+    def of(cls, pixels: np.ndarray, area: Area, transform: Transform) -> "TilePixels":
         """Pixels [frames, rows, columns] of ``area`` of the movie's frame, all of which could be decoded."""
         lost = np.zeros((len(pixels), 1, 1), bool)
-        return cls(pixels, area, resampler, None, ([area.rows], [area.columns]), lost)
+        return cls(pixels, area, transform, None, ([area.rows], [area.columns]), lost)
 
     def frame(self, t: int) -> "TilePixels":
         """One frame alone."""
@@ -61,12 +61,11 @@ class TilePixels:
         return np.asarray(self.lost.any((1, 2)))
 
     def patch(self, area: Area) -> np.ndarray:
-        """The pixels [frames, rows, columns] that windows are cut from; resampled ones are floating."""
-        y, x = source_area(self.resampler, area).within(self.area)
+        """The pixels [frames, rows, columns] that windows are cut from; transformed ones are floating."""
+        source = self.transform.source(area)
+        y, x = source.within(self.area)
         pixels: np.ndarray = self.pixels[:, y, x]
-        if self.resampler is None:
-            return pixels
-        return self.resampler.apply(torch.from_numpy(pixels.astype(floating(pixels.dtype))), area).numpy()
+        return self.transform.apply(pixels, self._unknown(source), area) if self.transform else pixels
 
     def lose(self, frames: slice, area: Area) -> None:
         """Note that the pieces which ``area`` of the movie's frame touches can't be decoded."""
@@ -77,18 +76,39 @@ class TilePixels:
 
     def bad_frames(self, area: Area) -> list[int]:
         """The frames of a patch in which some pixel could not be decoded."""
-        y, x = self._touched(source_area(self.resampler, area))
+        y, x = self._touched(self.transform.shown(area))
         return [int(t) for t in np.flatnonzero(self.lost[:, y, x].any((1, 2)))]
 
     def unreadable(self, frame: int, area: Area) -> np.ndarray:
-        """Which pixels [rows, columns] of a patch are made of pixels that could not be decoded."""
-        undecoded: np.ndarray = self.lost[frame]
-        for axis, (span, pieces) in enumerate(zip(source_area(self.resampler, area), self.pieces, strict=True)):
-            undecoded = undecoded.take(_numbers(pieces, range(span.start, span.stop)), axis)
-        if self.resampler is None:
+        """Which pixels [rows, columns] of a patch show pixels that could not be decoded."""
+        undecoded = self._undecoded(frame, self.transform.shown(area))
+        if self.transform.resampler is None:
             return undecoded
         marked = torch.where(torch.from_numpy(undecoded), torch.nan, 0.0)
-        return self.resampler.apply(marked, area).isnan().numpy()
+        return self.transform.resampler.apply(marked, area).isnan().numpy()
+
+    def _undecoded(self, frame: int, source: Area) -> np.ndarray:
+        """Which pixels [rows, columns] of ``source`` in the movie's frame could not be decoded."""
+        undecoded: np.ndarray = self.lost[frame]
+        for axis, (span, pieces) in enumerate(zip(source, self.pieces, strict=True)):
+            undecoded = undecoded.take(_numbers(pieces, range(span.start, span.stop)), axis)
+        return undecoded
+
+    def _unknown(self, source: Area) -> np.ndarray | None:
+        """Which pixels [frames, rows, columns] of ``source`` could not be decoded or lie outside of a frame, if any."""
+        y, x = self._touched(source)
+        lost = np.flatnonzero(self.lost[:, y, x].any((1, 2)))
+        if not len(lost) and self.shown is None:
+            return None
+        unknown = np.zeros((len(self.pixels), source.height, source.width), bool)
+        for t in lost:
+            unknown[t] = self._undecoded(int(t), source)
+        if self.shown is not None:
+            for axis, span in enumerate(source):
+                place = np.arange(span.start, span.stop)
+                outside = (place < self.shown[:, axis, :1]) | (place >= self.shown[:, axis, 1:])
+                unknown |= np.expand_dims(outside, 2 - axis)
+        return unknown
 
     def shows(self, rows: Sequence[slice], columns: Sequence[slice]) -> np.ndarray:
         """Which of ``rows`` x ``columns`` of the movie's frame lie within each frame [frames, rows, columns] bool."""
@@ -112,12 +132,16 @@ class TileReader:
     """Reads tiles of a movie. Whole frames are read if preprocessing or the scaling needs them."""
 
     def __init__(
-        self, movie: Movie, preprocess: PreprocessSection, frame_scaling: bool, resampler: Resampler | None = None
+        self, movie: Movie, preprocess: PreprocessSection, frame_scaling: bool, transform: Transform = UNCHANGED
     ) -> None:
         self.movie = movie
-        self.resampler = resampler
+        self.transform = transform
         self.preprocess = preprocess
         self.frame_scaling = frame_scaling
+
+    def of_frames(self, frames: slice) -> "TileReader":
+        """A reader of some ``frames`` of the movie only."""
+        return TileReader(self.movie.part(frames), self.preprocess, self.frame_scaling, self.transform)
 
     @property
     def whole_frames(self) -> bool:
@@ -137,11 +161,12 @@ class TileReader:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of a frame that windows are laid over."""
-        return self.movie.shape[1:] if self.resampler is None else self.resampler.shape
+        resampler = self.transform.resampler
+        return self.movie.shape[1:] if resampler is None else resampler.shape
 
     def source(self, area: Area) -> Area:
         """The area of the movie's frame that the tile ``area`` is made of."""
-        return source_area(self.resampler, area)
+        return self.transform.source(area)
 
     def read_area(self, area: Area) -> Area:
         """The area of the movie's frame that is read for the tile ``area``."""
@@ -191,7 +216,7 @@ class TileReader:
         tile = TilePixels(
             np.empty((frames, source.height, source.width), self.dtype),
             source,
-            self.resampler,
+            self.transform,
             np.empty((frames, 2)) if self.frame_scaling else None,
             pieces,
             np.zeros((frames, len(pieces[0]), len(pieces[1])), bool),
@@ -242,7 +267,7 @@ class TileReader:
         decoded = movie.chunk_grid.decoded_bytes(read_area, first)
         if self.whole_frames:
             pixels = np.stack([self._filter(frame)[source] for frame in pixels])
-        patch = TilePixels.of(pixels, source, self.resampler).patch(area)
+        patch = TilePixels.of(pixels, source, self.transform).patch(area)
         return np.resize(patch, (count, *patch.shape[1:])), decoded
 
     def _fill(self, tile: TilePixels, slab: slice, area: Area) -> None:

@@ -11,10 +11,12 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.fourier.fringes import find_fringes
 from hrtemvae_hpc.movie.preprocess import clip_outliers, low_pass
 from hrtemvae_hpc.movie.resample import Resampler, scaled_shape
+from hrtemvae_hpc.scaling import LocalScaling
 from hrtemvae_hpc.segments.cut_options import CutOptions
 from hrtemvae_hpc.segments.micrographs import Micrograph, read_micrographs
 from hrtemvae_hpc.segments.segment_file import LEVELS
@@ -78,7 +80,8 @@ def cut_file(path: Path, options: CutOptions, check: Callable[[], None] = lambda
         pixels, sizes = _scaled(image, path, options)
         height = len(pixels)
         for angle in (0.0, *random.uniform(0, 360, options.turns)):
-            for windows, places in _windows(pixels if angle == 0 else _turned(pixels, angle), options):
+            turned = pixels if angle == 0 else _turned(pixels, angle)
+            for windows, places in _windows(turned, options):
                 strength, period = find_fringes(windows)
                 keep = strength > options.threshold
                 looked_at += len(windows)
@@ -142,6 +145,9 @@ def _windows(pixels: Tensor, options: CutOptions) -> Iterator[tuple[Tensor, Tens
     size, stride = options.window, options.stride
     if min(pixels.shape) < size:
         return
+    if options.scaling == "local":
+        whole = Area.whole(*pixels.shape)
+        pixels = LocalScaling(pixels.shape, size).apply(pixels, whole)
     windows = pixels.unfold(0, size, stride).unfold(1, size, stride)
     rows, columns = windows.shape[:2]
     places = torch.cartesian_prod(torch.arange(rows) * stride, torch.arange(columns) * stride).view(-1, 2)
@@ -150,7 +156,8 @@ def _windows(pixels: Tensor, options: CutOptions) -> Iterator[tuple[Tensor, Tens
         low, high = chosen.amin((1, 2), keepdim=True), chosen.amax((1, 2), keepdim=True)
         usable = ((high > low) & torch.isfinite(high) & torch.isfinite(low)).flatten()
         if usable.any():
-            yield ((chosen - low) / (high - low))[usable], batch[usable]
+            scaled = chosen if options.scaling == "local" else (chosen - low) / (high - low)
+            yield scaled[usable], batch[usable]
 
 
 def _quantized(segments: Tensor) -> np.ndarray:

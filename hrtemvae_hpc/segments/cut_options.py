@@ -1,5 +1,7 @@
 """How micrographs become segments: the options of ``hrtemvae segments``, which its file of segments records."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from hrtemvae_hpc.config import FrameRange, PreprocessSection, Section
@@ -10,6 +12,9 @@ class CutOptions(Section):
     """How micrographs become segments."""
 
     window: int = Field(64, ge=8, description="rows and columns of a segment, pixels")
+    scaling: Literal["window", "local"] = Field(
+        "window", description="scale each segment by itself, or each pixel by those around it"
+    )
     stride: int = Field(32, ge=1, description="pixels between neighbouring segments")
     frames: FrameRange = Field((None, None, None), description="frames a:b or a:b:step of stacks; by default all")
     clip_outliers: bool = Field(False, description=PreprocessSection.model_fields["clip_outliers"].description)

@@ -20,6 +20,7 @@ from hrtemvae_hpc.errors import InputError, RankFailed, printable
 from hrtemvae_hpc.files import hdf5_disk_errors, is_file, replacing, reserve, writing
 from hrtemvae_hpc.hdf5 import DAMAGED, check_array, open_hdf5, read_array, sign
 from hrtemvae_hpc.identity import digest_of
+from hrtemvae_hpc.schemas import Scaling
 
 _FORMAT = 2
 _PIXELS = np.dtype("<u2")
@@ -64,6 +65,12 @@ class SegmentFile:
     @property
     def window(self) -> int:
         return int(self.segments.shape[1])
+
+    @property
+    def scaling(self) -> Scaling:
+        """How their pixels were scaled."""
+        cut = self.options.get("cut")
+        return "local" if isinstance(cut, dict) and cut.get("scaling") == "local" else "window"
 
 
 def write_segments(

@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from hrtemvae_hpc.simulation.lattice_windows import Draw, Simulation, amorphous, stretched
+from hrtemvae_hpc.scaling import margin, scaled_windows
+from hrtemvae_hpc.schemas import Scaling
+from hrtemvae_hpc.simulation.lattice_windows import Draw, Simulation, amorphous
 
 ALONG_Y, ALONG_X = "translation along y", "translation along x"
 ROTATION, EDGE, CONTRAST, FOCUS = "rotation", "growth and loss at an edge", "contrast", "focus"
@@ -19,9 +21,15 @@ _FILM = 0.12  # of that, the speckle of the film
 
 
 def changing_windows(
-    change: str, count: int, frames: int, size: int, periods: tuple[float, float], generator: torch.Generator
+    change: str,
+    count: int,
+    frames: int,
+    size: int,
+    periods: tuple[float, float],
+    generator: torch.Generator,
+    scaling: Scaling = "window",
 ) -> Tensor:
-    """Series [count, frames, size, size] of windows, float32, each scaled to 0..1, of lattices that undergo ``change``.
+    """Series [count, frames, size, size] of windows, float32, scaled to 0..1, of lattices that undergo ``change``.
 
     Square lattices of any orientation and phase and of ``periods`` (pixels, shortest and longest), on an amorphous
     film that holds still, under Poisson noise. From the first frame to the last, one of CHANGES happens: a shift by
@@ -40,7 +48,8 @@ def changing_windows(
         return progress if change == of else torch.zeros(())
 
     period = draw.logarithmic(*periods, 3)
-    axis = torch.arange(size) - (size - 1) / 2
+    whole = size + 2 * margin(scaling, size)
+    axis = torch.arange(whole) - (whole - 1) / 2
     y, x = axis[:, None] - period * share(ALONG_Y), axis - period * share(ALONG_X)
     sense = torch.where(draw.uniform(0, 1, 3) < 0.5, -1.0, 1.0)
     angle = draw.uniform(0, math.pi / 2, 3) + sense * math.radians(_TURN) * share(ROTATION)
@@ -55,6 +64,6 @@ def changing_windows(
         normal, offset = draw.uniform(0, 2 * math.pi, 3), draw.uniform(-0.3, 0.3, 3) * size
         distance = axis[:, None] * torch.sin(normal) + axis * torch.cos(normal) - offset
         lattice = lattice * torch.sigmoid((distance - _EDGE_SHIFT * period * (progress - 0.5)) / 1.5)
-    image = lattice + _FILM * amorphous(size, draw)[:, None]
+    image = lattice + _FILM * amorphous(whole, draw)[:, None]
     electrons = draw.logarithmic(*Simulation().dose, 3) * (1 + _VISIBLE * image).clamp_min(0.02)
-    return stretched(torch.poisson(electrons.expand(count, frames, size, size), generator), torch.zeros(()))
+    return scaled_windows(torch.poisson(electrons.expand(count, frames, whole, whole), generator), size, scaling)

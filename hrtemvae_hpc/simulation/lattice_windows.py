@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hrtemvae_hpc.scaling import margin, scaled_windows
+from hrtemvae_hpc.schemas import Scaling
+
 _SCENES = (0.55, 0.22, 0.10, 0.09, 0.04)  # whole lattice, edge, boundary of two, overlap of two, no lattice
 _ONE_BEAM = 0.25  # the share of lattices that show fringes in one direction only
 # Latents of directions that are equally frequent are interchangeable, and a network mixes them: no latent would then
@@ -26,8 +29,10 @@ class Simulation:
     dose: tuple[float, float] = (100.0, 20000.0)
 
 
-def random_windows(count: int, size: int, simulation: Simulation, generator: torch.Generator) -> Tensor:
-    """``count`` windows [count, size, size], float32, each scaled to 0..1.
+def random_windows(
+    count: int, size: int, simulation: Simulation, generator: torch.Generator, scaling: Scaling = "window"
+) -> Tensor:
+    """``count`` windows [count, size, size], float32, scaled to 0..1.
 
     Each shows one of: a lattice over the whole of it, a lattice that ends at an edge, two lattices that meet or
     overlap, or none; of any phase and angle between its beams, three quarters of them within some degrees of rows or
@@ -35,7 +40,8 @@ def random_windows(count: int, size: int, simulation: Simulation, generator: tor
     under Poisson noise, some with a hot pixel.
     """
     draw = Draw(count, generator)
-    axis = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
+    whole = size + 2 * margin(scaling, size)
+    axis = torch.arange(whole, dtype=torch.float32) - (whole - 1) / 2
     y, x = axis[None, :, None], axis[None, None, :]
 
     scene = draw.choice(_SCENES)
@@ -46,16 +52,16 @@ def random_windows(count: int, size: int, simulation: Simulation, generator: tor
     second = _pick(scene, 0 * one, 0 * one, 1 - side, 0.7 * one, 0 * one)
 
     crystal = first * _lattice(y, x, size, draw, simulation) + second * _lattice(y, x, size, draw, simulation)
-    image = crystal + amorphous(size, draw) * draw.uniform(0.02, 0.12)
+    image = crystal + amorphous(whole, draw) * draw.uniform(0.02, 0.12)
     image = image + _ramp(y, x, size, draw) * draw.uniform(0, 0.2) + side * draw.uniform(-0.2, 0.2)
     dose = draw.logarithmic(*simulation.dose)
     electrons = torch.poisson(dose * stretched(image, 1 - draw.uniform(0.4, 0.85)), generator)
 
     hot = draw.uniform(0, 1, 1)[:, 0] < _HOT
-    place = torch.randint(size * size, (count,), generator=generator)
+    place = torch.randint(whole * whole, (count,), generator=generator)
     peak = electrons.flatten(1).amax(1) * (1 + draw.uniform(0, 2, 1)[:, 0])
     electrons.flatten(1)[hot, place[hot]] = peak[hot]
-    return stretched(electrons, torch.zeros(()))
+    return scaled_windows(electrons, size, scaling)
 
 
 class Draw:

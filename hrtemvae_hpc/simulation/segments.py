@@ -22,7 +22,7 @@ _AT_ONCE = 1000
 def simulate_segments(output: Path, count: int, options: CutOptions, validation: float) -> int:
     """Write ``count`` simulated segments to ``output``, the last share ``validation`` of them for validation.
 
-    Of ``options``, window, pixel size and seed count. Raises InputError if there would be too few.
+    Of ``options``, window, scaling, threshold and seed count. Raises InputError if there would be too few.
     """
     check_outputs([Output(output, "the segments", is_segments)])
     if count < 20:
@@ -34,7 +34,7 @@ def simulate_segments(output: Path, count: int, options: CutOptions, validation:
         generator = torch.Generator().manual_seed(options.seed)
         for start in range(0, count, _AT_ONCE):
             n = min(_AT_ONCE, count - start)
-            segments = random_windows(n, options.window, simulation, generator)
+            segments = random_windows(n, options.window, simulation, generator, options.scaling)
             strength, period = find_fringes(segments)
             columns = {
                 "strength": strength.numpy(),

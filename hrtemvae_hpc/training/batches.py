@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.model.model_file import Model
+from hrtemvae_hpc.schemas import Scaling
 from hrtemvae_hpc.segments.segment_file import LEVELS, SegmentFile, open_segments
 from hrtemvae_hpc.training.train_config import AugmentationSection
 
@@ -32,6 +34,11 @@ class Segments:
                     f"{file.path}: segments of {file.window} x {file.window} pixels, but the network's window is "
                     f"{window}; cut them with --window {window}, or set network.window."
                 )
+            if file.scaling != self.files[0].scaling:
+                raise InputError(
+                    f"{file.path}: its segments are scaled by {file.scaling}, those of {self.files[0].path} by "
+                    f"{self.files[0].scaling}; cut both with the same --scaling."
+                )
         self._starts = np.cumsum([0, *(len(f.segments) for f in self.files)])
         held_out = np.concatenate([f.validation for f in self.files])
         self.training = np.flatnonzero(~held_out)
@@ -41,6 +48,11 @@ class Segments:
             raise InputError(f"{where}: no segment is for validation; cut them with a larger --validation.")
         if len(self.training) < 2:
             raise InputError(f"{where}: {len(self.training)} segments to train on are too few; cut more micrographs.")
+
+    @property
+    def scaling(self) -> Scaling:
+        """How the pixels of all files were scaled."""
+        return self.files[0].scaling
 
     @property
     def sha256(self) -> list[str]:
@@ -74,6 +86,17 @@ class Segments:
         known = [s for s in sizes if s is not None]
         same = len(known) == len(sizes) and max(known) <= 1.02 * min(known)
         return float(np.mean(known)) if same else None
+
+
+def segments_for(model: Model, path: Path) -> Segments:
+    """The segments of a file; raises InputError as ``Segments``, and if they aren't scaled as ``model`` needs them."""
+    segments = Segments([path], model.architecture.window)
+    if (segments.scaling == "local") != (model.scaling == "local"):
+        raise InputError(
+            f"{path}: its segments are scaled by {segments.scaling}, but model {model.name} was trained on pixels "
+            f"scaled by {model.scaling}; cut them with --scaling {'local' if model.scaling == 'local' else 'window'}."
+        )
+    return segments
 
 
 def generator(device: torch.device, *seeds: int) -> torch.Generator:

@@ -50,6 +50,12 @@ class Training:
         self.folder = output.with_name(output.name + ".training")
         self.claimed = ClaimedFolder(self.folder, "training", _NAMES)
         self.segments = Segments([Path(p) for p in config.data.segments], config.network.window)
+        if config.network.padding == "valid" and self.segments.scaling == "window":
+            raise InputError(
+                f"{config.data.segments[0]}: each segment is scaled by itself, but a network without padding needs "
+                "pixels that have one value in all windows; cut them with --scaling local, or set network.padding to "
+                "same."
+            )
         if init is not None and self.folder.absolute() in init.absolute().parents:
             raise InputError(f"{init}: lies in the folder of this training, which clears it; copy it elsewhere first.")
         self.initial = None if init is None else load_model(init)

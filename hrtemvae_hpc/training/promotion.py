@@ -28,6 +28,7 @@ def as_model(vae: VAE, variance: np.ndarray, config: TrainConfig, segments: Segm
         name=config.model.name,
         encoder=vae.encoder,
         decoder=vae.decoder,
+        scaling=segments.scaling,
         latent_order=tuple(int(i) for i in np.argsort(variance, kind="stable")),
         trained_on=TrainedOn(segments.pixel_size_nm),
         provenance={

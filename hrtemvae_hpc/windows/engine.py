@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.model.model_file import Model, Scaling
+from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.pixels import floating
+from hrtemvae_hpc.schemas import Scaling
 from hrtemvae_hpc.windows.layers import Layers, folded
 from hrtemvae_hpc.windows.reconstruction import Reconstruction
 from hrtemvae_hpc.windows.shared_frame import SharedConvolutions, shares_all
 from hrtemvae_hpc.windows.shared_runs import SharedLayers
+from hrtemvae_hpc.windows.valid import ValidConvolutions
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -51,7 +53,13 @@ class Engine:
         self._step = min(step, self.window)  # after pixels between windows are left out
         self.scaling = scaling
         self._architecture = model.architecture
-        self._shares_all = scaling == "frame" and shares_all(model.architecture, self._step)
+        one_scale, without_border = scaling != "window", model.architecture.padding == "valid"
+        if without_border and not one_scale:
+            raise InputError(
+                f"model {model.name}: convolutions without padding need one scale for all windows of a frame; choose "
+                "--scaling local or frame."
+            )
+        self._shares_all = one_scale and (without_border or shares_all(model.architecture, self._step))
         way = device.type, "frame" if self._shares_all else "window"
         self.block, self.batch = _BLOCK[way], _BATCH[way]
         dtype = self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -59,8 +67,11 @@ class Engine:
         self._encoder = copy.deepcopy(exact).to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._layers = Layers(self._encoder, exact, model.latent_order)
         self._first: FirstLayers
-        self._shared: SharedConvolutions | SharedLayers
-        if self._shares_all:
+        self._shared: ValidConvolutions | SharedConvolutions | SharedLayers
+        self._convolutions: ValidConvolutions | SharedConvolutions
+        if without_border:
+            self._shared = self._convolutions = ValidConvolutions(self._encoder, self._step)
+        elif self._shares_all:
             self._shared = self._convolutions = SharedConvolutions(self._encoder, self._step)
         elif device.type == "cuda":
             from hrtemvae_hpc.windows.fused import FusedFirstLayer  # Triton comes with PyTorch for GPUs only
@@ -125,8 +136,9 @@ class Engine:
     ) -> tuple[Tensor, Tensor]:
         """Latents of one block.
 
-        ``pixels`` [frames, rows, columns] of any real dtype, ``readable`` [frames, windows or 1] bool, ``frame_range``
-        [frames, 2] for scaling by frame. ``check`` is called with the number of windows after each batch.
+        ``pixels`` [frames, rows, columns] of any real dtype; if scaling is local, scaled already, NaN where that isn't
+        possible. ``readable`` [frames, windows or 1] bool, ``frame_range`` [frames, 2] for scaling by frame. ``check``
+        is called with the number of windows after each batch.
 
         Returns z [frames, windows, latents] float32 in the model's order, and valid [frames, windows] bool, both
         on the device; z is 0 if it isn't valid. Raises RankFailed when the network returns non-finite latents.
@@ -184,11 +196,14 @@ class Engine:
         host = torch.empty(pixels.shape, dtype=torch.float64 if wide else torch.float32, pin_memory=pinned)
         host.numpy()[...] = pixels
         patch = host.to(self.device, non_blocking=True)
-        if self.scaling == "frame":
-            if limits is None:
-                raise ValueError("scaling by frame needs the range of each frame")
+        if self.scaling != "window":
             valid = _largest((~torch.isfinite(patch)).float(), self.window, self._step) == 0
-            low, high = (b[:, None].expand_as(valid) for b in limits.to(patch).unbind(1))
+            if self.scaling == "local":  # has been done
+                low, high = torch.zeros_like(valid, dtype=patch.dtype), torch.ones_like(valid, dtype=patch.dtype)
+            elif limits is None:
+                raise ValueError("scaling by frame needs the range of each frame")
+            else:
+                low, high = (b[:, None].expand_as(valid) for b in limits.to(patch).unbind(1))
         else:
             low, high = -_largest(-patch, self.window, self._step), _largest(patch, self.window, self._step)
             valid = torch.isfinite(low) & torch.isfinite(high)  # NaN and infinity reach the minimum or maximum

@@ -17,7 +17,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hrtemvae_hpc.model.architecture import same_padding
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.windows.layers import first_layer
 
@@ -38,8 +37,8 @@ class FusedFirstLayer:
         taps = weight.flatten(1).T  # [rows * columns of the kernel, channels]
         self._numbers = [n.to(device, copy=True).contiguous() for n in (taps, *others)]
         self._fixed: dict[str, Any] = {
-            "before": same_padding(a.window, a.kernel, a.stride)[0],
-            "stride": a.stride,
+            "before": a.pads[0][0],
+            "stride": a.strides[0],
             "kernel": a.kernel,
             "channels": channels,
             "lanes": triton.next_power_of_2(channels),

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from hrtemvae_hpc.model.architecture import same_padding
 from hrtemvae_hpc.model.network import Encoder
 
 _AT_ONCE = (
@@ -72,17 +71,17 @@ class Convolutions:
     def __init__(self, encoder: Encoder, transposed: bool = False) -> None:
         """``transposed``: for inputs with rows and columns exchanged, as they then are in the outputs."""
         a = encoder.architecture
-        self._encoder, self._stride = encoder, [a.stride, a.stride]
-        self._pads = [same_padding(size, a.kernel, a.stride) for size in a.sizes[:-1]]
+        self._encoder, self._strides = encoder, [[s, s] for s in a.strides]
+        self._pads = a.pads
         self._packed = can_pack(encoder.dense.weight)
         self._weights = []
-        for conv, pads in zip(encoder.conv, self._pads, strict=True):
+        for conv, pads, stride in zip(encoder.conv, self._pads, self._strides, strict=True):
             weight: Tensor = conv.weight  # type: ignore[assignment]
             if transposed:
                 weight = weight.transpose(2, 3).contiguous(memory_format=torch.channels_last)
             if self._packed:
                 explicit = pads if pads[0] == pads[1] else (0, 0)
-                weight = torch.ops.mkldnn._reorder_convolution_weight(weight, explicit, self._stride)
+                weight = torch.ops.mkldnn._reorder_convolution_weight(weight, explicit, stride)
             self._weights.append(weight)
 
     def convolve(self, layer: int, x: Tensor, pad_y: bool = True) -> Tensor:
@@ -94,10 +93,10 @@ class Convolutions:
         pads = [before if pad_y else 0, before]
         if before != after:
             x, pads = F.pad(x, (before, after, *((before, after) if pad_y else (0, 0)))), [0, 0]
-        weight, bias = self._weights[layer], self._encoder.conv[layer].bias
+        weight, bias, stride = self._weights[layer], self._encoder.conv[layer].bias, self._strides[layer]
         if not self._packed:
-            return self._encoder.activate(layer, F.conv2d(x, weight, bias, self._stride, pads))  # type: ignore[arg-type]
-        x = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, pads, self._stride, [1, 1], 1, "relu", [], "")
+            return self._encoder.activate(layer, F.conv2d(x, weight, bias, stride, pads))  # type: ignore[arg-type]
+        x = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, pads, stride, [1, 1], 1, "relu", [], "")
         return self._encoder.norm[layer](x) if self._encoder.norm else x
 
 

@@ -7,7 +7,7 @@ have them in common, one place every few pixels of the frame. Those at the borde
 import math
 from dataclasses import dataclass
 
-from hrtemvae_hpc.model.architecture import Architecture, same_padding
+from hrtemvae_hpc.model.architecture import Architecture
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,15 @@ def levels(architecture: Architecture, step: int) -> list[Level]:
     """The pixels and the layers of ``architecture``, for windows every ``step`` pixels."""
     a = architecture
     stack = [Level(a.window, range(a.window), step, 1, (), ())]
-    for layer in range(len(a.channels)):
+    total = 1
+    for stride, (before, _), size in zip(a.strides, a.pads, a.sizes[1:], strict=True):
         below = stack[-1]
-        before, _ = same_padding(below.size, a.kernel, a.stride)
-        starts = tuple(i * a.stride - before for i in range(a.sizes[layer + 1]))
+        starts = tuple(i * stride - before for i in range(size))
         seen = tuple(range(max(0, s), min(below.size, s + a.kernel)) for s in starts)
         whole = [i for i, s in enumerate(seen) if len(s) == a.kernel]
         inner = [i for i in whole if seen[i][0] in below.inner and seen[i][-1] in below.inner]
         shared = range(inner[0], inner[-1] + 1) if inner else range(0)
-        pitch = math.gcd(step, a.stride ** (layer + 1))
-        stack.append(Level(len(seen), shared, step // pitch, a.stride ** (layer + 1) // pitch, starts, seen))
+        total *= stride
+        pitch = math.gcd(step, total)
+        stack.append(Level(len(seen), shared, step // pitch, total // pitch, starts, seen))
     return stack
