@@ -295,6 +295,23 @@ def test_gpu_agrees_with_cpu(precision: Precision, tolerance: float) -> None:
     assert (z.cpu() - exact).norm() / exact.norm() < tolerance
 
 
+@pytest.mark.gpu
+def test_a_gpu_without_a_compiler_uses_plain_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hrtemvae_hpc.windows.fused import FusedFirstLayer
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("Triton can't compile")
+
+    pixels = np.random.default_rng(0).integers(0, 1000, (6, 120, 120)).astype("u2")
+    fused = Engine(random_model(Architecture()), torch.device("cuda"), "fp32", "window", 8)
+    expected, _ = fused.encode(pixels, np.ones((6, 1), bool))
+    monkeypatch.setattr(FusedFirstLayer, "windows", fail)
+    engine = Engine(random_model(Architecture()), torch.device("cuda"), "fp32", "window", 8)
+    z, _ = engine.encode(pixels, np.ones((6, 1), bool))
+    assert (fused.without, engine.without) == ("", "Triton can't compile")
+    torch.testing.assert_close(z, expected, rtol=0, atol=1e-4)
+
+
 def test_oracle_latents(shared: Path) -> None:
     import h5py
 

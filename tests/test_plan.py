@@ -163,6 +163,12 @@ def test_bf16_is_advised_where_it_is_faster(parts: Parts, tiny_model: Model, pre
     assert ("rank 0 on node0 has no bfloat16 instructions" in text) == (not bfloat16 and precision == "bf16")
 
 
+def test_a_rank_that_encodes_by_plain_layers_is_named(parts: Parts, tiny_model: Model) -> None:
+    some = [dataclasses.replace(r, encode_rate=1.0, without="no compiler" * (r.rank == 1)) for r in ranks(2)]
+    text = describe_plan(parts[1], tiny_model, AnalysisConfig(), make_plan(*parts, some, None), some, None)
+    assert "rank 1 on node0 encodes by plain PyTorch, which is slower: no compiler." in text
+
+
 def test_few_frames_are_warned_of(parts: Parts, tiny_model: Model) -> None:
     one = [dataclasses.replace(r, encode_rate=1.0) for r in ranks(1)]
     text = describe_plan(parts[1], tiny_model, AnalysisConfig(), make_plan(*parts, one, None), one, None)

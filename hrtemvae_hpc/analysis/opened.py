@@ -76,7 +76,7 @@ class Job:
     @property
     def arithmetic(self) -> dict[str, str]:
         """What determines the last bits of the result."""
-        return arithmetic(self.engine.device)
+        return arithmetic(self.engine.device) | ({"first layer": "PyTorch"} if self.engine.without else {})
 
     @property
     def identity(self) -> dict[str, object]:
@@ -173,6 +173,7 @@ def _prepare(world: World, opened: Opened, threads: int) -> Job:
         stage_scratch=scratch_bytes(),
         encode_rate=encode_rate,
         decode_rate=decode_rate,
+        without=engine.without,
         bfloat16=engine.device.type != "cpu" or has_bfloat16(),
     )
     return Job(config, movie, opened.model, grid, engine, reader, resources, opened.given_drift, opened.against)

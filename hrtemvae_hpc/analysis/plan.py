@@ -17,7 +17,7 @@ from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 
 # What a tile would cost on an ordinary machine. Only the ratios matter, and they must not be measured, or the same
 # command would cut the same movie differently each time.
-_ENCODE_S = {"cpu": 3e-4, "cuda": 3e-6}  # per window
+_ENCODE_S = {"cpu": 3e-4, "cuda": 3e-7}  # per window
 _DECODE_S = {False: 5e-10, True: 3e-9}  # per byte, plain or compressed
 _FILTER_S = 1.5e-8  # per byte of a whole frame
 _STAGE_S = {"movie": 0.0, "memory": 4e-10, "scratch": 4e-9}  # per byte, written and read

@@ -112,7 +112,7 @@ def _advice(
     movie: Movie, model: Model, config: AnalysisConfig, plan: Plan, ranks: Sequence[RankResources]
 ) -> list[str]:
     advice = []
-    if model.scaling != config.windows.scaling:
+    if config.windows.scaling not in (None, model.scaling):
         advice.append(
             f"the model was trained on windows scaled by {model.scaling}, not by {config.windows.scaling}: its latents"
             f" may mean little; use --scaling {model.scaling}."
@@ -144,6 +144,8 @@ def _advice(
         advice.append(
             f"{len(ranks)} ranks share {plan.tiling.count} tiles: the movie is too small for so many; start fewer."
         )
+    if slow := next((r for r in ranks if r.without), None):
+        advice.append(f"rank {slow.rank} on {slow.host} encodes by plain PyTorch, which is slower: {slow.without}.")
     bf16 = config.encoding.precision == "bf16"
     if bf16 and (without := [r for r in ranks if not r.bfloat16]):
         advice.append(

@@ -36,6 +36,7 @@ class RankResources:
     encode_rate: float = 0.0
     decode_rate: float = 0.0
     bfloat16: bool = True  # computes in it no slower than in float32
+    without: str = ""  # why something that would be faster can't be used
 
 
 def bind_device(world: World) -> torch.device:

@@ -18,6 +18,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.ranks.guard import end_process
+from hrtemvae_hpc.ranks.resources import bind_device
 from hrtemvae_hpc.ranks.world import World, join_world
 
 T = TypeVar("T")
@@ -63,11 +64,18 @@ def join_training(_: Callable[[], bool]) -> World:
     except (RuntimeError, OSError) as error:
         what = " ".join(str(error).split())[:300]
         raise RankFailed(f"the ranks can't meet on {socket.gethostname()}: {what}") from error
-    if torch.cuda.is_available() and world.local_size > torch.cuda.device_count():
-        raise InputError(
-            f"{world.local_size} ranks share {torch.cuda.device_count()} GPUs of {world.host}; start one rank per GPU."
-        )
+    if world.size > 1:
+        _check_devices(world)
     return world
+
+
+def _check_devices(world: World) -> None:
+    """Raise InputError if two ranks have the same GPU. A launcher may show each rank only its own, as the first."""
+    device = bind_device(world)
+    uuid = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
+    there = [gpu for host, gpu in world.allgather((world.host, uuid)) if host == world.host and gpu]
+    if len(set(there)) < len(there):
+        raise InputError(f"{len(there)} ranks share {len(set(there))} GPUs of {world.host}; start one rank per GPU.")
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

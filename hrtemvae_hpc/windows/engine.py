@@ -11,9 +11,11 @@ from torch import Tensor
 
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.model_file import Model
+from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.pixels import floating
 from hrtemvae_hpc.schemas import Scaling
 from hrtemvae_hpc.windows.layers import Layers, folded
+from hrtemvae_hpc.windows.plain import PlainLayers
 from hrtemvae_hpc.windows.reconstruction import Reconstruction
 from hrtemvae_hpc.windows.shared_frame import SharedConvolutions, shares_all
 from hrtemvae_hpc.windows.shared_runs import SharedLayers
@@ -66,6 +68,7 @@ class Engine:
         exact = folded(model.encoder)  # in float32, so that narrower types round the product alone
         self._encoder = copy.deepcopy(exact).to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._layers = Layers(self._encoder, exact, model.latent_order)
+        self.without = ""  # why something that would be faster can't be used
         self._first: FirstLayers
         self._shared: ValidConvolutions | SharedConvolutions | SharedLayers
         self._convolutions: ValidConvolutions | SharedConvolutions
@@ -74,9 +77,7 @@ class Engine:
         elif self._shares_all:
             self._shared = self._convolutions = SharedConvolutions(self._encoder, self._step)
         elif device.type == "cuda":
-            from hrtemvae_hpc.windows.fused import FusedFirstLayer  # Triton comes with PyTorch for GPUs only
-
-            self._first = FusedFirstLayer(exact, self._step, dtype, device)
+            self._first = self._first_on_gpu(exact)
         else:
             self._shared = self._first = layers = SharedLayers(exact, self._encoder, self._step)
             if not layers.shares:
@@ -88,6 +89,22 @@ class Engine:
             torch.backends.cudnn.benchmark = False
             torch.backends.cudnn.deterministic = True
             torch.cuda.synchronize(device)  # whichever streams will use the weights
+
+    def _first_on_gpu(self, exact: Encoder) -> FirstLayers:
+        """The first layer by Triton's kernel; by PyTorch alone, which ``without`` says, if that can't be compiled."""
+        try:
+            from hrtemvae_hpc.windows.fused import FusedFirstLayer  # Triton comes with PyTorch for GPUs only
+
+            layer = FusedFirstLayer(exact, self._step, self._dtype, self.device)
+            pixels = torch.zeros(1, self.window, self.window, device=self.device)
+            # Compiled here: several threads that do so at the same time get in each other's way.
+            for type_ in (torch.float32, torch.float64):
+                low, high = (torch.full((1, 1), number, device=self.device, dtype=type_) for number in (0, 1))
+                layer.windows(pixels.to(type_), low, high)
+        except (RuntimeError, ImportError) as error:
+            self.without = " ".join(str(error).split())
+            return PlainLayers(self._encoder, self._step, 1)
+        return layer
 
     def at_once(self, threads: int) -> int:
         """Blocks to encode at the same time on ``threads`` processors."""
