@@ -19,7 +19,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: help demo model test everyday browser test-faults test-facility lint env format lock clean
+.PHONY: help demo model test everyday browser test-faults test-facility acceptance lint env format lock clean
 
 help: # list the targets
 	@sed -n 's/^\([a-z-]*\):[^#=]*# \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -102,6 +102,9 @@ model: env # train the bundled model
 test-facility: env # tests of the image, Slurm jobs and sessions, as root on a throwaway machine
 	python -m pytest tests/facility --timeout 1800 --durations=20
 
+acceptance: env # check and measure a GPU, stage by stage; without one, try the stages on the CPU
+	python benchmarks/gpu_acceptance.py -o acceptance.json
+
 lint: env # linters and types
 	ruff check
 	ruff format --check
@@ -137,4 +140,4 @@ WITHOUT_TORCH := --override $(VENV)/without-torch --no-emit-package torch
 WITH_TORCH := $(OF_TORCH:%=--no-emit-package %) --no-emit-package markupsafe --no-emit-package mpmath
 
 clean: # remove the environment and what demo and model made
-	rm -rf $(VENV) demo model
+	rm -rf $(VENV) demo model acceptance.json
