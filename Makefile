@@ -19,7 +19,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: help demo model test everyday browser test-faults test-facility acceptance lint env format lock clean
+.PHONY: help demo model model-dense test everyday browser test-faults test-facility acceptance lint env format lock clean
 
 help: # list the targets
 	@sed -n 's/^\([a-z-]*\):[^#=]*# \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -83,20 +83,30 @@ browser: # Debian's chromium for the tests of pages, if it is missing; only root
 test-faults: env # kills, signals, full disks and hostile files
 	$(PYTEST) tests/faults
 
-# The bundled model, from simulated segments and the micrographs in the folder MICROGRAPHS. Those of graphene have no
-# scale: it follows from the lattice of graphene, 0.213 nm; that of ai-stem is chosen so that its lattice fits.
+# Models from simulated segments and the micrographs in the folder MICROGRAPHS. Those of graphene have no scale: it
+# follows from the lattice of graphene, 0.213 nm; that of ai-stem is chosen so that its lattice fits.
 MICROGRAPHS ?= ../shared/data/micrographs
-SCALED := --pixel-size 0.0145 --low-pass --turns 6 --stride 24 --most 800
+CUT := --pixel-size 0.0145 --low-pass --turns 6 --stride 24 --most 800 --scaling
 model: env # train the bundled model
-	mkdir -p model
-	hrtemvae segments --simulated 60000 --validation 0.03 -o model/simulated.h5
+	$(call TRAIN_MODEL,window,shipped,lattices)
+
+model-dense: env # train a model without padding on the same images
+	$(call TRAIN_MODEL,local,dense,dense)
+
+# Segments scaled by $(1), trained on as configs/$(2).yaml says, to model/$(3).safetensors.
+define TRAIN_MODEL
+	mkdir -p model/$(1)
+	hrtemvae segments --simulated 60000 --validation 0.03 --scaling $(1) -o model/$(1)/simulated.h5
 	hrtemvae segments $(MICROGRAPHS)/16_STOimage_1.ser $(MICROGRAPHS)/example_Au_nanoparticle.emd \
-	  $(MICROGRAPHS)/Acquisition_18.emd $(SCALED) -o model/calibrated.h5
-	hrtemvae segments $(MICROGRAPHS)/ai-stem_tem.tif $(SCALED) --assume-pixel-size 0.029 -o model/stem.h5
-	hrtemvae segments $(MICROGRAPHS)/graphene_defect_raw.tif $(SCALED) --assume-pixel-size 0.0109 -o model/graphene.h5
-	hrtemvae segments $(MICROGRAPHS)/graphene_flower_raw.tif $(SCALED) --assume-pixel-size 0.0218 -o model/flower.h5
-	hrtemvae train configs/shipped.yaml -o model/lattices.safetensors
-	hrtemvae model evaluate model/lattices.safetensors --segments model/simulated.h5 -o model/lattices.html --store
+	  $(MICROGRAPHS)/Acquisition_18.emd $(CUT) $(1) -o model/$(1)/calibrated.h5
+	hrtemvae segments $(MICROGRAPHS)/ai-stem_tem.tif $(CUT) $(1) --assume-pixel-size 0.029 -o model/$(1)/stem.h5
+	hrtemvae segments $(MICROGRAPHS)/graphene_defect_raw.tif $(CUT) $(1) --assume-pixel-size 0.0109 \
+	  -o model/$(1)/graphene.h5
+	hrtemvae segments $(MICROGRAPHS)/graphene_flower_raw.tif $(CUT) $(1) --assume-pixel-size 0.0218 \
+	  -o model/$(1)/flower.h5
+	hrtemvae train configs/$(2).yaml -o model/$(3).safetensors
+	hrtemvae model evaluate model/$(3).safetensors --segments model/$(1)/simulated.h5 -o model/$(3).html --store
+endef
 
 # On a cluster of two nodes that is made for it, as root on a machine that may be thrown away.
 test-facility: env # tests of the image, Slurm jobs and sessions, as root on a throwaway machine

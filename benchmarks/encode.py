@@ -24,9 +24,9 @@ import torch
 
 from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model
 from hrtemvae_hpc.model.network import Encoder
+from hrtemvae_hpc.processor import has_bfloat16
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
-from hrtemvae_hpc.windows.layers import has_bfloat16
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

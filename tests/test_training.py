@@ -15,6 +15,7 @@ from scipy.special import entr
 from small_training import configure, losses, simulate
 
 from hrtemvae_hpc.model.model_file import load_model
+from hrtemvae_hpc.processor import has_bfloat16
 from hrtemvae_hpc.training.batches import augment, epoch_order, generator, share
 from hrtemvae_hpc.training.objective import beta_at, divergence, entropy_floor, learning_rate_at
 from hrtemvae_hpc.training.train_config import AugmentationSection, LossSection
@@ -118,6 +119,16 @@ def test_init_early_stopping_and_tensorboard(
         "fine", load_model(undisturbed / "train.safetensors").sha256,
     )  # fmt: skip
     assert list((tmp_path / "train.safetensors.training/tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_bf16_is_advised_against_where_it_is_slow(
+    hrtemvae: Program, segments: Path, tmp_path: Path, precision: str
+) -> None:
+    path = configure(tmp_path, segments, 1)
+    path.write_text(path.read_text().replace("epochs: 1", f"epochs: 1, precision: {precision}"))
+    text = hrtemvae("train", path).text
+    assert ("no bfloat16 instructions" in text) == (precision == "bf16" and not has_bfloat16())
 
 
 def test_bad_input(hrtemvae: Program, undisturbed: Path, segments: Path, tmp_path: Path) -> None:

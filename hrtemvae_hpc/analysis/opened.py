@@ -23,6 +23,7 @@ from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.movie.transform import Transform
+from hrtemvae_hpc.processor import has_bfloat16
 from hrtemvae_hpc.ranks.node import node_free_bytes
 from hrtemvae_hpc.ranks.resources import (
     RankResources,
@@ -36,7 +37,6 @@ from hrtemvae_hpc.ranks.world import World
 from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
-from hrtemvae_hpc.windows.layers import has_bfloat16
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from hrtemvae_hpc.identity import digest_of
 from hrtemvae_hpc.model.model_file import Model, load_model
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.outputs import Output, check_outputs, is_model
+from hrtemvae_hpc.processor import has_bfloat16
 from hrtemvae_hpc.ranks.claim import ClaimedFolder
 from hrtemvae_hpc.ranks.guard import StopRequest
 from hrtemvae_hpc.ranks.progress import Progress, format_seconds, say
@@ -37,6 +38,7 @@ _NAMES = [
     r"tensorboard/events\.out\.tfevents\.[\w.-]+",
 ]  # fmt: skip
 _SHOWN = 24  # validation segments whose reconstructions are drawn
+_FULL = 128  # segments per step that are worth the narrow type on a GPU
 _DRAW_EVERY_S = 30.0  # the curve of losses, which takes longer to draw than a short epoch
 
 
@@ -191,8 +193,22 @@ def _announce(training: Training, device: torch.device, position: Position) -> N
     )
     for rank, place in enumerate(places):
         say(f"rank {rank}: {place}")
+    if advice := _advice(device, o.precision, o.batch // world.size):
+        say(f"advice: {advice}")
     if position.epoch or position.step:
         say(f"resuming after {position.epoch} epochs and {position.step} steps.")
+
+
+def _advice(device: torch.device, precision: str, segments: int) -> str:
+    """What would make steps of so many ``segments`` per rank faster, if anything."""
+    if precision == "bf16" and device.type == "cpu" and not has_bfloat16():
+        return "this processor has no bfloat16 instructions; with optimizer.precision: fp32 it is many times faster."
+    if precision == "bf16" and device.type == "cuda" and segments < _FULL:
+        return (
+            f"{segments} segments at a time keep a GPU waiting, in bf16 longer than in fp32; set optimizer.precision: "
+            "fp32, or a larger optimizer.batch."
+        )
+    return ""
 
 
 def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: StopRequest) -> None:

@@ -8,15 +8,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hrtemvae_hpc.model.network import Encoder
+from hrtemvae_hpc.processor import has_bfloat16
 
 _AT_ONCE = (
     1024  # windows of the widest layer on a CPU: blocks of 32 MB and more are requested from the system each time
 )
-
-
-def has_bfloat16() -> bool:
-    """Whether oneDNN computes in bfloat16 on this processor; if not, PyTorch does, slower than in float32."""
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # type: ignore[no-any-return]
 
 
 def can_pack(weight: Tensor) -> bool:
