@@ -63,15 +63,17 @@ def rows_of_windows(again: Reopened) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     tile = again.reader.read(grid.covered, again.skip_bad_frames)
     for row in range(grid.rows):
         line = Rectangle(row, row + 1, 0, grid.columns)
-        patch = tile.patch(grid.area(line)).astype(np.float32)
+        patch = tile.patch(grid.area(line)).array().astype(np.float32)
         windows = np.lib.stride_tricks.sliding_window_view(patch, grid.window, 2)[:, :, :: grid.step]
         pixels = windows.swapaxes(1, 2).reshape(len(patch), grid.columns, -1)
         readable = readable_windows(again.reader, grid, tile, line)
         yield pixels, readable & np.isfinite(pixels).all(2) & (np.ptp(pixels, 2) > 0)
 
 
-def scaled(windows: np.ndarray) -> np.ndarray:
-    """``windows`` [n, pixels] scaled to 0..1, each by itself, as the encoder gets them."""
+def scaled(again: Reopened, windows: np.ndarray) -> np.ndarray:
+    """``windows`` [n, pixels] scaled to 0..1 as the encoder gets them: each by itself, or its pixels already."""
+    if again.engine.scaling == "local":
+        return windows
     low, high = windows.min(1, keepdims=True), windows.max(1, keepdims=True)
     return np.asarray((windows - low) / (high - low))
 
@@ -83,7 +85,7 @@ def fit_components(again: Reopened) -> PCA:
     for windows, valid in rows_of_windows(again):
         usable = windows[valid]
         count = min(len(usable), SAMPLE // again.grid.rows)
-        sample.append(scaled(usable[random.choice(len(usable), count, replace=False)]))
+        sample.append(scaled(again, usable[random.choice(len(usable), count, replace=False)]))
     return PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(np.concatenate(sample))
 
 
@@ -104,7 +106,7 @@ def measure(again: Reopened) -> Baselines:
     for windows, valid in rows_of_windows(again):
         measures.append([measures_of_pixels(windows[ok, i]) for i, ok in enumerate(valid.T)])
         row = np.zeros((*valid.shape, COMPONENTS), np.float32)
-        row[valid] = components.transform(scaled(windows[valid]))
+        row[valid] = components.transform(scaled(again, windows[valid]))
         scores.append(row)
         usable.append(valid)
     series, known_at = (torch.from_numpy(np.concatenate(rows, 1)) for rows in (scores, usable))

@@ -11,6 +11,8 @@ import argparse
 import csv
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,10 +30,14 @@ import numpy as np
 import torch
 from encode import DEVICE, DTYPES, ON_GPU, PRECISIONS, product_rate, seconds
 
+from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.files import replacing
 from hrtemvae_hpc.model.architecture import Architecture
 from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model
 from hrtemvae_hpc.model.network import Encoder
+from hrtemvae_hpc.movie.tiles import TilePixels
+from hrtemvae_hpc.movie.transform import Transform
+from hrtemvae_hpc.scaling import LocalScaling
 from hrtemvae_hpc.schemas import Scaling
 from hrtemvae_hpc.statistics.comparison import Comparison
 from hrtemvae_hpc.statistics.over_time import series_statistics
@@ -71,25 +77,35 @@ def movie_of(frames: int, side: int) -> np.ndarray:
     return np.stack([random.poisson(200 * image).astype(np.uint16) for image in images])
 
 
-def encode_blocks(engine: Engine, movie: np.ndarray, threads: int = 0, backwards: bool = False) -> list[np.ndarray]:
-    """The maps [4, windows, latents] of each block of ``movie``, in order; computed on other ``threads``, if any."""
-    frames, frame_range = for_engine(movie, engine.scaling, engine.window)
-    grid = WindowGrid(*frames.shape[1:], engine.window, STEP)
-    blocks = Tiling(grid, engine.block, grid.rows, grid.columns).blocks(Rectangle(0, grid.rows, 0, grid.columns))
-    test = PermutationTest(Comparison.with_time(len(frames)), engine.device)
+class Prepared:
+    """A movie, ready to be encoded by one engine."""
 
-    def maps(block: Rectangle) -> np.ndarray:
-        y, x = grid.area(block)
-        z, valid = engine.encode(frames[:, y, x], np.ones((len(frames), 1), bool), frame_range)
+    def __init__(self, engine: Engine, movie: np.ndarray) -> None:
+        self.engine, self.frames = engine, len(movie)
+        local = LocalScaling(movie.shape[1:], engine.window) if engine.scaling == "local" else None
+        self.tile = TilePixels.of(movie, Area.whole(*movie.shape[1:]), Transform(None, local))
+        _, self.frame_range = for_engine(movie, "frame", engine.window) if engine.scaling == "frame" else (movie, None)
+        self.grid = WindowGrid(*movie.shape[1:], engine.window, STEP)
+        self.blocks = Tiling(self.grid, engine.block, self.grid.rows, self.grid.columns).blocks(
+            Rectangle(0, self.grid.rows, 0, self.grid.columns)
+        )
+        self.test = PermutationTest(Comparison.with_time(self.frames), engine.device)
+
+    def maps(self, block: Rectangle) -> np.ndarray:
+        """The maps [4, windows, latents] of a block."""
+        patch = self.tile.patch(self.grid.area(block))
+        z, valid = self.engine.encode(patch, np.ones((self.frames, 1), bool), self.frame_range)
         with torch.inference_mode():
-            s = series_statistics(z, valid, test)
+            s = series_statistics(z, valid, self.test)
         return torch.stack([s.mean, s.variance, s.spearman, s.time_correlated_variance]).cpu().numpy()
 
-    if not threads:
-        return [maps(block) for block in blocks]
-    with ThreadPoolExecutor(threads, initializer=engine.begin_thread) as pool:
-        found = list(pool.map(maps, reversed(blocks) if backwards else blocks))
-    return found[::-1] if backwards else found
+    def encode(self, threads: int = 0, backwards: bool = False) -> list[np.ndarray]:
+        """The maps of all blocks, in their order; computed on other ``threads``, if any."""
+        if not threads:
+            return [self.maps(block) for block in self.blocks]
+        with ThreadPoolExecutor(threads, initializer=self.engine.begin_thread) as pool:
+            found = list(pool.map(self.maps, reversed(self.blocks) if backwards else self.blocks))
+        return found[::-1] if backwards else found
 
 
 def ceilings() -> Facts:
@@ -142,7 +158,7 @@ def exactness() -> Facts:
 def digest(way: str, precision: str, threads: int = 1, backwards: bool = False) -> str:
     """SHA-256 of the maps of a small movie."""
     engine = Engine(model_of(way), DEVICE, precision, WAYS[way], STEP)  # type: ignore[arg-type]
-    blocks = encode_blocks(engine, movie_of(6, 320 if ON_GPU else 160), threads, backwards)
+    blocks = Prepared(engine, movie_of(6, 320 if ON_GPU else 160)).encode(threads, backwards)
     return hashlib.sha256(b"".join(block.tobytes() for block in blocks)).hexdigest()
 
 
@@ -186,15 +202,17 @@ def speed() -> Facts:
     for way, precision in product(WAYS, PRECISIONS if ON_GPU else PRECISIONS[:1]):
         engine = Engine(model_of(way), DEVICE, precision, WAYS[way], STEP)
         threads = engine.at_once(torch.get_num_threads())
-        encode_blocks(engine, movie[:, :192, :192], threads)
+        Prepared(engine, movie[:, :128, :128]).encode(threads)
         if ON_GPU:
             torch.cuda.reset_peak_memory_stats()
-        grid = WindowGrid(SIDE, SIDE, engine.window, STEP)
-        rate = len(movie) * grid.rows * grid.columns / seconds(lambda: encode_blocks(engine, movie, threads))  # noqa: B023
+        prepared = Prepared(engine, movie)
+        windows = len(movie) * prepared.grid.rows * prepared.grid.columns
+        rate = windows / seconds(lambda: prepared.encode(threads))  # noqa: B023
         facts[f"{way}, {precision}"] = {
             "windows_s": rate,
             "tflop_s": rate * operations(model_of(way).architecture) / 1e12,
             "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if ON_GPU else None,
+            "without": engine.without,
         }
     return facts
 
@@ -202,19 +220,15 @@ def speed() -> Facts:
 def profile() -> Facts:
     """Where the time of one block goes: the longest operations, in ms."""
     facts = {}
-    side = 64 + 15 * STEP
     for way in WAYS:
-        engine = Engine(model_of(way), DEVICE, "fp32", WAYS[way], STEP)
-        movie = movie_of(FRAMES, side)
-        encode_blocks(engine, movie)
+        prepared = Prepared(Engine(model_of(way), DEVICE, "fp32", WAYS[way], STEP), movie_of(FRAMES, 64 + 15 * STEP))
+        prepared.encode()
         kinds = [torch.profiler.ProfilerActivity.CPU]
         kinds += [torch.profiler.ProfilerActivity.CUDA] if ON_GPU else []
         with torch.profiler.profile(activities=kinds) as profiler:
-            encode_blocks(engine, movie)
-        spent = {
-            e.key: (e.self_device_time_total if ON_GPU else e.self_cpu_time_total) / 1e3
-            for e in profiler.key_averages()
-        }
+            prepared.encode()
+        total = "self_device_time_total" if ON_GPU else "self_cpu_time_total"
+        spent = {e.key: getattr(e, total) / 1e3 for e in profiler.key_averages()}
         facts[way] = dict(sorted(spent.items(), key=lambda item: -item[1])[:8])
     return facts
 
@@ -256,28 +270,32 @@ def training() -> Facts:
     return facts
 
 
-STAGES: dict[str, tuple[Callable[[], Facts], float]] = {  # with the seconds that each may take
-    "ceilings": (ceilings, 60),
-    "tests": (tests, 180),
-    "exactness": (exactness, 90),
-    "sameness": (sameness, 180),
-    "speed": (speed, 120),
-    "profile": (profile, 60),
-    "command": (command, 90),
-    "training": (training, 120),
+STAGES: dict[str, tuple[Callable[[], Facts], float]] = {  # with the seconds that each may take on a GPU, 600 in all
+    "ceilings": (ceilings, 40),
+    "tests": (tests, 120),
+    "exactness": (exactness, 60),
+    "sameness": (sameness, 120),
+    "speed": (speed, 80),
+    "profile": (profile, 40),
+    "command": (command, 60),
+    "training": (training, 80),
 }
 
 
 def run_stage(name: str) -> Facts:
     """What a stage reports, or how it failed."""
-    words = [sys.executable, __file__, "--stage", name]
+    limit = STAGES[name][1] * (1 if ON_GPU else 4)
     began = time.monotonic()
+    words = [sys.executable, __file__, "--stage", name]
+    stage = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=STAGES[name][1])
-        facts: Facts = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {
-            "failed": True, "code": done.returncode, "error": done.stderr[-2000:]}  # fmt: skip
+        out, errors = stage.communicate(timeout=limit)
+        facts: Facts = json.loads(out.splitlines()[-1]) if stage.returncode == 0 else {
+            "failed": True, "code": stage.returncode, "error": errors[-2000:]}  # fmt: skip
     except subprocess.TimeoutExpired:
-        facts = {"failed": True, "error": f"took more than {STAGES[name][1]:g} s"}
+        os.killpg(stage.pid, signal.SIGKILL)  # with what it started
+        stage.communicate()
+        facts = {"failed": True, "error": f"took more than {limit:g} s"}
     return {"stage": name, "took_s": round(time.monotonic() - began, 1), **facts}
 
 

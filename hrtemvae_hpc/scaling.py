@@ -17,6 +17,7 @@ from hrtemvae_hpc.compiled import compiled
 from hrtemvae_hpc.schemas import Scaling
 
 SIGMAS = 3.0  # from the mean that become 0 and 1
+SAMPLED = 8  # every so many rows and columns are looked at for the level of a frame
 PIECE = 16  # rows and columns that are transposed together
 FLAT = 1e-13  # variance, relative to the mean square, that may be rounding
 
@@ -43,7 +44,7 @@ class LocalScaling:
 
     Each pixel by the ``window`` x ``window`` pixels around it, with one more above and to the left if that is even;
     those outside of the frame and those that are not finite don't count. Their mean becomes 0.5, three standard
-    deviations below it and less 0, three above it and more 1.
+    deviations below it and less 0, three above it and more 1. Where all are alike, a pixel is 0.5.
     """
 
     def __init__(self, shape: Sequence[int], window: int) -> None:
@@ -59,7 +60,7 @@ class LocalScaling:
     def apply(self, pixels: Tensor, area: Area) -> Tensor:
         """``area`` of scaled frames, float32, from the ``pixels`` [..., rows, columns] of its source.
 
-        NaN where a pixel is not finite, or all around it are alike.
+        NaN where a pixel is not finite.
         """
         wide = F.pad(pixels.double(), self._missing(area), value=torch.nan)
         if wide.device.type == "cpu":
@@ -67,13 +68,15 @@ class LocalScaling:
             _scale(wide.view(-1, *wide.shape[-2:]).numpy(), scaled.view(-1, *scaled.shape[-2:]).numpy(), self._window)
             return scaled
         known = torch.isfinite(wide)
-        level = torch.where(known, wide, torch.inf).amin((-2, -1), keepdim=True)  # squares of a high one lose digits
+        some = torch.where(known, wide, torch.nan)[..., ::SAMPLED, ::SAMPLED].flatten(-2)
+        level = some.nanmedian(-1).values.nan_to_num(0)[..., None, None]  # squares of high pixels lose digits
         wide = torch.where(known, wide - level, 0)
         count, total, square = (sums(x, self._window) for x in (known.double(), wide, wide**2))
         mean, variance = total / count, square / count - (total / count) ** 2
         inner = (..., slice(self._before, self._before + area.height), slice(self._before, self._before + area.width))
         scaled = ((wide[inner] - mean) / variance.sqrt() / (2 * SIGMAS) + 0.5).clamp(0, 1)
-        return torch.where(known[inner] & (variance > FLAT * square / count), scaled, torch.nan).float()
+        scaled = torch.where(variance > FLAT * square / count, scaled, 0.5)
+        return torch.where(known[inner], scaled, torch.nan).float()
 
     def _missing(self, area: Area) -> tuple[int, int, int, int]:
         """Columns before and after, and rows, by which the source of ``area`` is cut off at the frame's border."""
@@ -106,17 +109,14 @@ def _scale(frames, out, window):  # type: ignore[no-untyped-def]
     before, height, width = window // 2, out.shape[1], out.shape[2]
     values, squares, known = np.empty((3, *frames.shape[1:]))
     for t in range(len(frames)):
-        level, known_pixels = np.inf, 0
-        for y in range(len(values)):
-            for pixel in frames[t, y]:
-                if abs(pixel) < np.inf:
-                    level, known_pixels = min(level, pixel), known_pixels + 1
+        level, known_pixels = _level(frames[t]), 0
         for y in range(len(values)):
             pixels, value, square, one = frames[t, y], values[y], squares[y], known[y]
             for x in range(len(pixels)):
                 one[x] = 1.0 if abs(pixels[x]) < np.inf else 0.0
                 value[x] = pixels[x] - level if one[x] else 0.0
                 square[x] = value[x] * value[x]
+                known_pixels += one[x] > 0
         totals, total_squares = _square_sums(values, window), _square_sums(squares, window)
         if known_pixels == values.size:
             counts = np.full((height, width), np.float64(window**2))
@@ -129,8 +129,16 @@ def _scale(frames, out, window):  # type: ignore[no-untyped-def]
                 mean, mean_square = total[x] / count[x], square[x] / count[x]
                 variance = mean_square - mean * mean
                 number = (pixels[x] - mean) / np.sqrt(variance) / (2 * SIGMAS) + 0.5
-                usable = one[x] and variance > FLAT * mean_square
-                scaled[x] = min(max(number, 0.0), 1.0) if usable else np.nan
+                number = min(max(number, 0.0), 1.0) if variance > FLAT * mean_square else 0.5
+                scaled[x] = number if one[x] else np.nan
+
+
+@compiled(fastmath=set())
+def _level(frame):  # type: ignore[no-untyped-def]
+    """About the median of ``frame`` [rows, columns]: squares of what is left above it keep their digits."""
+    some = frame[::SAMPLED, ::SAMPLED].copy().reshape(-1)
+    some = some[np.abs(some) < np.inf]
+    return np.median(some) if len(some) else 0.0
 
 
 @compiled(fastmath=set())

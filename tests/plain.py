@@ -59,7 +59,7 @@ def plain_scaled(window: np.ndarray) -> np.ndarray | None:
 
 def plain_local(frame: np.ndarray, window: int) -> np.ndarray:
     """Each pixel of ``frame`` in standard deviations from the mean of the finite ones around it, -3..3 as 0..1."""
-    scaled = np.full(frame.shape, np.nan)
+    scaled = np.where(np.isfinite(frame), 0.5, np.nan)
     for y, x in zip(*np.nonzero(np.isfinite(frame)), strict=True):
         before, after = window // 2, (window + 1) // 2
         around = frame[max(0, y - before) : y + after, max(0, x - before) : x + after]
@@ -81,7 +81,7 @@ def plain_latents(model: Model, pixels: np.ndarray, step: int) -> tuple[np.ndarr
                 if local is None:
                     scaled = plain_scaled(frame[part])
                 else:
-                    scaled = local[part] if np.isfinite(local[part]).all() else None
+                    scaled = local[part] if np.isfinite(local[part]).all() and np.ptp(local[part]) else None
                 valid.append(scaled is not None)
                 mean = np.zeros(model.architecture.latents) if scaled is None else plain_encoder(model.encoder, scaled)
                 z.append(mean[list(model.latent_order)] if scaled is not None else mean)

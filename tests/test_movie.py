@@ -465,7 +465,7 @@ def test_a_trial_counts_whole_chunks(tmp_path: Path) -> None:
         file.create_dataset("m", data=PIXELS, chunks=(6, 10, 10), compression="gzip")
     with Movie(tmp_path / "movie.h5") as movie:
         sample, decoded = TileReader(movie, PreprocessSection(), False).sample(Area.whole(12, 8), 2)
-    np.testing.assert_array_equal(sample, PIXELS[:2, :12, :8])
+    np.testing.assert_array_equal(sample.array(), PIXELS[:2, :12, :8])
     assert decoded == 2 * 6 * 10 * 10 * PIXELS.itemsize
 
 

@@ -16,6 +16,7 @@ from small_training import configure, losses, simulate
 
 from hrtemvae_hpc.model.model_file import load_model
 from hrtemvae_hpc.processor import has_bfloat16
+from hrtemvae_hpc.schemas import Scaling
 from hrtemvae_hpc.training.batches import augment, epoch_order, generator, share
 from hrtemvae_hpc.training.objective import beta_at, divergence, entropy_floor, learning_rate_at
 from hrtemvae_hpc.training.train_config import AugmentationSection, LossSection
@@ -168,14 +169,14 @@ def test_each_segment_is_shown_once_an_epoch(count: int, batch: int, ranks: int,
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 1000))
-def test_augmentation_does_not_depend_on_the_ranks(batch: int, ranks: int, seed: int) -> None:
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 1000), st.sampled_from(["window", "local"]))
+def test_augmentation_does_not_depend_on_the_ranks(batch: int, ranks: int, seed: int, scaling: Scaling) -> None:
     section = AugmentationSection(turn=True, flip=True, noise=0.1, contrast=0.5)
     x = torch.rand(batch, 1, 8, 8)
     cpu = torch.device("cpu")
-    whole = augment(x, batch, slice(0, batch), section, generator(cpu, seed))
+    whole = augment(x, batch, slice(0, batch), section, generator(cpu, seed), scaling)
     parts = [share(batch, rank, ranks) for rank in range(ranks)]
-    together = torch.cat([augment(x[p], batch, p, section, generator(cpu, seed)) for p in parts])
+    together = torch.cat([augment(x[p], batch, p, section, generator(cpu, seed), scaling) for p in parts])
     assert torch.equal(whole, together)
     assert whole.min() >= 0
     assert whole.max() <= 1

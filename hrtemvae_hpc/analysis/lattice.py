@@ -40,12 +40,12 @@ def lattice_period(movie: Movie, window: int, resampler: Resampler | None) -> tu
     try:
         if frame_bytes > max(_MUCH[0] * movie.chunk_grid.decoded_bytes(movie.area), _MUCH[1], few_bytes):
             patches = [
-                _first_frame(movie, source, resampler).patch(place)[0]
+                _first_frame(movie, source, resampler).patch(place).array()[0]
                 for source, place in zip(sources, few, strict=True)
             ]
         else:
             tile = _first_frame(movie, movie.area, resampler)
-            patches = [tile.patch(place)[0] for place in chosen]
+            patches = [tile.patch(place).array()[0] for place in chosen]
     except OSError:
         return np.nan, 0.0
     finite = [torch.from_numpy(p.astype(np.float32)) for p in patches if np.isfinite(p).all()]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.analysis.against import check_partial, read_against
@@ -76,7 +77,7 @@ class Job:
     @property
     def arithmetic(self) -> dict[str, str]:
         """What determines the last bits of the result."""
-        return arithmetic(self.engine.device) | ({"first layer": "PyTorch"} if self.engine.without else {})
+        return arithmetic(self.engine.device) | self.engine.arithmetic
 
     @property
     def identity(self) -> dict[str, object]:
@@ -152,9 +153,8 @@ def prepare(world: World, opened: Opened) -> Job:
 def _prepare(world: World, opened: Opened, threads: int) -> Job:
     config, movie, grid = opened.config, opened.movie, opened.grid
     try:
-        scaling = config.windows.scaling or opened.model.scaling
-        engine = Engine(opened.model, bind_device(world), config.encoding.precision, scaling, config.windows.step)
-        reader = TileReader(movie, config.preprocess, scaling == "frame", opened.transform)
+        engine = make_engine(opened.model, bind_device(world), config)
+        reader = TileReader(movie, config.preprocess, engine.scaling == "frame", opened.transform)
         check_smallest_read(reader, grid, config.run.max_memory or node_free_bytes())
         encode_rate, decode_rate = measure_rates(engine, reader, grid, threads)
     except (RuntimeError, ImportError) as error:
@@ -177,6 +177,12 @@ def _prepare(world: World, opened: Opened, threads: int) -> Job:
         bfloat16=engine.device.type != "cpu" or has_bfloat16(),
     )
     return Job(config, movie, opened.model, grid, engine, reader, resources, opened.given_drift, opened.against)
+
+
+def make_engine(model: Model, device: torch.device, config: AnalysisConfig) -> Engine:
+    """The engine that ``config`` asks for; raises InputError if it isn't possible with ``model`` or ``device``."""
+    scaling = config.windows.scaling or model.scaling
+    return Engine(model, device, config.encoding.precision, scaling, config.windows.step)
 
 
 def plan_job(job: Job, ranks: list[RankResources], known: Tiling | None) -> Plan:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from hrtemvae_hpc.analysis.worker import AT_ONCE
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.patch import PINNED
 from hrtemvae_hpc.ranks.node import FREE_SHARE
 from hrtemvae_hpc.ranks.resources import RankResources
 from hrtemvae_hpc.statistics import over_time
@@ -85,30 +86,28 @@ def memory_limits(ranks: Sequence[RankResources], max_memory: int | None) -> dic
 def working_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, threads: int) -> int:
     """Bytes a rank needs besides its tile: a block on each of its threads."""
     frames = reader.movie.shape[0]
-    windows = min(engine.block, grid.rows) * min(engine.block, grid.columns)
-    lines = []  # rows of pixels that a batch of a low block or a whole one reads
-    for height in (1, min(engine.block, grid.rows)):
-        source = reader.source(grid.area(Rectangle(0, height, 0, 1)))
-        at_once = engine.frames_at_once(height * min(engine.block, grid.columns))
-        lines.append(min(frames, at_once) * source.height)
-    batch = max(lines) * reader.movie.shape[2]
-    # Rows of staged pixels span whole frames: they are smaller than a page of memory.
-    block = batch * reader.dtype.itemsize + patch_bytes(reader, grid, engine.block)
-    if engine.device.type == "cuda":
-        # Pinned, all batches at worst, as float64 at worst, in powers of two; the rest is the device's memory.
-        block += 16 * frames * engine.side(min(engine.block, grid.rows)) ** 2
-    else:
-        block += engine.working_bytes(frames, reader.dtype) + over_time.working_bytes(frames, windows, engine.latents)
-    shared = over_time.shared_bytes(frames) if engine.device.type == "cpu" else 0
+    rows, columns = (min(engine.block, n) for n in (grid.rows, grid.columns))
+    block = max(_batch_bytes(engine, reader, grid, height, columns) for height in (1, rows))
+    shared = 0
+    if engine.device.type == "cpu":
+        block += engine.working_bytes(frames, reader.dtype)
+        block += over_time.working_bytes(frames, rows * columns, engine.latents)
+        shared = over_time.shared_bytes(frames)
     return int(_MARGIN * (engine.at_once(threads) * block + shared)) + reader.movie.source.cache_bytes
 
 
-def patch_bytes(reader: TileReader, grid: WindowGrid, block: int) -> int:
-    """Bytes that transforming the pixels of one block of windows takes; 0 if nothing happens to them."""
-    # In the middle of the frame, where a block's source is largest.
-    rows, columns = (max(0, n // 2 - block // 2) for n in (grid.rows, grid.columns))
-    middle = Rectangle(rows, min(rows + block, grid.rows), columns, min(columns + block, grid.columns))
-    return reader.transform.working_bytes(reader.movie.shape[0], grid.area(middle), reader.dtype)
+def _batch_bytes(engine: Engine, reader: TileReader, grid: WindowGrid, rows: int, columns: int) -> int:
+    """Bytes that the pixels take of a batch of a block of so many windows, staged, transformed, or pinned for a GPU."""
+    # In the middle of the frame, where the source of a block is largest.
+    row, column = (grid.rows - rows) // 2, (grid.columns - columns) // 2
+    area = grid.area(Rectangle(row, row + rows, column, column + columns))
+    source, itemsize = reader.source(area), reader.dtype.itemsize
+    at_once = min(reader.movie.shape[0], engine.frames_at_once(rows * columns))
+    # Rows of staged pixels span whole frames: they are smaller than a page of memory.
+    staged = at_once * source.height * reader.movie.shape[2] * itemsize
+    if engine.device.type == "cuda":  # all else is the device's memory
+        return staged + PINNED * at_once * source.pixels * itemsize
+    return staged + reader.transform.working_bytes(at_once, area)
 
 
 def tile_bytes(

@@ -112,17 +112,17 @@ def _advice(
     movie: Movie, model: Model, config: AnalysisConfig, plan: Plan, ranks: Sequence[RankResources]
 ) -> list[str]:
     advice = []
-    if config.windows.scaling not in (None, model.scaling):
+    if model.scaling != config.windows.scaling:
         advice.append(
             f"the model was trained on windows scaled by {model.scaling}, not by {config.windows.scaling}: its latents"
             f" may mean little; use --scaling {model.scaling}."
         )
-    pitch, step = model.architecture.pitch, plan.tiling.grid.step
-    repeated = (pitch // math.gcd(step, pitch)) ** 2
-    if model.architecture.padding == "valid" and step > pitch and repeated > 1:
+    pitch, step = model.architecture.pitch, min(plan.tiling.grid.step, plan.tiling.grid.window)
+    phases = pitch // math.gcd(step, pitch)
+    if model.architecture.padding == "valid" and phases * step > pitch:
         advice.append(
-            f"windows {step} pixels apart take the convolutions of a frame {repeated} times; with a step that is a "
-            f"multiple of {pitch}, as --step {round(step / pitch) * pitch}, they are shared by all windows."
+            f"windows {step} pixels apart take the convolutions of a frame {phases**2} times; with a step that is a "
+            f"multiple of {pitch}, as --step {max(1, round(step / pitch)) * pitch}, they are shared by all windows."
         )
     encode = plan.encodings / sum(r.encode_rate for r in ranks)
     e = estimate(plan, model.architecture.latents, ranks)

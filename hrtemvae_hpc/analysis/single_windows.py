@@ -13,7 +13,7 @@ from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 def scaled_window(reader: TileReader, grid: WindowGrid, frame: TilePixels, row: int, column: int) -> np.ndarray:
     """A window [window, window] float32 of one ``frame``, scaled to 0..1 as the analysis does; NaN if not valid."""
     window = Rectangle(row, row + 1, column, column + 1)
-    pixels = frame.patch(grid.area(window))[0].astype(np.float64)
+    pixels = frame.patch(grid.area(window)).array()[0].astype(np.float64)
     if reader.transform.local:
         low, high = 0.0, 1.0
     elif frame.frame_range is None:

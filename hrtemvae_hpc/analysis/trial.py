@@ -25,8 +25,8 @@ def measure_rates(engine: Engine, reader: TileReader, grid: WindowGrid, threads:
     decode_rate = decoded / max(time.monotonic() - began, 1e-6)
     if reader.movie.decodes_in_parallel:
         decode_rate *= threads
-    readable = np.ones((len(pixels), first.windows), bool)
-    frame_range = np.tile([0.0, 1.0], (len(pixels), 1)) if reader.frame_scaling else None
+    readable = np.ones((frames, first.windows), bool)[: pixels.shape[0]]
+    frame_range = np.tile([0.0, 1.0], (len(readable), 1)) if reader.frame_scaling else None
 
     def encode(_: int) -> int:
         return engine.encode(pixels, readable, frame_range)[1].numel()

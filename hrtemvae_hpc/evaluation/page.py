@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.evaluation.compare import Basis
 from hrtemvae_hpc.evaluation.evaluate import Evaluation
 from hrtemvae_hpc.evaluation.figures import against_size, movement_maps, spectra, variance_curves
@@ -25,10 +26,15 @@ _TRAVERSED = 8
 
 
 def lattice_window(model: Model, period: float) -> np.ndarray:
-    """The middle window [window, window] of the test lattice, float32, scaled to 0..1 as ``model`` gets it."""
+    """The middle window [window, window] of the test lattice, float32, scaled to 0..1 as ``model`` gets it.
+
+    Raises InputError if the lattice's image is smaller.
+    """
     frame, window = next(iter(frames(MOVEMENTS[0], period))), model.architecture.window
     around = margin(model.scaling, window)
     first = (frame.shape[0] - window) // 2 - around
+    if first < 0:
+        raise InputError(f"model {model.name}: its window of {window} pixels is too large for the test lattice.")
     part = slice(first, first + window + 2 * around)
     return scaled_windows(torch.from_numpy(frame[part, part]), window, model.scaling).numpy()
 

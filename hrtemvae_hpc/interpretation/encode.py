@@ -17,6 +17,7 @@ from hrtemvae_hpc.area import Area, around
 from hrtemvae_hpc.interpretation.places import Place, by_block
 from hrtemvae_hpc.interpretation.reopen import Reopened
 from hrtemvae_hpc.movie.tiles import TilePixels
+from hrtemvae_hpc.patch import Patch
 from hrtemvae_hpc.threads import on_threads
 from hrtemvae_hpc.windows.grid import Rectangle, WindowGrid
 
@@ -97,8 +98,9 @@ def _read_together(again: Reopened, blocks: Sequence[Rectangle]) -> Iterator[lis
 def _waiting_bytes(again: Reopened, block: Rectangle) -> int:
     """Bytes of pixels of a block that wait until a batch is complete."""
     reader, engine = again.reader, again.engine
-    dtype = reader.transform.dtype(reader.dtype)
-    return engine.frames_at_once(block.windows) * again.grid.area(block).pixels * int(dtype.itemsize)
+    pixels = reader.source(again.grid.area(block)).pixels
+    each = int(reader.dtype.itemsize) + (reader.transform.local is not None)  # with whether it is known
+    return engine.frames_at_once(block.windows) * pixels * each
 
 
 @dataclass
@@ -106,13 +108,13 @@ class _Waiting:
     """What was read of a block, but not encoded yet, from frame ``start`` on."""
 
     start: int = 0
-    pixels: list[np.ndarray] = field(default_factory=list)
+    patches: list[Patch] = field(default_factory=list)
     readable: list[np.ndarray] = field(default_factory=list)
     frame_range: list[np.ndarray] = field(default_factory=list)
 
     @property
     def frames(self) -> int:
-        return sum(map(len, self.pixels))
+        return sum(patch.shape[0] for patch in self.patches)
 
 
 def _encode(
@@ -144,18 +146,19 @@ def _encode_complete(
     again: Reopened, block: Rectangle, waiting: _Waiting, tile: TilePixels, last: bool
 ) -> tuple[slice, Tensor, Tensor] | None:
     """Add what ``tile`` holds of ``block``, and encode the batches of frames that are complete; all if ``last``."""
-    waiting.pixels.append(tile.patch(again.grid.area(block)))
+    waiting.patches.append(tile.patch(again.grid.area(block)))
     waiting.readable.append(readable_windows(again.reader, again.grid, tile, block))
     waiting.frame_range += [] if tile.frame_range is None else [tile.frame_range]
     at_once = again.engine.frames_at_once(block.windows)
     count = waiting.frames if last else waiting.frames // at_once * at_once
-    pixels, readable = np.concatenate(waiting.pixels), np.concatenate(waiting.readable)
+    patch, readable = Patch.joined(waiting.patches), np.concatenate(waiting.readable)
     limits = np.concatenate(waiting.frame_range) if waiting.frame_range else None
-    waiting.pixels, waiting.readable = [pixels[count:].copy()], [readable[count:]]
+    waiting.patches, waiting.readable = [patch.cut(slice(count, None))], [readable[count:]]
     waiting.frame_range = [] if limits is None else [limits[count:]]
     if not count:
         return None
     part = slice(waiting.start, waiting.start + count)
     waiting.start += count
-    z, valid = again.engine.encode(pixels[:count], readable[:count], None if limits is None else limits[:count])
+    complete = patch.cut(slice(0, count))
+    z, valid = again.engine.encode(complete, readable[:count], None if limits is None else limits[:count])
     return part, z, valid

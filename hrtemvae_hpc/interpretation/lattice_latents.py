@@ -13,6 +13,7 @@ from hrtemvae_hpc.interpretation.encode import encode_places
 from hrtemvae_hpc.interpretation.measure_box import BoxLattices
 from hrtemvae_hpc.interpretation.places import Place, centres
 from hrtemvae_hpc.interpretation.reopen import Reopened
+from hrtemvae_hpc.scaling import margin
 from hrtemvae_hpc.windows.grid import Rectangle
 from hrtemvae_hpc.windows.in_memory import for_engine
 
@@ -53,6 +54,9 @@ def latents_of_box(again: Reopened, box: BoxLattices) -> LatentsOfBox:
     rho = np.stack([spearman(own, values) for values in series.values()])
     images = simulated_window(again, box, row, column)
     simulated = None if images is None else encode_images(again, images)
+    if images is not None:
+        around = margin(again.engine.scaling, again.grid.window)
+        images = images[:, around : images.shape[1] - around, around : images.shape[2] - around]
     return LatentsOfBox((row, column), own, list(series), rho, images, simulated)
 
 
@@ -70,13 +74,16 @@ def spearman(z: np.ndarray, values: np.ndarray) -> np.ndarray:
 def simulated_window(again: Reopened, box: BoxLattices, row: int, column: int) -> np.ndarray | None:
     """The window as a sum of waves with the measured reflections [frames, rows, columns] float32; None without any.
 
-    Each lattice lies where the view nearest in time shows it. It turns about the middle of the window, with the phases
-    of the first frame.
+    It has the margin that scaling it needs. Each lattice lies where the view nearest in time shows it. It turns about
+    the middle of the window, with the phases of the first frame.
     """
     grid = again.result.process.grid
     area = grid.area(Rectangle(row, row + 1, column, column + 1))
     source = again.reader.transform.shown(area)
-    places = [_pixels(span, inner, outer.start) for span, inner, outer in zip(area, source, box.box.area, strict=True)]
+    around = margin(again.engine.scaling, grid.window)
+    places = [
+        _pixels(span, inner, outer.start, around) for span, inner, outer in zip(area, source, box.box.area, strict=True)
+    ]
     centre = [float(at.mean()) for at in places]
     y, x = places[0][:, None] - centre[0], places[1][None] - centre[1]
     inside = [np.clip(np.rint(at / box.step).astype(int), 0, n - 1) for at, n in zip(
@@ -102,16 +109,25 @@ def simulated_window(again: Reopened, box: BoxLattices, row: int, column: int) -
     return images if images.any() else None
 
 
-def _pixels(span: slice, source: slice, start: int) -> np.ndarray:
-    """Where the pixels of ``span`` of the analysed frame lie in a box that begins at ``start`` of the movie's."""
+def _pixels(span: slice, source: slice, start: int, around: int) -> np.ndarray:
+    """Where the pixels of ``span`` of the analysed frame lie in a box that begins at ``start`` of the movie's.
+
+    And as many ``around`` it, before and after.
+    """
     count = span.stop - span.start
     scale = (source.stop - source.start) / count
-    return np.asarray(source.start + (np.arange(count) + 0.5) * scale - 0.5 - start)
+    return np.asarray(source.start + (np.arange(-around, count + around) + 0.5) * scale - 0.5 - start)
 
 
 def encode_images(again: Reopened, images: np.ndarray) -> np.ndarray:
-    """The latents [frames, latents] float32 of ``images`` [frames, rows, columns] of a window; NaN for a flat one."""
+    """The latents [frames, latents] float32 of ``images`` [frames, rows, columns] of a window with its margin.
+
+    NaN for a flat one.
+    """
     engine = again.engine
     frames, limits = for_engine(images, engine.scaling, engine.window)
+    around = margin(engine.scaling, engine.window)
+    inner = slice(around, around + engine.window)
+    frames = frames[:, inner, inner]
     z, valid = engine.encode(frames, np.ones((len(images), 1), bool), limits)
     return np.where(valid.cpu().numpy(), z[:, 0].cpu().numpy(), np.nan).astype(np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from hrtemvae_hpc.analysis.against import make_comparison, read_against
+from hrtemvae_hpc.analysis.opened import make_engine
 from hrtemvae_hpc.analysis.parts import describe_difference
 from hrtemvae_hpc.analysis.scale import make_transform, with_scaling
 from hrtemvae_hpc.config import AnalysisConfig
@@ -112,15 +113,13 @@ def _ready(result: Result, config: AnalysisConfig, movie: Movie, model: Model) -
         movie.follow(shifts, curves.blank if skip else np.zeros_like(curves.blank))
     world = World()
     config = with_scaling(config, model)
-    device, windows = bind_device(world), config.windows
-    scaling = windows.scaling or model.scaling
-    engine = Engine(model, device, config.encoding.precision, scaling, windows.step)
-    reader = TileReader(movie, config.preprocess, scaling == "frame", make_transform(movie, model, config))
+    engine, windows = make_engine(model, bind_device(world), config), config.windows
+    reader = TileReader(movie, config.preprocess, engine.scaling == "frame", make_transform(movie, model, config))
     grid = result.process.grid
     laid = reader.shape == (grid.height, grid.width) and (engine.window, windows.step) == (grid.window, grid.step)
     if not laid or engine.latents != len(result.latent):
         raise InputError(f"{result.path}: its windows are not those of its configuration; analyse the movie again.")
     against = None if config.statistics.against is None else read_against(Path(config.statistics.against), movie)
     comparison = make_comparison(movie, config, against, curves)
-    differs = describe_difference(result.process.arithmetic, arithmetic(device))
+    differs = describe_difference(result.process.arithmetic, arithmetic(engine.device) | engine.arithmetic)
     return Reopened(result, config, movie, model, engine, reader, comparison, compute_threads(world), differs)

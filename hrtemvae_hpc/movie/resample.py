@@ -36,8 +36,9 @@ class Resampler:
 
         Returns the dtype of ``pixels``, floating. A resampled pixel that touches a non-finite one is NaN.
         """
-        by_row = self._matrix(0, area.rows, pixels.dtype)
-        by_column = self._matrix(1, area.columns, pixels.dtype)
+        by_row, by_column = (self._matrix(axis, span, pixels.dtype).to(pixels.device) for axis, span in enumerate(area))
+        if pixels.is_cuda and pixels.dtype == torch.float32:  # whose products may be in a narrower type
+            return self.apply(pixels.double(), area).float()
         finite = torch.isfinite(pixels)
         if finite.all():
             return by_row @ pixels @ by_column.T

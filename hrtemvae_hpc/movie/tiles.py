@@ -12,6 +12,7 @@ import math
 import mmap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product, starmap
 
 import numpy as np
@@ -24,6 +25,7 @@ from hrtemvae_hpc.movie.chunk_grid import Region
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.preprocess import clip_outliers, low_pass
 from hrtemvae_hpc.movie.transform import UNCHANGED, Transform
+from hrtemvae_hpc.patch import Patch
 from hrtemvae_hpc.pixels import floating
 
 _SLAB_BYTES = 64 * 2**20
@@ -60,12 +62,16 @@ class TilePixels:
         """Whether any pixel could not be decoded [frames] bool."""
         return np.asarray(self.lost.any((1, 2)))
 
-    def patch(self, area: Area) -> np.ndarray:
-        """The pixels [frames, rows, columns] that windows are cut from; transformed ones are floating."""
+    def patch(self, area: Area) -> Patch:
+        """The pixels that windows are cut from."""
         source = self.transform.source(area)
         y, x = source.within(self.area)
         pixels: np.ndarray = self.pixels[:, y, x]
-        return self.transform.apply(pixels, self._unknown(source), area) if self.transform else pixels
+        if not self.transform:
+            return Patch.of(pixels)
+        unknown = partial(self._unknown, source) if self.transform.local else None
+        shape = len(pixels), area.height, area.width
+        return Patch(pixels, shape, partial(self.transform.apply, area=area), unknown)
 
     def lose(self, frames: slice, area: Area) -> None:
         """Note that the pieces which ``area`` of the movie's frame touches can't be decoded."""
@@ -94,19 +100,21 @@ class TilePixels:
             undecoded = undecoded.take(_numbers(pieces, range(span.start, span.stop)), axis)
         return undecoded
 
-    def _unknown(self, source: Area) -> np.ndarray | None:
+    def _unknown(self, source: Area, frames: slice) -> np.ndarray | None:
         """Which pixels [frames, rows, columns] of ``source`` could not be decoded or lie outside of a frame, if any."""
         y, x = self._touched(source)
-        lost = np.flatnonzero(self.lost[:, y, x].any((1, 2)))
+        lost = np.flatnonzero(self.lost[frames, y, x].any((1, 2)))
         if not len(lost) and self.shown is None:
             return None
-        unknown = np.zeros((len(self.pixels), source.height, source.width), bool)
+        numbers = range(len(self.pixels))[frames]
+        unknown = np.zeros((len(numbers), source.height, source.width), bool)
         for t in lost:
-            unknown[t] = self._undecoded(int(t), source)
+            unknown[t] = self._undecoded(numbers[t], source)
         if self.shown is not None:
+            shown = self.shown[frames]
             for axis, span in enumerate(source):
                 place = np.arange(span.start, span.stop)
-                outside = (place < self.shown[:, axis, :1]) | (place >= self.shown[:, axis, 1:])
+                outside = (place < shown[:, axis, :1]) | (place >= shown[:, axis, 1:])
                 unknown |= np.expand_dims(outside, 2 - axis)
         return unknown
 
@@ -250,7 +258,7 @@ class TileReader:
             )
         return self.movie.chunk_grid.decoded_bytes(self.movie.area if self.whole_frames else area, slab)
 
-    def sample(self, area: Area, frames: int) -> tuple[np.ndarray, int]:
+    def sample(self, area: Area, frames: int) -> tuple[Patch, int]:
         """At most ``frames`` frames of a patch, for a trial, and the bytes decoded (and filtered) for the first slab.
 
         If the file can't be decoded, noise takes their place: the time to encode is the same.
@@ -263,12 +271,12 @@ class TileReader:
             pixels = movie.read(first, read_area)
         except OSError:
             shape = (1, area.height, area.width)
-            return np.random.default_rng(0).integers(0, 100, shape).repeat(count, 0).astype(self.dtype), 0
+            return Patch.of(np.random.default_rng(0).integers(0, 100, shape).repeat(count, 0).astype(self.dtype)), 0
         decoded = movie.chunk_grid.decoded_bytes(read_area, first)
         if self.whole_frames:
             pixels = np.stack([self._filter(frame)[source] for frame in pixels])
-        patch = TilePixels.of(pixels, source, self.transform).patch(area)
-        return np.resize(patch, (count, *patch.shape[1:])), decoded
+        repeated = np.resize(pixels, (count, *pixels.shape[1:]))
+        return TilePixels.of(repeated, source, self.transform).patch(area), decoded
 
     def _fill(self, tile: TilePixels, slab: slice, area: Area) -> None:
         """Fill in ``area`` of the movie's frames ``slab``."""

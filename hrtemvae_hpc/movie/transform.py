@@ -2,16 +2,12 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.movie.resample import Resampler, source_area
-from hrtemvae_hpc.pixels import floating
+from hrtemvae_hpc.patch import AT_ONCE
 from hrtemvae_hpc.scaling import LocalScaling
-
-_AT_ONCE = 2**22  # bytes of the pixels that are transformed together; several times as many are needed for it
 
 
 @dataclass(frozen=True)
@@ -33,37 +29,17 @@ class Transform:
         """The area of the movie's frame that the patch ``area`` is made of; larger where pixels around it matter."""
         return self.shown(self._around(area))
 
-    def dtype(self, pixels: np.dtype) -> np.dtype:
-        """The type of patches that are made of ``pixels``."""
-        if self.local:
-            return np.dtype(np.float32)
-        return floating(pixels) if self.resampler else pixels
-
-    def working_bytes(self, frames: int, area: Area, pixels: np.dtype) -> int:
-        """Bytes that making the patch ``area`` of ``frames`` takes, the patch included; 0 if nothing happens."""
+    def working_bytes(self, frames: int, area: Area) -> int:
+        """Bytes that ``frames`` of the patch ``area`` take on a CPU besides their source; 0 if nothing happens."""
         if not self:
             return 0
-        source, around = self.source(area), self._around(area)
-        at_once = min(frames, _frames_at_once(source))
-        working = at_once * (8 * 3 * source.pixels + 8 * 2 * around.pixels) + 8 * 4 * around.pixels
-        return frames * area.pixels * self.dtype(pixels).itemsize + working
+        around, at_once = self._around(area), min(frames, AT_ONCE)
+        # The patch and its pieces; floating copies of the source, some of the resampled pixels, and sums of one frame.
+        working = at_once * (2 * self.source(area).pixels + 3 * around.pixels) + 8 * around.pixels
+        return 8 * (2 * frames * area.pixels + working)
 
-    def apply(self, pixels: np.ndarray, unknown: np.ndarray | None, area: Area) -> np.ndarray:
-        """The patch ``area`` [frames, rows, columns], from the ``pixels`` of its source in the movie's frames.
-
-        ``unknown`` [frames, rows, columns] bool says which of them don't count when others are scaled by them.
-        """
-        patch = np.empty((len(pixels), area.height, area.width), self.dtype(pixels.dtype))
-        at_once = _frames_at_once(self.source(area))
-        for start in range(0, len(pixels), at_once):
-            part = slice(start, start + at_once)
-            some = pixels[part].astype(floating(pixels.dtype))
-            if unknown is not None and self.local:
-                some[unknown[part]] = np.nan
-            patch[part] = self._apply(torch.from_numpy(some), area).numpy()
-        return patch
-
-    def _apply(self, pixels: Tensor, area: Area) -> Tensor:
+    def apply(self, pixels: Tensor, area: Area) -> Tensor:
+        """The patch ``area`` [..., rows, columns] from floating ``pixels`` of its source in the movie's frames."""
         if self.resampler:
             pixels = self.resampler.apply(pixels, self._around(area))
         return self.local.apply(pixels, area) if self.local else pixels
@@ -73,7 +49,3 @@ class Transform:
 
 
 UNCHANGED = Transform()
-
-
-def _frames_at_once(source: Area) -> int:
-    return max(1, _AT_ONCE // (8 * source.pixels))

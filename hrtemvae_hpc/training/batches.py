@@ -115,9 +115,12 @@ def share(batch: int, rank: int, size: int) -> slice:
     return slice(batch * rank // size, batch * (rank + 1) // size)
 
 
-def augment(x: Tensor, of_batch: int, part: slice, section: AugmentationSection, random: torch.Generator) -> Tensor:
+def augment(
+    x: Tensor, of_batch: int, part: slice, section: AugmentationSection, random: torch.Generator, scaling: Scaling
+) -> Tensor:
     """``x`` [n, 1, size, size], the ``part`` of a batch of ``of_batch`` segments, augmented as ``section`` asks.
 
+    With noise, segments are scaled to 0..1 again; those scaled locally are cut off there, as pixels of a movie are.
     Every number is drawn for the whole batch. Returns float32 in 0..1.
     """
     device = x.device
@@ -136,6 +139,8 @@ def augment(x: Tensor, of_batch: int, part: slice, section: AugmentationSection,
     if section.noise:
         grain = torch.randn((of_batch, *x.shape[1:]), generator=random, device=device)[part]
         x = x + grain * section.noise * draw()
+        if scaling == "local":
+            return x.clamp(0, 1)
         low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
         x = (x - low) / (high - low)
     return x

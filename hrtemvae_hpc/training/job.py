@@ -63,6 +63,11 @@ class Training:
         self.initial = None if init is None else load_model(init)
         if self.initial and (self.initial.architecture != config.network or self.initial.decoder is None):
             raise InputError(f"{init}: its network differs from the configuration's; set network: to its values.")
+        if self.initial and (self.initial.scaling == "local") != (self.segments.scaling == "local"):
+            raise InputError(
+                f"{init}: was trained on pixels scaled by {self.initial.scaling}, but these segments are scaled by "
+                f"{self.segments.scaling}; cut them as it needs them, or start without it."
+            )
         self.key = self._key()
         if config.run.tensorboard and not find_spec("tensorboard"):
             raise InputError(

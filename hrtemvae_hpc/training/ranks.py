@@ -61,11 +61,11 @@ def join_training(_: Callable[[], bool]) -> World:
             world = join_world()
             if world.size > 1:
                 _meet(world)
+        if world.size > 1:
+            _check_devices(world)
     except (RuntimeError, OSError) as error:
         what = " ".join(str(error).split())[:300]
         raise RankFailed(f"the ranks can't meet on {socket.gethostname()}: {what}") from error
-    if world.size > 1:
-        _check_devices(world)
     return world
 
 
@@ -73,9 +73,11 @@ def _check_devices(world: World) -> None:
     """Raise InputError if two ranks have the same GPU. A launcher may show each rank only its own, as the first."""
     device = bind_device(world)
     uuid = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
-    there = [gpu for host, gpu in world.allgather((world.host, uuid)) if host == world.host and gpu]
-    if len(set(there)) < len(there):
-        raise InputError(f"{len(there)} ranks share {len(set(there))} GPUs of {world.host}; start one rank per GPU.")
+    gathered = [place for place in world.allgather((world.host, uuid)) if place[1]]
+    for host in sorted({host for host, _ in gathered}):
+        there = [gpu for at, gpu in gathered if at == host]
+        if len(set(there)) < len(there):
+            raise InputError(f"{len(there)} ranks share {len(set(there))} GPUs of {host}; start one rank per GPU.")
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

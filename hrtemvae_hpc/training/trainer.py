@@ -136,7 +136,9 @@ class Trainer:
         o, loss = self.config.optimizer, self.config.loss
         random = generator(self.device, o.seed, epoch, step)
         part = share(count, self.world.rank, self.world.size)
-        x = augment(x.to(self.device, non_blocking=True), count, part, self.config.augmentation, random)
+        x = augment(
+            x.to(self.device, non_blocking=True), count, part, self.config.augmentation, random, self.segments.scaling
+        )
         x = x.contiguous(memory_format=torch.channels_last)
         noise = torch.randn(count, self.config.network.latents, generator=random, device=self.device)[part]
         logits, mean, log_var = self._forward(self._network, x, noise)

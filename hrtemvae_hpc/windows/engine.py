@@ -12,6 +12,7 @@ from torch import Tensor
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.model.network import Encoder
+from hrtemvae_hpc.patch import Patch
 from hrtemvae_hpc.pixels import floating
 from hrtemvae_hpc.schemas import Scaling
 from hrtemvae_hpc.windows.layers import Layers, folded
@@ -69,6 +70,7 @@ class Engine:
         self._encoder = copy.deepcopy(exact).to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._layers = Layers(self._encoder, exact, model.latent_order)
         self.without = ""  # why something that would be faster can't be used
+        self.arithmetic: dict[str, str] = {}  # what decides the last bits besides the device and its libraries
         self._first: FirstLayers
         self._shared: ValidConvolutions | SharedConvolutions | SharedLayers
         self._convolutions: ValidConvolutions | SharedConvolutions
@@ -101,9 +103,12 @@ class Engine:
             for type_ in (torch.float32, torch.float64):
                 low, high = (torch.full((1, 1), number, device=self.device, dtype=type_) for number in (0, 1))
                 layer.windows(pixels.to(type_), low, high)
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, ImportError) as error:
-            self.without = " ".join(str(error).split())
+            self.without, self.arithmetic = " ".join(str(error).split()), {"first layer": "PyTorch"}
             return PlainLayers(self._encoder, self._step, 1)
+        self.arithmetic = {"first layer": "Triton"}
         return layer
 
     def at_once(self, threads: int) -> int:
@@ -138,7 +143,9 @@ class Engine:
             at_once = min(frames, self.frames_at_once(rows * columns))
             pixels = pixel * at_once * self.side(rows) * self.side(columns)
             patches.append(pixels + self._shared.working_bytes(at_once, rows, columns))
-        later = [a.hidden, *(size**2 * channels for size, channels in zip(a.sizes[2:], a.channels[1:], strict=True))]
+        later = [a.hidden]
+        if a.padding == "same":
+            later += [size**2 * channels for size, channels in zip(a.sizes[2:], a.channels[1:], strict=True)]
         encoding = max(patches) + 4 * 2 * self.batch * max(later)
         decoding = self.reconstruction.working_bytes() if self.reconstruction else 0
         return max(encoding, decoding) + 4 * frames * windows * self.latents
@@ -146,30 +153,31 @@ class Engine:
     @torch.inference_mode()
     def encode(
         self,
-        pixels: np.ndarray,
+        pixels: Patch | np.ndarray,
         readable: np.ndarray,
         frame_range: np.ndarray | None = None,
         check: Callable[[int], None] = lambda windows: None,
     ) -> tuple[Tensor, Tensor]:
         """Latents of one block.
 
-        ``pixels`` [frames, rows, columns] of any real dtype; if scaling is local, scaled already, NaN where that isn't
-        possible. ``readable`` [frames, windows or 1] bool, ``frame_range`` [frames, 2] for scaling by frame. ``check``
-        is called with the number of windows after each batch.
+        ``pixels`` [frames, rows, columns], an array of any real dtype; if scaling is local, scaled already, NaN where
+        that isn't possible. ``readable`` [frames, windows or 1] bool, ``frame_range`` [frames, 2] for scaling by frame.
+        ``check`` is called with the number of windows after each batch.
 
         Returns z [frames, windows, latents] float32 in the model's order, and valid [frames, windows] bool, both
         on the device; z is 0 if it isn't valid. Raises RankFailed when the network returns non-finite latents.
         """
-        frames, can_be_read = len(pixels), torch.from_numpy(readable).to(self.device)
+        whole = pixels if isinstance(pixels, Patch) else Patch.of(pixels)
+        frames, can_be_read = whole.shape[0], torch.from_numpy(readable).to(self.device)
         limits = None if frame_range is None else torch.from_numpy(frame_range).to(self.device)
-        rows, columns = ((n - self.window) // self._spacing + 1 for n in pixels.shape[1:])
+        rows, columns = ((n - self.window) // self._spacing + 1 for n in whole.shape[1:])
         z = torch.zeros(frames, rows * columns, self.latents, device=self.device)
         valid = torch.zeros(frames, rows * columns, dtype=torch.bool, device=self.device)
         # Batches are cut by window position and frame, never by what is left over.
         chunk = self.frames_at_once(rows * columns)
         for start in range(0, frames, chunk):
             part = slice(start, start + chunk)
-            compact = _close_up(pixels[part], self.window, self._spacing)
+            compact = _close_up(whole.frames(part, self.device), self.window, self._spacing)
             patch, low, high, ok = self._bounds(compact, None if limits is None else limits[part])
             encode = self._encode_by_frame if self._shares_all else self._encode_by_window
             encoded = encode(patch, low, high, ok).view(*ok.shape, self.latents)
@@ -200,32 +208,26 @@ class Engine:
         scaled = ((patch - low) / (high - low)).to(self._dtype)
         return self._layers.mean(self._convolutions.windows(scaled), len(self._architecture.channels))
 
-    def _bounds(self, pixels: np.ndarray, limits: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The patch, what becomes 0 and 1 of each window, and which windows have these.
+    def _bounds(self, patch: Tensor, limits: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The ``patch`` [frames, rows, columns], what becomes 0 and 1 of each window, and which windows have these.
 
-        The patch [frames, rows, columns] is float32, float64 for pixels wider than float32 holds exactly; non-finite
-        pixels are replaced. low and high [frames, windows] are of its type, high > low also for windows that are flat
-        or hold a non-finite pixel.
+        Non-finite pixels are replaced. low and high [frames, windows] are of the patch's type, high > low also for
+        windows that are flat or hold a non-finite pixel.
         """
-        # A GPU fetches pinned memory by itself, while this thread continues.
-        pinned = self.device.type == "cuda"
-        wide = floating(pixels.dtype) == np.float64
-        host = torch.empty(pixels.shape, dtype=torch.float64 if wide else torch.float32, pin_memory=pinned)
-        host.numpy()[...] = pixels
-        patch = host.to(self.device, non_blocking=True)
-        if self.scaling != "window":
-            valid = _largest((~torch.isfinite(patch)).float(), self.window, self._step) == 0
-            if self.scaling == "local":  # has been done
-                low, high = torch.zeros_like(valid, dtype=patch.dtype), torch.ones_like(valid, dtype=patch.dtype)
-            elif limits is None:
+        if self.scaling == "local":  # has been done; 0.5 is where all pixels around are alike
+            farthest = _largest((patch - 0.5).abs(), self.window, self._step)
+            valid = torch.isfinite(farthest) & (farthest > 0)
+            low, high = torch.zeros_like(farthest), torch.ones_like(farthest)
+        elif self.scaling == "frame":
+            if limits is None:
                 raise ValueError("scaling by frame needs the range of each frame")
-            else:
-                low, high = (b[:, None].expand_as(valid) for b in limits.to(patch).unbind(1))
+            valid = _largest((~torch.isfinite(patch)).float(), self.window, self._step) == 0
+            low, high = (b[:, None].expand_as(valid) for b in limits.to(patch).unbind(1))
         else:
             low, high = -_largest(-patch, self.window, self._step), _largest(patch, self.window, self._step)
             valid = torch.isfinite(low) & torch.isfinite(high)  # NaN and infinity reach the minimum or maximum
         valid &= (high > low) & torch.isfinite(high - low)
-        if not pinned and valid.all():  # a GPU isn't asked: it would have to finish first
+        if self.device.type == "cpu" and valid.all():  # a GPU isn't asked: it would have to finish first
             return patch, low, high, valid
         patch = patch.nan_to_num(torch.inf, torch.inf, torch.inf)
         level = patch.amin((1, 2))
@@ -234,14 +236,13 @@ class Engine:
         return patch, torch.where(valid, low, level), torch.where(valid, high, level + 1 + level.abs()), valid
 
 
-def _close_up(pixels: np.ndarray, window: int, step: int) -> np.ndarray:
-    """``pixels`` [frames, rows, columns] without those between windows, if windows lie apart."""
+def _close_up(patch: Tensor, window: int, step: int) -> Tensor:
+    """``patch`` [frames, rows, columns] without the pixels between windows, if windows lie apart."""
     if step <= window:
-        return pixels
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, (window, window), (1, 2))[:, ::step, ::step]
+        return patch
+    windows = patch.unfold(1, window, step).unfold(2, window, step)
     frames, rows, columns = windows.shape[:3]
-    compact: np.ndarray = windows.swapaxes(2, 3).reshape(frames, rows * window, columns * window)
-    return compact
+    return windows.transpose(2, 3).reshape(frames, rows * window, columns * window)
 
 
 def _has_tf32(device: torch.device) -> bool:

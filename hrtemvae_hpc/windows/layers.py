@@ -59,7 +59,7 @@ def first_layer(encoder: Encoder) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 class Convolutions:
-    """The convolutions of a ``folded`` encoder after the first.
+    """The convolutions of a ``folded`` encoder.
 
     oneDNN lays weights out again in every call, unless they already have its layout.
     """
@@ -75,13 +75,15 @@ class Convolutions:
             weight: Tensor = conv.weight  # type: ignore[assignment]
             if transposed:
                 weight = weight.transpose(2, 3).contiguous(memory_format=torch.channels_last)
+            if weight.shape[1] == 1:  # PyTorch 2.13 gets narrow outputs wrong if it has its channels last
+                weight = weight.contiguous()
             if self._packed:
                 explicit = pads if pads[0] == pads[1] else (0, 0)
                 weight = torch.ops.mkldnn._reorder_convolution_weight(weight, explicit, stride)
             self._weights.append(weight)
 
     def convolve(self, layer: int, x: Tensor, pad_y: bool = True) -> Tensor:
-        """Convolution ``layer`` > 0 with its activation and normalisation, on ``x`` [n, channels, rows, columns].
+        """Convolution ``layer`` with its activation and normalisation, on ``x`` [n, channels, rows, columns].
 
         With "same" padding along x; along y only if ``pad_y``.
         """

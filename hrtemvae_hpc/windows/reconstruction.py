@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.model.reconstruction import correlation, decode
+from hrtemvae_hpc.patch import Patch
 
 TIMES = 3  # frames at which a window is decoded: the first, the middle and the last one
 _APART = 0.5  # of their size, between windows that are decoded
@@ -41,7 +42,7 @@ class Reconstruction:
         return _AT_ONCE["cpu"] * (4 * 3 * largest + 8 * 6 * self._window**2)
 
     @torch.inference_mode()
-    def correlations(self, pixels: np.ndarray, z: Tensor, valid: Tensor) -> np.ndarray:
+    def correlations(self, pixels: Patch | np.ndarray, z: Tensor, valid: Tensor) -> np.ndarray:
         """The correlations [rows, columns] float32 of windows with their reconstructions, corrected for noise.
 
         Of the windows of a block: ``pixels`` [frames, rows, columns] as the engine was given them, and ``z`` [frames,
@@ -49,9 +50,9 @@ class Reconstruction:
         in fewer than 3 frames, or show nothing but noise. Of windows less than half their size apart one in the middle
         is decoded, and stands for all.
         """
-        views = np.lib.stride_tricks.sliding_window_view(pixels, (self._window,) * 2, (1, 2))
-        views = views[:, :: self._step, :: self._step]
-        frames, rows, columns = views.shape[:3]
+        patch = pixels if isinstance(pixels, Patch) else Patch.of(pixels)
+        frames, *size = patch.shape
+        rows, columns = ((n - self._window) // self._step + 1 for n in size)
         chosen = [np.minimum(np.arange(0, n, self._every) + self._every // 2, n - 1) for n in (rows, columns)]
         there = valid.cpu().numpy().reshape(frames, rows, columns)[:, chosen[0][:, None], chosen[1]]
         count = there.sum(0)
@@ -68,7 +69,7 @@ class Reconstruction:
         for k, t, other in zip(range(TIMES), times, others, strict=True):
             for begin in range(0, len(n), at_once):
                 part = slice(begin, begin + at_once)
-                shown, again = (self._on_device(views[i[part], y[part], x[part]]) for i in (t, other))
+                shown, again = (self._windows(patch, i[part], y[part], x[part]) for i in (t, other))
                 native = torch.empty(len(shown), z.shape[2], device=z.device)
                 native[:, self._order] = z[t[part], y[part] * columns + x[part]]
                 decoded = decode(self._decoder, native).double()
@@ -79,9 +80,16 @@ class Reconstruction:
         spread: np.ndarray = found.repeat(self._every, 0).repeat(self._every, 1)
         return spread[:rows, :columns]
 
-    def _on_device(self, windows: np.ndarray) -> Tensor:
-        """``windows`` [n, window, window] as float64 [n, 1, window, window]: only their differences count."""
-        return torch.from_numpy(windows.astype(np.float64))[:, None].to(self._order.device)
+    def _windows(self, patch: Patch, frame: np.ndarray, row: np.ndarray, column: np.ndarray) -> Tensor:
+        """The windows [n, 1, window, window] at these places of frames, float64: only their differences count."""
+        device = self._order.device
+        windows = torch.empty(len(frame), 1, self._window, self._window, dtype=torch.float64, device=device)
+        for t in np.unique(frame):
+            image = patch.frames(slice(t, t + 1), device)[0]
+            cut = image.unfold(0, self._window, self._step).unfold(1, self._window, self._step)
+            those = np.flatnonzero(frame == t)
+            windows[those, 0] = cut[row[those], column[those]].double()
+        return windows
 
 
 def _without_noise(with_decoded: np.ndarray, with_itself: np.ndarray) -> np.ndarray:

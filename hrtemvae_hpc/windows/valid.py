@@ -1,9 +1,9 @@
-"""All convolutions of a network without padding, computed once per frame and shared by all windows.
+"""All convolutions of a network without padding, computed once for a block of windows and shared by them.
 
 Such a network has no border: an output of any layer is the same for all windows that see the same pixels. So the
-convolutions run over the frame as if it were one large window, and a window is a square of the last layer's outputs.
+convolutions run over the block as if it were one large window, and a window is a square of the last layer's outputs.
 These lie as many pixels apart as the product of all strides. If the step is not a multiple of that, other windows begin
-between them; they are the same outputs of a frame that begins some pixels later, and take convolutions of their own.
+between them; they are the same outputs of a block that begins some pixels later, and take convolutions of their own.
 """
 
 import math
