@@ -6,9 +6,11 @@ On a GPU if PyTorch sees one (then use a larger movie: --frames 64 --size 2048),
 
 Plain PyTorch is batched PyTorch with nothing shared between windows: unfold, scale each window, batches of 512 (4,096
 on a GPU), channels last, all cores in each operation. hrtemvae is the engine of `hrtemvae analyze`, with its number
-of threads. The floor is the time that the matrix products of all layers but the first would take for each window by
-itself, at the rate of large products, on all cores by oneDNN or on the GPU. Where windows share more than the first
-layer, hrtemvae may be faster than the floor; otherwise the share of the floor is the share of the matrix peak.
+of threads, from raw pixels on. The floor is the time that the matrix products of all layers but the first would take
+for each window by itself, at the rate of large products, on all cores by oneDNN or on the GPU. Where windows share more
+than the first layer, hrtemvae may be faster than the floor; otherwise the share of the floor is the share of the matrix
+peak. The network without padding, that of configs/dense.yaml with random weights, has a floor of its own: the products
+that are left when all windows share theirs.
 """
 
 import argparse
@@ -18,15 +20,24 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from hrtemvae_hpc.area import Area
+from hrtemvae_hpc.model.architecture import Architecture
 from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model
 from hrtemvae_hpc.model.network import Encoder
+from hrtemvae_hpc.movie.tiles import TilePixels
+from hrtemvae_hpc.movie.transform import Transform
 from hrtemvae_hpc.processor import has_bfloat16
+from hrtemvae_hpc.scaling import LocalScaling
+from hrtemvae_hpc.threads import on_threads
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
+from hrtemvae_hpc.windows.in_memory import for_engine
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -37,8 +48,40 @@ WAYS = {
     "plain": "plain PyTorch",
     "window": "hrtemvae",
     "frame": "hrtemvae, one scale per frame",
+    "local": "hrtemvae, a network without padding",
     "floor": "floor: products of all layers but the first",
+    "local floor": "floor of the network without padding",
 }
+WITHOUT_PADDING = Architecture(channels=(32, 64, 64, 128), stride=(2, 2, 2, 1), padding="valid", hidden=512)
+
+
+def model_for(scaling: str) -> Model:
+    """The bundled model, or one without padding of random weights for local scaling."""
+    bundled = load_model(DEFAULT_MODEL)
+    if scaling != "local":
+        return bundled
+    torch.manual_seed(0)
+    encoder = Encoder(WITHOUT_PADDING).eval().requires_grad_(False)
+    return replace(bundled, encoder=encoder, decoder=None, scaling="local")
+
+
+class Prepared:
+    """A movie in memory, ready to be encoded block by block by one engine."""
+
+    def __init__(self, engine: Engine, movie: np.ndarray) -> None:
+        self.engine, self.frames = engine, len(movie)
+        shape = movie.shape[1:]
+        local = LocalScaling(shape, engine.window) if engine.scaling == "local" else None
+        self.tile = TilePixels.of(movie, Area.whole(*shape), Transform(None, local))
+        self.frame_range = for_engine(movie, "frame", engine.window)[1] if engine.scaling == "frame" else None
+        self.grid = WindowGrid(*shape, engine.window, STEP)
+        everything = Rectangle(0, self.grid.rows, 0, self.grid.columns)
+        self.blocks = Tiling(self.grid, engine.block, self.grid.rows, self.grid.columns).blocks(everything)
+
+    def encode(self, block: Rectangle) -> tuple[Tensor, Tensor]:
+        """The latents of a block, and which are valid."""
+        patch = self.tile.patch(self.grid.area(block))
+        return self.engine.encode(patch, np.ones((self.frames, 1), bool), self.frame_range)
 
 
 def plain_way(encoder: Encoder, movie: np.ndarray, window: int, dtype: torch.dtype) -> None:
@@ -52,21 +95,6 @@ def plain_way(encoder: Encoder, movie: np.ndarray, window: int, dtype: torch.dty
                 encoder.mean(encoder.hidden(scaled)).float()
 
 
-def our_way(engine: Engine, movie: np.ndarray, pool: ThreadPoolExecutor) -> None:
-    grid = WindowGrid(*movie.shape[1:], engine.window, STEP)
-    tiling = Tiling(grid, engine.block, grid.rows, grid.columns)
-    readable = np.ones((len(movie), 1), bool)
-    frame_range = np.stack([movie.min((1, 2)), movie.max((1, 2))], 1).astype(np.float64)
-
-    def encode(block: Rectangle) -> None:
-        y, x = grid.area(block)
-        engine.encode(movie[:, y, x], readable, frame_range if engine.scaling == "frame" else None)
-
-    jobs = [pool.submit(encode, block) for block in tiling.blocks(tiling.tiles[0])]
-    for job in jobs:
-        job.result()
-
-
 def product_rate(dtype: torch.dtype) -> float:
     """Floating point operations per second of a product of two large matrices."""
     side = 8192 if ON_GPU else 2048
@@ -75,14 +103,14 @@ def product_rate(dtype: torch.dtype) -> float:
     return 2 * side**3 / min(seconds(lambda: product(a, b)) for _ in range(20))
 
 
-def operations(model: Model) -> float:
-    """Floating point operations of a window in all layers but the first."""
-    a = model.architecture
-    convolutions = sum(
-        a.sizes[layer + 1] ** 2 * a.kernel**2 * a.channels[layer - 1] * a.channels[layer]
-        for layer in range(1, len(a.channels))
-    )
-    return 2.0 * (convolutions + a.hidden * (a.sizes[-1] ** 2 * a.channels[-1] + a.latents))
+def operations(a: Architecture) -> float:
+    """Floating point operations of a window in all layers but the first; shared ones of networks without padding."""
+    pitch, total = a.strides[0], 0.0
+    for layer in range(1, len(a.channels)):
+        pitch *= a.strides[layer]
+        places = a.sizes[layer + 1] ** 2 if a.padding == "same" else (STEP / pitch) ** 2
+        total += places * a.kernel**2 * a.channels[layer - 1] * a.channels[layer]
+    return 2 * (total + a.hidden * (a.sizes[-1] ** 2 * a.channels[-1] + a.latents))
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -95,10 +123,11 @@ def seconds(work: Callable[[], object]) -> float:
 
 def measure(way: str, precision: str, frames: int, size: int) -> float:
     """Windows per second."""
-    model, dtype = load_model(DEFAULT_MODEL), DTYPES[precision]
+    dtype = DTYPES[precision]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    if way == "floor":
-        return product_rate(dtype) / operations(model)
+    model = model_for("local" if "local" in way else way)
+    if "floor" in way:
+        return product_rate(dtype) / operations(model.architecture)
     movie = np.random.default_rng(0).poisson(100, (frames, size, size)).astype(np.uint16)
     if way == "plain":
         encoder = model.encoder.to(DEVICE, dtype).to(memory_format=torch.channels_last)
@@ -110,7 +139,8 @@ def measure(way: str, precision: str, frames: int, size: int) -> float:
         pool = ThreadPoolExecutor(engine.at_once(torch.get_num_threads()), initializer=engine.begin_thread)
 
         def work(movie: np.ndarray) -> None:
-            our_way(engine, movie, pool)
+            prepared = Prepared(engine, movie)
+            on_threads(pool, prepared.encode, prepared.blocks)
 
     work(movie[:, :192, :192])
     grid = WindowGrid(size, size, model.architecture.window, STEP)
@@ -139,7 +169,8 @@ def main() -> None:
     print("|---|---|---|---|")
     for (way, precision), own in rates.items():
         ratio = statistics.median(a / b for a, b in zip(own, rates["plain", "fp32"], strict=True))
-        share = statistics.median(a / b for a, b in zip(own, rates["floor", precision], strict=True))
+        floor = "local floor" if "local" in way else "floor"
+        share = statistics.median(a / b for a, b in zip(own, rates[floor, precision], strict=True))
         print(f"| {WAYS[way]}, {precision} | {statistics.median(own):,.0f} | {ratio:.2f} | {share:.0%} |")
 
 

@@ -19,8 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -28,45 +26,37 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from encode import DEVICE, DTYPES, ON_GPU, PRECISIONS, product_rate, seconds
+from encode import (
+    DEVICE,
+    DTYPES,
+    ON_GPU,
+    PRECISIONS,
+    STEP,
+    Prepared,
+    model_for,
+    operations,
+    product_rate,
+    seconds,
+)  # fmt: skip
 
-from hrtemvae_hpc.area import Area
 from hrtemvae_hpc.files import replacing
-from hrtemvae_hpc.model.architecture import Architecture
-from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model
 from hrtemvae_hpc.model.network import Encoder
-from hrtemvae_hpc.movie.tiles import TilePixels
-from hrtemvae_hpc.movie.transform import Transform
-from hrtemvae_hpc.scaling import LocalScaling
 from hrtemvae_hpc.schemas import Scaling
 from hrtemvae_hpc.statistics.comparison import Comparison
 from hrtemvae_hpc.statistics.over_time import series_statistics
 from hrtemvae_hpc.statistics.significance import PermutationTest
 from hrtemvae_hpc.windows.engine import Engine
-from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
+from hrtemvae_hpc.windows.grid import Rectangle
 from hrtemvae_hpc.windows.in_memory import for_engine
 
 CHECKOUT = Path(__file__).parents[1]
-WITHOUT_PADDING = Architecture(channels=(32, 64, 64, 128), stride=(2, 2, 2, 1), padding="valid", hidden=512)
 WAYS: dict[str, Scaling] = {"published": "window", "one scale per frame": "frame", "without padding": "local"}
-STEP = 8
 Facts = dict[str, Any]
 
 
 FRAMES, SIDE = (64, 2048) if ON_GPU else (3, 128)
 COLD_STARTS = 20 if ON_GPU else 1
 SEGMENTS = 20_000 if ON_GPU else 64
-
-
-@cache
-def model_of(way: str) -> Model:
-    """The bundled model, or one without padding of random weights."""
-    bundled = load_model(DEFAULT_MODEL)
-    if way != "without padding":
-        return bundled
-    torch.manual_seed(0)
-    encoder = Encoder(WITHOUT_PADDING).eval().requires_grad_(False)
-    return replace(bundled, encoder=encoder, decoder=None, scaling="local")
 
 
 def movie_of(frames: int, side: int) -> np.ndarray:
@@ -77,34 +67,27 @@ def movie_of(frames: int, side: int) -> np.ndarray:
     return np.stack([random.poisson(200 * image).astype(np.uint16) for image in images])
 
 
-class Prepared:
-    """A movie, ready to be encoded by one engine."""
+class Maps:
+    """The maps [4, windows, latents] of the blocks of a movie."""
 
-    def __init__(self, engine: Engine, movie: np.ndarray) -> None:
-        self.engine, self.frames = engine, len(movie)
-        local = LocalScaling(movie.shape[1:], engine.window) if engine.scaling == "local" else None
-        self.tile = TilePixels.of(movie, Area.whole(*movie.shape[1:]), Transform(None, local))
-        _, self.frame_range = for_engine(movie, "frame", engine.window) if engine.scaling == "frame" else (movie, None)
-        self.grid = WindowGrid(*movie.shape[1:], engine.window, STEP)
-        self.blocks = Tiling(self.grid, engine.block, self.grid.rows, self.grid.columns).blocks(
-            Rectangle(0, self.grid.rows, 0, self.grid.columns)
-        )
-        self.test = PermutationTest(Comparison.with_time(self.frames), engine.device)
+    def __init__(self, way: str, precision: str, movie: np.ndarray) -> None:
+        self.engine = Engine(model_for(WAYS[way]), DEVICE, precision, WAYS[way], STEP)  # type: ignore[arg-type]
+        self._prepared = Prepared(self.engine, movie)
+        self._test = PermutationTest(Comparison.with_time(len(movie)), self.engine.device)
+        self.windows = len(movie) * self._prepared.grid.rows * self._prepared.grid.columns
 
-    def maps(self, block: Rectangle) -> np.ndarray:
-        """The maps [4, windows, latents] of a block."""
-        patch = self.tile.patch(self.grid.area(block))
-        z, valid = self.engine.encode(patch, np.ones((self.frames, 1), bool), self.frame_range)
+    def _of(self, block: Rectangle) -> np.ndarray:
         with torch.inference_mode():
-            s = series_statistics(z, valid, self.test)
+            s = series_statistics(*self._prepared.encode(block), self._test)
         return torch.stack([s.mean, s.variance, s.spearman, s.time_correlated_variance]).cpu().numpy()
 
-    def encode(self, threads: int = 0, backwards: bool = False) -> list[np.ndarray]:
-        """The maps of all blocks, in their order; computed on other ``threads``, if any."""
+    def compute(self, threads: int = 0, backwards: bool = False) -> list[np.ndarray]:
+        """Those of all blocks, in their order; computed on other ``threads``, if any."""
+        blocks = self._prepared.blocks
         if not threads:
-            return [self.maps(block) for block in self.blocks]
+            return [self._of(block) for block in blocks]
         with ThreadPoolExecutor(threads, initializer=self.engine.begin_thread) as pool:
-            found = list(pool.map(self.maps, reversed(self.blocks) if backwards else self.blocks))
+            found = list(pool.map(self._of, reversed(blocks) if backwards else blocks))
         return found[::-1] if backwards else found
 
 
@@ -134,7 +117,7 @@ def exactness() -> Facts:
     errors = {}
     movie = movie_of(2, 128)
     for way, step in product(WAYS, (STEP, 12)):
-        model, scaling = model_of(way), WAYS[way]
+        model, scaling = model_for(WAYS[way]), WAYS[way]
         frames, frame_range = for_engine(movie, scaling, model.architecture.window)
         pixels = torch.from_numpy(frames.astype(np.float64))
         windows = pixels.unfold(1, 64, step).unfold(2, 64, step)
@@ -157,8 +140,7 @@ def exactness() -> Facts:
 
 def digest(way: str, precision: str, threads: int = 1, backwards: bool = False) -> str:
     """SHA-256 of the maps of a small movie."""
-    engine = Engine(model_of(way), DEVICE, precision, WAYS[way], STEP)  # type: ignore[arg-type]
-    blocks = Prepared(engine, movie_of(6, 320 if ON_GPU else 160)).encode(threads, backwards)
+    blocks = Maps(way, precision, movie_of(6, 320 if ON_GPU else 160)).compute(threads, backwards)
     return hashlib.sha256(b"".join(block.tobytes() for block in blocks)).hexdigest()
 
 
@@ -185,34 +167,22 @@ def sameness() -> Facts:
     }
 
 
-def operations(a: Architecture) -> float:
-    """Floating point operations of a window in all layers but the first; shared ones of networks without padding."""
-    pitch, total = a.strides[0], 0.0
-    for layer in range(1, len(a.channels)):
-        pitch *= a.strides[layer]
-        places = a.sizes[layer + 1] ** 2 if a.padding == "same" else (STEP / pitch) ** 2
-        total += places * a.kernel**2 * a.channels[layer - 1] * a.channels[layer]
-    return 2 * (total + a.hidden * (a.sizes[-1] ** 2 * a.channels[-1] + a.latents))
-
-
 def speed() -> Facts:
     """Windows/s with statistics, their products in TFLOP/s, and the most memory of the device that was taken."""
     facts = {}
     movie = movie_of(FRAMES, SIDE)
     for way, precision in product(WAYS, PRECISIONS if ON_GPU else PRECISIONS[:1]):
-        engine = Engine(model_of(way), DEVICE, precision, WAYS[way], STEP)
-        threads = engine.at_once(torch.get_num_threads())
-        Prepared(engine, movie[:, :128, :128]).encode(threads)
+        maps = Maps(way, precision, movie)
+        threads = maps.engine.at_once(torch.get_num_threads())
+        Maps(way, precision, movie[:, :128, :128]).compute(threads)
         if ON_GPU:
             torch.cuda.reset_peak_memory_stats()
-        prepared = Prepared(engine, movie)
-        windows = len(movie) * prepared.grid.rows * prepared.grid.columns
-        rate = windows / seconds(lambda: prepared.encode(threads))  # noqa: B023
+        rate = maps.windows / seconds(lambda: maps.compute(threads))  # noqa: B023
         facts[f"{way}, {precision}"] = {
             "windows_s": rate,
-            "tflop_s": rate * operations(model_of(way).architecture) / 1e12,
+            "tflop_s": rate * operations(model_for(WAYS[way]).architecture) / 1e12,
             "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if ON_GPU else None,
-            "without": engine.without,
+            "without": maps.engine.without,
         }
     return facts
 
@@ -221,12 +191,12 @@ def profile() -> Facts:
     """Where the time of one block goes: the longest operations, in ms."""
     facts = {}
     for way in WAYS:
-        prepared = Prepared(Engine(model_of(way), DEVICE, "fp32", WAYS[way], STEP), movie_of(FRAMES, 64 + 15 * STEP))
-        prepared.encode()
+        maps = Maps(way, "fp32", movie_of(FRAMES, 64 + 15 * STEP))
+        maps.compute()
         kinds = [torch.profiler.ProfilerActivity.CPU]
         kinds += [torch.profiler.ProfilerActivity.CUDA] if ON_GPU else []
         with torch.profiler.profile(activities=kinds) as profiler:
-            prepared.encode()
+            maps.compute()
         total = "self_device_time_total" if ON_GPU else "self_cpu_time_total"
         spent = {e.key: getattr(e, total) / 1e3 for e in profiler.key_averages()}
         facts[way] = dict(sorted(spent.items(), key=lambda item: -item[1])[:8])

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 Padding = Literal["same", "valid"]
 Normalization = Literal["none", "before_activation", "after_activation"]
@@ -11,6 +11,11 @@ Side = Annotated[int, Field(ge=1, le=1024)]  # pixels
 Kernel = Annotated[int, Field(ge=1, le=64)]  # pixels
 Width = Annotated[int, Field(ge=1, le=4096)]  # of a layer
 Channels = Annotated[tuple[Width, ...], Field(max_length=16)]
+# Tagged, so that a mistake is reported for what was given, one number or a list; the tags are left out of messages.
+Strides = Annotated[
+    Annotated[Kernel, Tag("stride[one]")] | Annotated[tuple[Kernel, ...], Field(max_length=16), Tag("stride[each]")],
+    Discriminator(lambda given: "stride[each]" if isinstance(given, list | tuple) else "stride[one]"),
+]
 _CONFIG = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -34,9 +39,7 @@ class Architecture(BaseModel):
     window: Side = Field(64, ge=4, description="rows and columns of a window, pixels")
     channels: Channels = Field((32, 32, 64, 64), min_length=1, description="channels of the convolutions")
     kernel: Kernel = Field(4, description="rows and columns of every kernel")
-    stride: Kernel | Annotated[tuple[Kernel, ...], Field(max_length=16)] = Field(
-        2, description="stride of every convolution, or a list with that of each"
-    )
+    stride: Strides = Field(2, description="stride of every convolution, or a list with that of each")
     padding: Padding = Field(
         "same",
         description="same: zeros around each window, as published; valid: none, so that windows share all",
