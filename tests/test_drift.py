@@ -56,7 +56,7 @@ def test_patches_find_the_shift_that_scipy_made(dy: float, dx: float) -> None:
     whole = find_shift(spectrum_of(one), spectrum_of(other), one.shape, (0.0, 0.0))
     assert abs(whole.dy - dy) <= 1
     assert abs(whole.dx - dx) <= 1
-    found = Patches(one.shape).shifts(one, other, whole)
+    found = Patches(one).shifts(Patches(other), whole)
     found = found[found[:, 2] > 0]
     assert len(found) >= 2
     assert np.median(abs(found[:, :2] - (dy, dx)), 0).max() < 0.05

@@ -80,7 +80,7 @@ def measure_drift(world: World, movie: Movie, config: AnalysisConfig, threads: i
 
     def solve() -> DriftEstimate:
         found = dict(block for share in gathered for block in share.blocks.items())
-        estimate = solve_drift([found[start] for start in sorted(found)])
+        estimate = solve_drift([found[start] for start in sorted(found)], threads)
         blank = estimate.blank.copy()
         blank[sorted(set().union(*(share.undecoded for share in gathered)))] = False  # they may show something
         return replace(estimate, blank=blank)

@@ -1,7 +1,7 @@
 """What is measured of a block of frames: independent of all other blocks, and small."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -60,15 +60,20 @@ class BlockMeasures:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A band-passed image and its spectrum."""
+    """A band-passed image, its spectrum and its patches."""
 
     image: Image
     spectrum: Spectrum
+    patches: Patches
 
     @classmethod
     def of(cls, image: Image) -> "Prepared":
         """Take the spectrum of a band-passed image."""
-        return cls(image, spectrum_of(image))
+        return cls(image, spectrum_of(image), Patches(image))
+
+    def with_fresh_patches(self) -> "Prepared":
+        """The same, without the spectra that its patches have kept."""
+        return replace(self, patches=Patches(self.image))
 
 
 def blocks(frames: int) -> list[range]:
@@ -110,8 +115,8 @@ def measure_shift(reference: Prepared, frame: Prepared, expected: tuple[float, f
     shape = frame.image.shape
     whole = find_shift(reference.spectrum, frame.spectrum, shape, expected)
     if whole.quality < least_quality(shape):
-        return PatchShifts(np.zeros((len(Patches(shape).corners), 3), np.float32), 0.0)
-    return PatchShifts(Patches(shape).shifts(reference.image, frame.image, whole), whole.quality)
+        return PatchShifts(np.zeros((len(reference.patches.corners), 3), np.float32), 0.0)
+    return PatchShifts(reference.patches.shifts(frame.patches, whole), whole.quality)
 
 
 def binned(frame: np.ndarray, binning: int) -> Image:

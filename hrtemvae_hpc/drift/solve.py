@@ -1,5 +1,6 @@
 """The drift of a movie from the measures of its blocks: two estimates, reconciled."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +30,8 @@ class _Blocks(NamedTuple):
     still: Floats  # [patches], the share of the movie's pairs of blocks in which a patch moves with the specimen
 
 
-def solve_drift(measures: list[BlockMeasures]) -> DriftEstimate:
-    """The drift from the measures of all blocks, in order. Deterministic; on one rank.
+def solve_drift(measures: list[BlockMeasures], threads: int = 1) -> DriftEstimate:
+    """The drift from the measures of all blocks, in order. The same for any number of ``threads``; on one rank.
 
     One estimate chains the shifts from frame to frame. The other follows from each frame's shift against the sum of
     its block, and the shifts of these sums against one another, also of distant ones: there what rotates or
@@ -38,7 +39,7 @@ def solve_drift(measures: list[BlockMeasures]) -> DriftEstimate:
     """
     frames = [frame for block in measures for frame in block.frames]
     blank = _blank(frames)
-    placed = _place_blocks(measures)
+    placed = _place_blocks(measures, threads)
     weights = placed.still**4  # what moves by itself at times hardly counts
     owner = np.repeat(np.arange(len(measures)), [len(block.frames) for block in measures])
     started = np.concatenate([np.arange(len(block.frames)) >= block.first for block in measures])
@@ -85,35 +86,48 @@ def _followed(rows: list[NDArray[np.float32]], weights: Floats) -> tuple[Floats,
     return np.array([place for place, _ in found]), np.array([weight > 0 for _, weight in found])
 
 
-def _pairs(count: int) -> NDArray[np.intp]:
-    """Pairs of blocks [pairs, 2] at distances of 1, 2, 4, 8..., the nearest first."""
-    distances = [2**i for i in range(count.bit_length()) if 2**i < count]
-    return np.array([(a, a + d) for d in distances for a in range(count - d)], np.intp).reshape(-1, 2)
+def _pair_shifts(measures: list[BlockMeasures], threads: int) -> tuple[NDArray[np.intp], Floats]:
+    """Pairs of blocks [pairs, 2] at distances of 1, 2, 4, 8..., and the shifts of their sums [pairs, patches, 3]."""
+    sums = [Prepared.of(block.reference.astype(np.float32)) for block in measures]
+    count, places = len(sums), np.zeros((len(sums), 2))
+    shifts: dict[tuple[int, int], Floats] = {}
+    for b in range(1, count):
+        # From where the last frame of one block lies to where the first of the next does.
+        last = measures[b - 1].frames[-1].to_reference.patches
+        expected, _ = consensus(last[:, :2], last[:, 2] ** 2)
+        found = _shifts(sums[b - 1].with_fresh_patches(), sums[b], expected)
+        place, weight = consensus(found[:, :2], found[:, 2] ** 2)
+        places[b] = places[b - 1] + (place if weight else expected)
+        shifts[b - 1, b] = found
+
+    def measure(a: int) -> None:
+        reference, distance = sums[a].with_fresh_patches(), 2
+        while (b := a + distance) < count:
+            shifts[a, b] = _shifts(reference, sums[b], tuple(places[b] - places[a]))
+            distance *= 2
+
+    with ThreadPoolExecutor(threads, "drift") as pool:
+        list(pool.map(measure, range(count)))
+    pairs = sorted(shifts, key=lambda pair: (pair[1] - pair[0], pair))
+    return np.array(pairs, np.intp), np.stack([shifts[pair] for pair in pairs])
 
 
-def _place_blocks(measures: list[BlockMeasures]) -> _Blocks:
+def _shifts(reference: Prepared, moved: Prepared, expected: tuple[float, float]) -> Floats:
+    found = measure_shift(reference, moved.with_fresh_patches(), expected)
+    return found.patches.astype(np.float64)
+
+
+def _place_blocks(measures: list[BlockMeasures], threads: int) -> _Blocks:
     """Where the sum of each block lies: robust least squares over patches of pairs of blocks.
 
     The weights of deviating patches fall step by step (see ``consensus``); a patch that deviates between distant
     blocks counts less everywhere.
     """
-    sums = [Prepared.of(block.reference.astype(np.float32)) for block in measures]
-    count, patches = len(sums), len(measures[0].frames[0].link.patches)
+    count, patches = len(measures), len(measures[0].frames[0].link.patches)
     if count == 1:
         return _Blocks(np.zeros((1, 2)), np.ones(1, bool), np.ones(patches))
-    pairs = _pairs(count)
+    pairs, rows = _pair_shifts(measures, threads)
     places = np.zeros((count, 2))
-    rows = np.zeros((len(pairs), patches, 3))
-    for i, (a, b) in enumerate(pairs):
-        dy, dx = places[b] - places[a]
-        if b - a == 1:  # from where the last frame of one block lies to where the first of the next does
-            last = measures[a].frames[-1].to_reference.patches
-            (dy, dx), _ = consensus(last[:, :2], last[:, 2] ** 2)
-        rows[i] = measure_shift(sums[a], sums[b], (float(dy), float(dx))).patches
-        if b - a == 1:
-            place, weight = consensus(rows[i, :, :2], rows[i, :, 2] ** 2)
-            places[b] = places[a] + (place if weight else (dy, dx))
-
     shifts, power = rows[..., :2], rows[..., 2] ** 2
     distance = (pairs[:, 1] - pairs[:, 0]).astype(np.float64)[:, None]
     seen = (distance * power).sum(0)

@@ -5,7 +5,7 @@ Phase correlation would be no substitute: it gives the noise of empty frequencie
 """
 
 import math
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -85,43 +85,51 @@ def least_quality(shape: tuple[int, int]) -> float:
 class Patches:
     """Squares of an image, each shifted by itself: what moves on its own in a few doesn't move the rest."""
 
-    def __init__(self, shape: tuple[int, int]) -> None:
-        """Cover images of ``shape`` with overlapping squares of an eighth of the longer side, or 64 pixels."""
-        self.shape = shape
-        self.side = min(*shape, max(64, max(shape) // 8)) // 2 * 2
-        tops, lefts = (self._starts(n) for n in shape)
+    def __init__(self, image: Image) -> None:
+        """Cover ``image`` with overlapping squares of an eighth of the longer side, or 64 pixels."""
+        self._image = image
+        self.side = min(*image.shape, max(64, max(image.shape) // 8)) // 2 * 2
+        tops, lefts = (self._starts(n) for n in image.shape)
         self.corners = [(y, x) for y in tops for x in lefts]
 
     def _starts(self, size: int) -> list[int]:
         count = max(1, round(1.5 * size / self.side))
         return [int(s) for s in np.linspace(0, size - self.side, count)]
 
-    def shifts(self, reference: Image, moved: Image, whole: Shift) -> NDArray[np.float32]:
-        """Down, right and quality of each patch [patches, 3], close to the ``whole`` image's shift.
+    @cached_property
+    def _unmoved(self) -> Spectrum:
+        return self._spectra(self.corners)
+
+    def shifts(self, moved: "Patches", whole: Shift) -> NDArray[np.float32]:
+        """Down, right and quality [patches, 3] of how far each is shifted in ``moved``, close to the ``whole`` image.
 
         A patch that leaves the image, or has no peak there, has quality 0. The peak is that of a paraboloid through
         3 x 3 values of the correlation, taken twice per pixel.
         """
         found = np.zeros((len(self.corners), 3), np.float32)
         dy, dx = round(whole.dy), round(whole.dx)
+        height, width = self._image.shape
         inside = [
             i
             for i, (y, x) in enumerate(self.corners)
-            if 0 <= y + dy <= self.shape[0] - self.side and 0 <= x + dx <= self.shape[1] - self.side
+            if 0 <= y + dy <= height - self.side and 0 <= x + dx <= width - self.side
         ]
         if not inside:
             return found
-        cut = [self.corners[i] for i in inside]
-        one = self._spectra(reference, cut)
-        other = self._spectra(moved, [(y + dy, x + dx) for y, x in cut])
+        one, other = self._unmoved, moved._unmoved
+        if (dy, dx) != (0, 0):
+            one, other = (
+                one[inside],
+                moved._spectra([(y + dy, x + dx) for y, x in map(self.corners.__getitem__, inside)]),
+            )
         by_row, by_column = _near_waves(self.side)
         surfaces = np.asarray((by_row @ (np.conj(one) * other) @ by_column).real, np.float32)
         y, x, quality = summits(surfaces)
         found[inside] = np.stack([dy + (y - _REACH) / 2, dx + (x - _REACH) / 2, quality], 1)
         return found
 
-    def _spectra(self, image: Image, corners: list[tuple[int, int]]) -> Spectrum:
-        cut = np.stack([image[y : y + self.side, x : x + self.side] for y, x in corners])
+    def _spectra(self, corners: list[tuple[int, int]]) -> Spectrum:
+        cut = np.stack([self._image[y : y + self.side, x : x + self.side] for y, x in corners])
         return _normalised((cut - cut.mean((1, 2), keepdims=True)) * _taper(self.side, self.side))
 
 

@@ -28,7 +28,8 @@ _SAMPLES = 4000  # about, at most
 _SPLITS = 12  # of the latents into halves, for each width
 _AGREE = 0.8  # correlation of the parts that both halves find: the least of a split, median over splits
 _KNOWN = 0.5  # share of a neighbourhood that must have maps
-_ITERATIONS, _TOLERANCE = 300, 1e-4
+_ITERATIONS, _TRIED_ITERATIONS = 300, 100  # of the factors; the latter while their number is chosen
+_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def find_processes(signed: SignedMaps, windows_wide: float) -> Processes:
         return no_processes(len(signed.noise), signed.known.shape)
     with threadpool_limits(1):  # the same bits for any number of threads
         count, width = _choose(samples)
-        places, kinds = _factor(samples.features("all", width), count)
+        places, kinds = _factor(samples.features("all", width), count, _ITERATIONS)
         kinds = kinds.reshape(count, 3, -1)
         change = places.sum(0) * kinds.sum((1, 2))
         order = np.argsort(-change)
@@ -183,8 +184,7 @@ def _choose(samples: _Samples) -> tuple[int, float]:
     best, width = 1, _WIDTHS[0]
     for count in range(2, min(MOST, half // 2, samples.count - 1) + 1):  # at least two latents of each half per part
         agreements = {
-            tried: float(np.median([_agreement(*(_factor(each, count)[0] for each in pair)) for pair in of_width]))
-            for tried, of_width in pairs.items()
+            tried: float(np.median([_agreement(pair, count) for pair in of_width])) for tried, of_width in pairs.items()
         }
         better = max(agreements, key=agreements.__getitem__)
         if agreements[better] >= _AGREE:
@@ -203,19 +203,20 @@ def _halves(samples: _Samples, width: float, half: int) -> Iterator[list[np.ndar
         yield [part.reshape(samples.count, -1) for part in parts]
 
 
-def _agreement(one: np.ndarray, other: np.ndarray) -> float:
-    """The least correlation between parts [samples, parts] that are matched as well as possible."""
-    first, second = ((each - each.mean(0)) / np.maximum(each.std(0), 1e-12) for each in (one, other))
+def _agreement(pair: list[np.ndarray], count: int) -> float:
+    """The least correlation between ``count`` parts of either of two features, matched as well as possible."""
+    parts = (_factor(features, count, _TRIED_ITERATIONS)[0] for features in pair)
+    first, second = ((each - each.mean(0)) / np.maximum(each.std(0), 1e-12) for each in parts)
     correlation = first.T @ second / len(first)
     return float(correlation[linear_sum_assignment(-correlation)].min())
 
 
-def _factor(features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _factor(features: np.ndarray, count: int, iterations: int) -> tuple[np.ndarray, np.ndarray]:
     """Parts' values [samples, count] and features [count, features], whose product approximates ``features``."""
     from sklearn.decomposition import NMF
     from sklearn.exceptions import ConvergenceWarning
 
-    model = NMF(count, init="nndsvda", max_iter=_ITERATIONS, tol=_TOLERANCE, random_state=0)
+    model = NMF(count, init="nndsvda", max_iter=iterations, tol=_TOLERANCE, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it is near enough then
         parts = model.fit_transform(features)

@@ -17,6 +17,7 @@ from hrtemvae_hpc.segments.segment_file import LEVELS, SourceSegments, write_seg
 from hrtemvae_hpc.simulation.lattice_windows import PIXEL_SIZE_NM, Simulation, random_windows
 
 _AT_ONCE = 1000
+_DRAWN_TOGETHER = 100  # fit into caches
 
 
 def simulate_segments(output: Path, count: int, options: CutOptions, validation: float) -> int:
@@ -34,7 +35,9 @@ def simulate_segments(output: Path, count: int, options: CutOptions, validation:
         generator = torch.Generator().manual_seed(options.seed)
         for start in range(0, count, _AT_ONCE):
             n = min(_AT_ONCE, count - start)
-            segments = random_windows(n, options.window, simulation, generator, options.scaling)
+            counts = [min(_DRAWN_TOGETHER, n - drawn) for drawn in range(0, n, _DRAWN_TOGETHER)]
+            drawn = [random_windows(c, options.window, simulation, generator, options.scaling) for c in counts]
+            segments = torch.cat(drawn)
             strength, period = find_fringes(segments)
             columns = {
                 "strength": strength.numpy(),
