@@ -1,5 +1,6 @@
 """The errors a user can meet, each with the exit code it ends the program with."""
 
+import os
 import sys
 
 
@@ -33,8 +34,14 @@ def printable(text: str) -> str:
 
 
 def show(text: str) -> None:
-    """Print ``text``, of which only line breaks act on a terminal, on standard output."""
-    print("\n".join(map(printable, text.split("\n"))), flush=True)
+    """Print ``text``, of which only line breaks act on a terminal, on standard output.
+
+    Work goes on if its reader has gone, as in `hrtemvae plan movie.h5 | head`.
+    """
+    try:
+        print("\n".join(map(printable, text.split("\n"))), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report(error: HrtemvaeError, where: str = "") -> None:

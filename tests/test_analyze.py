@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from commands import Program
+from commands import Program, command_line, environment
 from conftest import MAPS, assert_refused, assert_same_maps, drifting_pixels, read_maps
 from damage import break_chunk
 from plain import plain_latents, plain_statistics
@@ -274,6 +276,17 @@ def test_maps_do_not_depend_on_threads(
         assert outcome.code == 0, outcome.text
     for threads in (2, 3):
         assert_same_maps(tmp_path / "1.h5", tmp_path / f"{threads}.h5")
+
+
+def test_work_goes_on_when_nobody_reads_its_output(movie_path: Path, tiny_model_path: Path, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = command_line(["analyze", movie_path, "--model", tiny_model_path, "-o", tmp_path / "maps.h5"])
+    done = subprocess.run(command, env=environment(), stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert (tmp_path / "maps.h5").is_file()
+    assert (tmp_path / "maps.html").is_file()
 
 
 def test_plan_says_what_would_be_done(
