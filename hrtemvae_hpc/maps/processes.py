@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 from scipy.ndimage import uniform_filter
-from scipy.optimize import linear_sum_assignment
+from scipy.special import stdtrit
 
 REPRODUCIBLE = 0.5  # correlation of even and odd frames that a process has at least
 _CHANCE = 0.001  # probability of its correlation by chance, at most
@@ -113,7 +112,7 @@ def _by_chance(part: np.ndarray, weights: np.ndarray, windows_wide: float) -> fl
     place = place_of(part)
     height, width = (min(max(windows_wide, 1.0), place.any(axis).sum()) for axis in (1, 0))
     degrees = max(1.0, place.sum() / (height * width)) * len(leading_latents(weights)) - 1
-    t = stats.t.isf(_CHANCE, degrees) if degrees > 0 else np.inf
+    t = stdtrit(degrees, 1 - _CHANCE) if degrees > 0 else np.inf
     return float(1 / np.sqrt(1 + degrees / t**2))
 
 
@@ -205,6 +204,8 @@ def _halves(samples: _Samples, width: float, half: int) -> Iterator[list[np.ndar
 
 def _agreement(pair: list[np.ndarray], count: int) -> float:
     """The least correlation between ``count`` parts of either of two features, matched as well as possible."""
+    from scipy.optimize import linear_sum_assignment  # takes a while to load
+
     parts = (_factor(features, count, _TRIED_ITERATIONS)[0] for features in pair)
     first, second = ((each - each.mean(0)) / np.maximum(each.std(0), 1e-12) for each in parts)
     correlation = first.T @ second / len(first)
