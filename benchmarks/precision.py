@@ -1,10 +1,11 @@
 """How the precision of encoding changes the maps of a movie, compared with arithmetic in float64.
 
-    python benchmarks/precision.py MOVIE.h5 [--step 16]
+    python benchmarks/precision.py MOVIE.h5 [--step 16] [--model dense]
 
 fp32 and bf16 are what `hrtemvae analyze` writes on a CPU. tf32 imitates GPUs: the factors of every product
 but those of the first layer, which is in float32 there, rounded to 10 bits after the first one, sums in float32.
-float64 and tf32 are plain: windows scaled and encoded one by one, ranks by scipy.
+float64 and tf32 are plain: windows scaled and encoded one by one, ranks by scipy; pixels that are scaled locally are
+rounded to float32 then, as everywhere.
 """
 
 import argparse
@@ -18,9 +19,11 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, load_model
+from hrtemvae_hpc.area import Area
+from hrtemvae_hpc.model.model_file import load_model
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.movie.movie import Movie
+from hrtemvae_hpc.scaling import LocalScaling
 
 MAPS = {"variance": "variance", "spearman": "rho", "time_correlated_variance": "time-correlated variance"}
 
@@ -42,16 +45,19 @@ def round_factors(encoder: Encoder) -> Encoder:
 
 
 @torch.inference_mode()
-def plain_maps(movie: np.ndarray, step: int, tf32: bool) -> dict[str, np.ndarray]:
+def plain_maps(movie: np.ndarray, step: int, name: str, tf32: bool) -> dict[str, np.ndarray]:
     """Maps [latents, windows] of ``movie`` [frames, rows, columns], in the model's order."""
-    model = load_model(DEFAULT_MODEL)
+    model = load_model(name)
     encoder, size = round_factors(model.encoder) if tf32 else model.encoder.double(), model.architecture.window
     series = []
     for frame in movie:
-        windows = torch.from_numpy(frame.astype(np.float64)).unfold(0, size, step).unfold(1, size, step)
-        windows = windows.reshape(-1, 1, size, size)
-        low, high = windows.amin((2, 3), keepdim=True), windows.amax((2, 3), keepdim=True)
-        x = (windows - low) / (high - low)
+        pixels = torch.from_numpy(frame.astype(np.float64))
+        if model.scaling == "local":
+            pixels = LocalScaling(frame.shape, size).apply(pixels, Area.whole(*frame.shape)).double()
+        x = pixels.unfold(0, size, step).unfold(1, size, step).reshape(-1, 1, size, size)
+        if model.scaling == "window":
+            low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+            x = (x - low) / (high - low)
         for layer in range(len(encoder.conv)):
             if tf32:
                 x = as_tf32(x) if layer else x.float()
@@ -65,11 +71,11 @@ def plain_maps(movie: np.ndarray, step: int, tf32: bool) -> dict[str, np.ndarray
     return {"variance": variance.T, "spearman": rho.T, "time_correlated_variance": ((rho * variance) ** 2).T}
 
 
-def analyzed_maps(path: Path, step: int, precision: str) -> dict[str, np.ndarray]:
+def analyzed_maps(path: Path, step: int, model: str, precision: str) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "maps.h5")
-        words = ["hrtemvae", "analyze", path, "-o", output, "--step", str(step), "--precision", precision]
-        subprocess.run(words, check=True, capture_output=True)
+        words = ["hrtemvae", "analyze", path, "-o", output, "--step", str(step), "--model", model, "--drift", "none"]
+        subprocess.run([*words, "--precision", precision], check=True, capture_output=True)
         with h5py.File(output) as file:
             return {name: file["entry"][name]["data"][...].reshape(64, -1).astype(np.float64) for name in MAPS}
 
@@ -78,14 +84,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("movie", type=Path)
     parser.add_argument("--step", type=int, default=16)
+    parser.add_argument("--model", default="published")
     options = parser.parse_args()
     with Movie(options.movie) as movie:
         pixels = movie.read(slice(0, movie.shape[0]), movie.area)
-    expected = plain_maps(pixels, options.step, False)
+    expected = plain_maps(pixels, options.step, options.model, False)
     found = {
-        "fp32": analyzed_maps(options.movie, options.step, "fp32"),
-        "tf32 (imitated)": plain_maps(pixels, options.step, True),
-        "bf16": analyzed_maps(options.movie, options.step, "bf16"),
+        "fp32": analyzed_maps(options.movie, options.step, options.model, "fp32"),
+        "tf32 (imitated)": plain_maps(pixels, options.step, options.model, True),
+        "bf16": analyzed_maps(options.movie, options.step, options.model, "bf16"),
     }
     print(f"{len(pixels)} frames, {expected['spearman'].shape[1]} windows, 64 latents\n")
     print("| precision | " + " | ".join(MAPS.values()) + " | rho, 99% of all within | rho, all within |")

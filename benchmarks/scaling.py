@@ -1,6 +1,7 @@
 """Analyses a movie on 1, 2 and 4 single-threaded ranks, next to what the estimate of `plan` says from the costs of one.
 
-    python benchmarks/scaling.py MOVIE.h5 [--step 8] [--rounds 3] [--windows-per-second 300000] [--cores 8]
+    python benchmarks/scaling.py MOVIE.h5 [--model dense] [--step 8] [--rounds 3]
+      [--windows-per-second 300000] [--cores 8]
 
 Then it estimates 1,000 frames of 4096 x 4096 on 8 nodes of 4 GPUs each, plain and gzip-compressed, from the rate at
 which one core decoded MOVIE.h5, times the cores beside each GPU, and a rate of encoding on a GPU (windows/s) that is
@@ -24,10 +25,12 @@ import torch
 from hrtemvae_hpc.analysis.estimate import Estimate, estimate
 from hrtemvae_hpc.analysis.plan import make_plan
 from hrtemvae_hpc.config import PreprocessSection
-from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, load_model
+from hrtemvae_hpc.model.model_file import load_model
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
+from hrtemvae_hpc.movie.transform import Transform
 from hrtemvae_hpc.ranks.resources import RankResources
+from hrtemvae_hpc.scaling import LocalScaling
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import WindowGrid
 
@@ -46,11 +49,12 @@ class Run:
         return sum(self.phases.values())
 
 
-def analyze(movie: Path, step: int, ranks: int) -> Run:
+def analyze(movie: Path, model: str, step: int, ranks: int, threads: int = 1) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "maps.h5")
-        words = ["mpirun", "-n", str(ranks), "hrtemvae", "analyze", movie, "-o", output, "--step", str(step)]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+        words = ["mpirun", "-n", str(ranks), "hrtemvae", "analyze", movie, "-o", output]
+        words += ["--model", model, "--step", str(step)]
+        env = {**os.environ, "OMP_NUM_THREADS": str(threads), "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
         done = subprocess.run(words, check=True, capture_output=True, text=True, env=env)
         said = re.search(r"start ([\d.]+) s, staging ([\d.]+) s, tiles ([\d.]+) s, result ([\d.]+) s", done.stderr)
         assert said, done.stderr
@@ -62,9 +66,11 @@ def analyze(movie: Path, step: int, ranks: int) -> Run:
     return Run(phases, encodings / (stages["encode"] + stages["statistics"]), read / stages["read"])
 
 
-def expected(path: Path, step: int, nodes: int, a_node: int, encode: float, decode: float, device: str) -> Estimate:
-    model = load_model(DEFAULT_MODEL)
-    engine = Engine(model, torch.device("cpu"), "fp32", "window", step)
+def expected(
+    path: Path, name: str, step: int, nodes: int, a_node: int, encode: float, decode: float, device: str
+) -> Estimate:
+    model = load_model(name)
+    engine = Engine(model, torch.device("cpu"), "fp32", model.scaling, step)
     if device == "cuda":  # as one on a GPU that isn't here
         engine.device, engine.block, engine.batch = torch.device("cuda"), 16, 4096
     ranks = [
@@ -72,8 +78,9 @@ def expected(path: Path, step: int, nodes: int, a_node: int, encode: float, deco
         for r in range(nodes * a_node)
     ]
     with Movie(path) as movie:
-        reader = TileReader(movie, PreprocessSection(), False)
         grid = WindowGrid(*movie.shape[1:], model.architecture.window, step)
+        local = LocalScaling(movie.shape[1:], engine.window) if model.scaling == "local" else None
+        reader = TileReader(movie, PreprocessSection(), False, Transform(local=local))
         return estimate(make_plan(engine, reader, grid, ranks, None), model.architecture.latents, ranks)
 
 
@@ -96,6 +103,7 @@ def write_zeros(path: Path, shape: tuple[int, int, int], *, gzip: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("movie", type=Path)
+    parser.add_argument("--model", default="published")
     parser.add_argument("--step", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--windows-per-second", type=float, default=3e5)
@@ -103,7 +111,8 @@ def main() -> None:
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     rounds = [
-        {ranks: analyze(options.movie, options.step, ranks) for ranks in (1, 2, 4)} for _ in range(options.rounds)
+        {ranks: analyze(options.movie, options.model, options.step, ranks) for ranks in (1, 2, 4)}
+        for _ in range(options.rounds)
     ]
     encode, decode = median(r[1].encode for r in rounds), median(r[1].decode for r in rounds)
     print("| ranks | start | staging | tiles | tiles expected | speed-up | speed-up, start to result |")
@@ -111,7 +120,7 @@ def main() -> None:
     for ranks in (1, 2, 4):
         start, staging, tiles = (median(r[ranks].phases[p] for r in rounds) for p in ("start", "staging", "tiles"))
         shared = min(1.0, cores / ranks)
-        e = expected(options.movie, options.step, 1, ranks, encode * shared, decode * shared, "cpu")
+        e = expected(options.movie, options.model, options.step, 1, ranks, encode * shared, decode * shared, "cpu")
         print(
             f"| {ranks} | {start:.1f} s | {staging:.1f} s | {tiles:.1f} s | {e.tiles:.1f} s | "
             f"{median(r[1].phases['tiles'] / r[ranks].phases['tiles'] for r in rounds):.2f} | "
@@ -125,7 +134,7 @@ def main() -> None:
             path = Path(folder, "large.h5")
             write_zeros(path, (1000, 4096, 4096), gzip=gzip)
             reading = options.cores * decode if gzip else PLAIN
-            e = expected(path, 8, 8, 4, options.windows_per_second, reading, "cuda")
+            e = expected(path, options.model, 8, 8, 4, options.windows_per_second, reading, "cuda")
         print(
             f"| {name} | {e.staging:.0f} s | {e.tiles:.0f} s | {e.busy:.0%} | {e.saving:.1f} s | {e.result:.1f} s | "
             f"{e.total:.0f} s |"

@@ -156,7 +156,7 @@ class StatisticsSection(Section):
 class EncodingSection(Section):
     """Which network turns windows into latents."""
 
-    model: str | None = Field(None, description="model file; by default the bundled weights")
+    model: str | None = Field(None, description="model file, or published or dense (bundled); by default published")
     precision: Literal["fp32", "tf32", "bf16"] = Field("fp32", description="arithmetic of the network")
 
 

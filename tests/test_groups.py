@@ -16,7 +16,7 @@ from hrtemvae_hpc.evaluation.groups import Group, find_groups
 from hrtemvae_hpc.fourier.fringes import find_fringes
 from hrtemvae_hpc.maps.page_data import map_pictures
 from hrtemvae_hpc.maps.result import open_result
-from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, load_model, save_model, store_groups
+from hrtemvae_hpc.model.model_file import BUNDLED, load_model, save_model, store_groups
 from hrtemvae_hpc.simulation.changes import (
     ALONG_X,
     ALONG_Y,
@@ -133,8 +133,9 @@ def test_a_model_with_groups_is_the_same_model(tmp_path: Path) -> None:
     assert path.read_bytes() == whole
 
 
-def test_the_bundled_model_knows_its_groups() -> None:
-    assert tuple(load_model(DEFAULT_MODEL).groups) == CHANGES
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_models_know_their_groups(name: str) -> None:
+    assert tuple(load_model(name).groups) == CHANGES
 
 
 def test_a_result_has_maps_of_groups(tmp_path: Path) -> None:

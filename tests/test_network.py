@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture, same_padding
 from hrtemvae_hpc.model.keras_import import import_keras
-from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model, save_model
+from hrtemvae_hpc.model.model_file import BUNDLED, DEFAULT_MODEL, Model, load_model, save_model
 from hrtemvae_hpc.model.network import VAE, Decoder
 from hrtemvae_hpc.model.periods import reconstructed_periods, reconstruction
 from hrtemvae_hpc.model.transposed import transposed_convolution
@@ -99,13 +99,22 @@ def test_model_file_keeps_everything(tmp_path: Path, normalization: str) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_bundled_weights_have_the_published_architecture_and_a_scale() -> None:
-    model = load_model(DEFAULT_MODEL)
-    assert model.architecture == Architecture(decoder=DecoderArchitecture())
+def test_bundled_models_are_found_by_name() -> None:
+    published, dense = load_model("published"), load_model("dense")
+    assert published.architecture == Architecture(decoder=DecoderArchitecture())
+    assert (dense.architecture.padding, dense.architecture.pitch, dense.scaling) == ("valid", 8, "local")
+    assert load_model(DEFAULT_MODEL).sha256 == published.sha256
+    with pytest.raises(InputError, match=r"nothing: there is no such model file.*published, dense"):
+        load_model("nothing")
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_models_have_a_scale_and_their_latents_in_order(name: str) -> None:
+    model = load_model(name)
     assert model.trained_on.pixel_size_nm == pytest.approx(0.0145)
     variance = np.array(model.provenance["variance_over_training"])
     assert (np.diff(variance[list(model.latent_order)]) >= 0).all()
-    assert DEFAULT_MODEL.stat().st_size < 20e6
+    assert BUNDLED[name].stat().st_size < 20e6
 
 
 def test_periods_that_the_bundled_model_reconstructs() -> None:

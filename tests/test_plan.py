@@ -148,7 +148,7 @@ def test_tiles_decode_no_more_than_every_node_would(
 def test_the_scaling_benchmark_plans_for_gpus_of_other_machines(tmp_path: Path) -> None:
     benchmark = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/scaling.py"))
     benchmark["write_zeros"](tmp_path / "large.h5", (1000, 4096, 4096), gzip=True)
-    estimated = benchmark["expected"](tmp_path / "large.h5", 8, 8, 4, 3e5, 1e9, "cuda")
+    estimated = benchmark["expected"](tmp_path / "large.h5", "published", 8, 8, 4, 3e5, 1e9, "cuda")
     assert estimated.staging == pytest.approx(2 * 4096 * 4096 * 1000 / 4e9)  # every node decodes all of it
     assert estimated.tiles == pytest.approx(505**2 * 1000 / (32 * 3e5), rel=0.05)
 
@@ -161,6 +161,17 @@ def test_bf16_is_advised_where_it_is_faster(parts: Parts, tiny_model: Model, pre
     text = describe_plan(parts[1], tiny_model, config, make_plan(*parts, slow, None), slow, None)
     assert ("no rank has a GPU; --precision bf16 is faster" in text) == (bfloat16 and precision == "fp32")
     assert ("rank 0 on node0 has no bfloat16 instructions" in text) == (not bfloat16 and precision == "bf16")
+
+
+@pytest.mark.parametrize("model", [None, "published"])
+@pytest.mark.parametrize("rate", [1.0, 1e6])
+def test_a_faster_model_is_named_unless_one_was_chosen(
+    parts: Parts, tiny_model: Model, model: str | None, rate: float
+) -> None:
+    there = [dataclasses.replace(r, encode_rate=rate) for r in ranks(2)]
+    config = AnalysisConfig.model_validate({"encoding": {"model": model}})
+    text = describe_plan(parts[1], tiny_model, config, make_plan(*parts, there, None), there, None)
+    assert ("--model dense encodes about ten times as many windows" in text) == (model is None and rate == 1.0)
 
 
 def test_a_rank_that_encodes_by_plain_layers_is_named(parts: Parts, tiny_model: Model) -> None:

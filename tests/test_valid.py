@@ -21,7 +21,7 @@ from hrtemvae_hpc.model.architecture import Architecture, Normalization
 from hrtemvae_hpc.model.model_file import Model, load_model, save_model
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.layers import folded
-from hrtemvae_hpc.windows.valid import ValidLayers
+from hrtemvae_hpc.windows.valid import ValidConvolutions
 
 NETWORK = Architecture(window=16, channels=(4, 6), kernel=3, stride=(2, 1), padding="valid", hidden=24, latents=5)
 
@@ -48,7 +48,7 @@ def model(model_path: Path) -> Model:
     normalization=st.sampled_from(["none", "before_activation", "after_activation"]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
-def test_layers_of_a_frame_are_those_of_each_window(
+def test_convolutions_of_a_frame_are_those_of_each_window(
     kernel: int,
     strides: tuple[int, ...],
     step: int,
@@ -63,17 +63,16 @@ def test_layers_of_a_frame_are_those_of_each_window(
     window = max(4, window + more)
     channels = tuple(range(2, 2 + len(strides)))
     architecture = Architecture(
-        window=window, channels=channels, kernel=kernel, stride=strides, padding="valid", normalization=normalization,
-        hidden=24,
-    )  # fmt: skip
+        window=window, channels=channels, kernel=kernel, stride=strides, padding="valid", normalization=normalization
+    )
     exact = folded(random_model(architecture).encoder)
     frames = torch.rand(2, window + extra[0], window + extra[1], generator=torch.Generator().manual_seed(0)).to(dtype)
     cut = frames.unfold(1, window, step).unfold(2, window, step).reshape(-1, 1, window, window)
     with torch.inference_mode():
-        plain = exact.hidden(cut.float())
-        shared = ValidLayers(exact.to(dtype), step).hidden(frames)
+        plain = exact.layers(cut.float(), 0, len(channels))
+        shared = ValidConvolutions(exact.to(dtype), step).windows(frames)
     assert shared.dtype == dtype
-    tolerance = 1e-5 if dtype == torch.float32 else 2**-6 * (1 + len(channels))
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-6 * len(channels)
     torch.testing.assert_close(shared.float(), plain, rtol=0, atol=tolerance * max(1.0, float(plain.abs().max())))
 
 

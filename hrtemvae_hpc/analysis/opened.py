@@ -20,7 +20,7 @@ from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.drift.drift import Drift
 from hrtemvae_hpc.drift.table import read_drift
 from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model
+from hrtemvae_hpc.model.model_file import Model, load_model, model_path
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.movie.transform import Transform
@@ -57,7 +57,7 @@ class Opened:
         """The files that are read."""
         drift = [Path(self.config.drift.correct)] if self.given_drift is not None else []
         log = [Path(self.config.statistics.against)] if self.config.statistics.against else []
-        return [*self.movie.files, _model_path(self.config), *drift, *log]
+        return [*self.movie.files, model_path(self.config.encoding.model), *drift, *log]
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,10 @@ class Job:
         }
 
 
-def _model_path(config: AnalysisConfig) -> Path:
-    return Path(config.encoding.model) if config.encoding.model else DEFAULT_MODEL
-
-
 @contextmanager
 def open_inputs(world: World, path: Path, config: AnalysisConfig) -> Iterator[Opened]:
     """Open movie and model on every rank. Raises InputError if they can't be analysed together."""
-    model = world.on_all(lambda: load_model(_model_path(config)))
+    model = world.on_all(lambda: load_model(model_path(config.encoding.model)))
     with world.on_all(lambda: Movie(path, config.movie, config.drift.roi)) as movie:
         yield world.on_all(lambda: _fit(movie, model, config))
 

@@ -22,6 +22,7 @@ from hrtemvae_hpc.ranks.resources import RankResources
 from hrtemvae_hpc.statistics.chance import few_frames_warning
 
 _FILES, _FRAMES = 8, 20  # raw files and frames that are listed
+_LONG_S = 600.0  # of encoding, from which on something faster is named
 _SOURCES = {"movie": "", "memory": "; {} staged in each node's memory", "scratch": "; {} staged on each node's scratch"}
 
 
@@ -146,13 +147,16 @@ def _advice(
         )
     if slow := next((r for r in ranks if r.without), None):
         advice.append(f"rank {slow.rank} on {slow.host} encodes by plain PyTorch, which is slower: {slow.without}.")
+    if config.encoding.model is None and encode > _LONG_S:
+        advice.append("--model dense encodes about ten times as many windows per second; docs/model-card.md compares "
+                      "what both models find.")  # fmt: skip
     bf16 = config.encoding.precision == "bf16"
     if bf16 and (without := [r for r in ranks if not r.bfloat16]):
         advice.append(
             f"the processor of rank {without[0].rank} on {without[0].host} has no bfloat16 instructions: "
             "--precision fp32 is faster there, and more precise."
         )
-    if not bf16 and encode > 600 and all(r.device_type == "cpu" and r.bfloat16 for r in ranks):
+    if not bf16 and encode > _LONG_S and all(r.device_type == "cpu" and r.bfloat16 for r in ranks):
         advice.append(
             "no rank has a GPU; --precision bf16 is faster on processors with bfloat16 instructions, but gives less "
             "precise maps."

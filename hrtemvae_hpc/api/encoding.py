@@ -19,9 +19,9 @@ from hrtemvae_hpc.windows.grid import Rectangle, Tiling, WindowGrid
 from hrtemvae_hpc.windows.in_memory import for_engine
 
 
-def load_model(path: str | Path = DEFAULT_MODEL) -> Model:
-    """A model file, by default the bundled one. Raises InputError if it isn't one."""
-    return model_file.load_model(Path(path))
+def load_model(model: str | Path = DEFAULT_MODEL) -> Model:
+    """A model file, or a bundled model by its name. Raises InputError if it is neither."""
+    return model_file.load_model(model)
 
 
 def encode(

@@ -19,14 +19,14 @@ def add_options(command: argparse.ArgumentParser) -> None:
     keras.add_argument("-o", "--output", type=Path, required=True, help="model file (.safetensors)")
 
     evaluate = add("evaluate", _evaluate, "Measure what a model responds to: one HTML page and its numbers.")
-    evaluate.add_argument("model", type=Path, nargs="?", help="model file (the bundled weights)")
+    evaluate.add_argument("model", type=Path, nargs="?", help="model file, or a bundled model (published)")
     evaluate.add_argument("-o", "--output", type=Path, help="page (MODEL.html in this folder); numbers go to .json")
     evaluate.add_argument("--segments", type=Path, metavar="FILE", help="reconstruct its validation segments too")
     evaluate.add_argument("--period", type=float, metavar="PIXELS", help="period of the lattice that moves (20.5)")
     evaluate.add_argument("--store", action="store_true", help="keep the groups in the model file")
 
     traverse = add("traverse", _traverse, "Draw what each latent does to a segment.")
-    traverse.add_argument("model", type=Path, nargs="?", help="model file (the bundled weights)")
+    traverse.add_argument("model", type=Path, nargs="?", help="model file, or a bundled model (published)")
     traverse.add_argument("-o", "--output", type=Path, help="picture (MODEL.traversal.png in this folder)")
     traverse.add_argument("--segments", type=Path, metavar="FILE", help="take a segment from here, not from a lattice")
     traverse.add_argument("--index", type=int, default=0, help="which validation segment (0)")
@@ -66,12 +66,12 @@ def _import_keras(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.evaluation.evaluate import evaluate
     from hrtemvae_hpc.evaluation.page import write_evaluation
-    from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, load_model, store_groups
+    from hrtemvae_hpc.model.model_file import BUNDLED, load_model, model_path, store_groups
 
-    path = options.model or DEFAULT_MODEL
+    path = model_path(options.model)
     if options.store:
-        if options.model is None:
-            raise InputError("--store: name the model file that is to keep its groups.")
+        if path in BUNDLED.values():
+            raise InputError("--store: name a model file of your own that is to keep its groups.")
         check_outputs([Output(path, "the model with its groups", is_model)])
     page = options.output or Path(f"{path.stem}.html")
     _check_page(page, _given(path, options.segments))
@@ -102,10 +102,10 @@ def _traverse(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.evaluation.movements import lattice_period
     from hrtemvae_hpc.evaluation.page import lattice_window
     from hrtemvae_hpc.evaluation.traversal import draw_traversal
-    from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, load_model
+    from hrtemvae_hpc.model.model_file import load_model, model_path
     from hrtemvae_hpc.training.batches import segments_for
 
-    path = options.model or DEFAULT_MODEL
+    path = model_path(options.model)
     model = load_model(path)
     count = model.architecture.latents
     latents = options.latents or list(range(count - 1, max(-1, count - 17), -1))

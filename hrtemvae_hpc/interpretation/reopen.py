@@ -17,7 +17,7 @@ from hrtemvae_hpc.config_file import lists_to_tuples
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.files import exists
 from hrtemvae_hpc.maps.result import Result
-from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model
+from hrtemvae_hpc.model.model_file import Model, load_model, model_path
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
 from hrtemvae_hpc.ranks.resources import arithmetic, bind_device, compute_threads
@@ -89,8 +89,7 @@ def _configuration(result: Result) -> AnalysisConfig:
 
 
 def _model(result: Result, config: AnalysisConfig, given: Path | None) -> Model:
-    recorded = Path(config.encoding.model) if config.encoding.model else DEFAULT_MODEL
-    path = given or recorded
+    path = model_path(given or config.encoding.model)
     if given is None and not exists(path):
         raise InputError(f"{path}: the model of {result.path} is not there; say where it is with --model.")
     model = load_model(path)

@@ -24,7 +24,8 @@ from hrtemvae_hpc.model.tensor_file import open_tensors, read_tensors
 from hrtemvae_hpc.outputs import MODEL_KEY
 from hrtemvae_hpc.schemas import Described, Groups, Name, Scaling, mistake, short
 
-DEFAULT_MODEL = Path(__file__).parent / "data" / "default.safetensors"
+BUNDLED = {name: Path(__file__).parent / "data" / f"{name}.safetensors" for name in ("published", "dense")}
+DEFAULT_MODEL = BUNDLED["published"]
 _FORMAT = 1
 
 
@@ -156,13 +157,19 @@ class _Description(Described):
         return self
 
 
-def load_model(path: Path) -> Model:
-    """Read a model file.
+def model_path(model: str | Path | None) -> Path:
+    """The file of ``model``, which is a file or the name of a bundled one; of the default one if it is None."""
+    return DEFAULT_MODEL if model is None else BUNDLED.get(str(model), Path(model))
+
+
+def load_model(model: str | Path) -> Model:
+    """Read a model file, or a bundled model by its name.
 
     Raises InputError when the file is missing, isn't a model file, or its tensors do not fit its architecture.
     """
+    path = model_path(model)
     if not is_file(path):
-        raise InputError(f"{path}: there is no such model file; name one with --model.")
+        raise InputError(f"{path}: there is no such model file; name one with --model, or one of {', '.join(BUNDLED)}.")
     try:
         with open_tensors(path) as file:
             text = (file.metadata() or {}).get(MODEL_KEY)

@@ -20,7 +20,7 @@ from hrtemvae_hpc.windows.plain import PlainLayers
 from hrtemvae_hpc.windows.reconstruction import Reconstruction
 from hrtemvae_hpc.windows.shared_frame import SharedConvolutions, shares_all
 from hrtemvae_hpc.windows.shared_runs import SharedLayers
-from hrtemvae_hpc.windows.valid import ValidLayers
+from hrtemvae_hpc.windows.valid import ValidConvolutions
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -72,11 +72,12 @@ class Engine:
         self.without = ""  # why something that would be faster can't be used
         self.arithmetic: dict[str, str] = {}  # what decides the last bits besides the device and its libraries
         self._first: FirstLayers
-        self._shared: ValidLayers | SharedConvolutions | SharedLayers
+        self._shared: ValidConvolutions | SharedConvolutions | SharedLayers
+        self._convolutions: ValidConvolutions | SharedConvolutions
         if without_border:
-            self._shared = ValidLayers(self._encoder, self._step)
+            self._shared = self._convolutions = ValidConvolutions(self._encoder, self._step)
         elif self._shares_all:
-            self._shared = SharedConvolutions(self._encoder, self._step)
+            self._shared = self._convolutions = SharedConvolutions(self._encoder, self._step)
         elif device.type == "cuda":
             self._first = self._first_on_gpu(exact)
         else:
@@ -205,10 +206,7 @@ class Engine:
         first = valid.int().argmax(1, keepdim=True)
         low, high = (b.gather(1, first)[..., None] for b in (low, high))
         scaled = ((patch - low) / (high - low)).to(self._dtype)
-        if isinstance(self._shared, ValidLayers):
-            return self._layers.mean_of(self._shared.hidden(scaled))
-        assert isinstance(self._shared, SharedConvolutions)
-        return self._layers.mean(self._shared.windows(scaled), len(self._architecture.channels))
+        return self._layers.mean(self._convolutions.windows(scaled), len(self._architecture.channels))
 
     def _bounds(self, patch: Tensor, limits: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The ``patch`` [frames, rows, columns], what becomes 0 and 1 of each window, and which windows have these.

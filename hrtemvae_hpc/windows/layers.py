@@ -98,28 +98,6 @@ class Convolutions:
         return self._encoder.norm[layer](x) if self._encoder.norm else x
 
 
-class DenseOverPlaces:
-    """The dense layer of a ``folded`` encoder, at places of the last convolution's outputs that lie ``hop`` apart."""
-
-    def __init__(self, encoder: Encoder, hop: int) -> None:
-        a = encoder.architecture
-        weight = encoder.dense.weight.view(a.hidden, a.sizes[-1], a.sizes[-1], a.channels[-1]).permute(0, 3, 1, 2)
-        self._weight, self._bias, self._hop = weight, encoder.dense.bias, [hop, hop]
-        self._packed = can_pack(encoder.dense.weight)
-        if self._packed:
-            self._weight = torch.ops.mkldnn._reorder_convolution_weight(weight, (0, 0), self._hop)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Activations [n, places, places, hidden] from ``x`` [n, channels, rows, columns]."""
-        if self._packed:
-            x = torch.ops.mkldnn._convolution_pointwise(
-                x, self._weight, self._bias, (0, 0), self._hop, [1, 1], 1, "relu", [], ""
-            )
-        else:
-            x = F.relu(F.conv2d(x, self._weight, self._bias, self._hop), inplace=True)
-        return x.permute(0, 2, 3, 1).contiguous()
-
-
 class Layers(Convolutions):
     """All layers of an encoder after the first convolution."""
 
@@ -138,11 +116,7 @@ class Layers(Convolutions):
             x = self.convolve(layer, x)
         x = x.permute(0, 2, 3, 1).flatten(1)
         pieces = torch.split(x, _AT_ONCE) if x.device.type == "cpu" else (x,)
-        return torch.cat([self.mean_of(self._hidden(piece)) for piece in pieces])
-
-    def mean_of(self, hidden: Tensor) -> Tensor:
-        """The same from the dense layer's activations [n, hidden]."""
-        return F.linear(hidden.float(), *self._mean)
+        return torch.cat([F.linear(self._hidden(piece).float(), *self._mean) for piece in pieces])
 
     def _hidden(self, x: Tensor) -> Tensor:
         bias = self._encoder.dense.bias
