@@ -161,8 +161,10 @@ def test_a_step_that_shares_less_is_pointed_out(
     write_movie(tmp_path / "m.h5", drifting_pixels(6, 60, 70))
     outcome = hrtemvae("plan", "m.h5", "--model", model_path, "--step", step)
     assert outcome.code == 0, outcome.text
-    assert ("take the convolutions of a frame 4 times" in outcome.text) == bool(advised)
-    assert advised in outcome.text
+    assert outcome.text.count("take the convolutions of a frame") == bool(advised)
+    if advised:
+        assert "of a frame 4 times" in outcome.text
+        assert advised in outcome.text
 
 
 def test_a_movie_is_resampled_first(hrtemvae: Program, tmp_path: Path, model_path: Path) -> None:

@@ -120,7 +120,7 @@ def _advice(
         )
     pitch, step = model.architecture.pitch, min(plan.tiling.grid.step, plan.tiling.grid.window)
     phases = pitch // math.gcd(step, pitch)
-    if model.architecture.padding == "valid" and phases * step > pitch:
+    if model.architecture.padding == "valid" and phases > 1 and phases * step > pitch:
         advice.append(
             f"windows {step} pixels apart take the convolutions of a frame {phases**2} times; with a step that is a "
             f"multiple of {pitch}, as --step {max(1, round(step / pitch)) * pitch}, they are shared by all windows."
