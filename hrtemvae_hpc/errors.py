@@ -41,7 +41,12 @@ def show(text: str) -> None:
     try:
         print("\n".join(map(printable, text.split("\n"))), flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
+
+
+def discard_output() -> None:
+    """Let standard output lead nowhere from now on, as its reader has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report(error: HrtemvaeError, where: str = "") -> None:

@@ -3,7 +3,6 @@
 import argparse
 import atexit
 import gc
-import os
 import signal
 import sys
 from collections.abc import Collection, Sequence
@@ -12,7 +11,7 @@ from importlib import import_module
 from types import FrameType
 
 from hrtemvae_hpc import __version__
-from hrtemvae_hpc.errors import HrtemvaeError, Stopped, report
+from hrtemvae_hpc.errors import HrtemvaeError, Stopped, discard_output, report
 from hrtemvae_hpc.ranks.guard import STOP_SIGNALS, end_process, run_guarded
 
 
@@ -130,8 +129,7 @@ def _carry_out(options: argparse.Namespace) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader of our output has gone, as in `hrtemvae plan movie.h5 | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return 0
 
 

@@ -35,9 +35,9 @@ def simulate_segments(output: Path, count: int, options: CutOptions, validation:
         generator = torch.Generator().manual_seed(options.seed)
         for start in range(0, count, _AT_ONCE):
             n = min(_AT_ONCE, count - start)
-            counts = [min(_DRAWN_TOGETHER, n - drawn) for drawn in range(0, n, _DRAWN_TOGETHER)]
-            drawn = [random_windows(c, options.window, simulation, generator, options.scaling) for c in counts]
-            segments = torch.cat(drawn)
+            counts = [min(_DRAWN_TOGETHER, n - i) for i in range(0, n, _DRAWN_TOGETHER)]
+            drawn = (random_windows(c, options.window, simulation, generator, options.scaling) for c in counts)
+            segments = torch.cat(list(drawn))
             strength, period = find_fringes(segments)
             columns = {
                 "strength": strength.numpy(),
