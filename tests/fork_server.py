@@ -34,7 +34,6 @@ _LOADED = (
     "hrtemvae_hpc.training.job",
     "torch._dynamo",  # by PyTorch's optimizers, when they are made
     "rsciio.tiff",
-    "sklearn.decomposition",  # by processes
 )
 
 

@@ -1,21 +1,22 @@
 """Processes: what changes in a movie as a few parts, each with its place and its latent variables.
 
-The maps of rho x variance of all latents are factored into parts that are nowhere negative (Lee and Seung 1999, Nature
-401, 788). Before that, each value is set against the noise floor of its latent, and its neighbourhood gives three
-values: how much it rises, how much it falls, and how much it does either without the neighbours doing the same. Latents
-alternate within a crystal that turns or shifts, where its lattice comes into and out of step; along an edge that grows
-they agree. There are as many parts as half of the latents, in even frames, and the other half, in odd frames, agree on.
-docs/processes.md says what was tried.
+The maps of rho x variance of all latents are factored into parts that are nowhere negative. Before that, each value is
+set against the noise floor of its latent, and its neighbourhood gives three values: how much it rises, how much it
+falls, and how much it does either without the neighbours doing the same. Latents alternate within a crystal that turns
+or shifts, where its lattice comes into and out of step; along an edge that grows they agree. There are as many parts as
+half of the latents, in even frames, and the other half, in odd frames, agree on. docs/processes.md says what was tried.
 """
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.ndimage import uniform_filter
 from scipy.special import stdtrit
+from threadpoolctl import threadpool_limits
+
+from hrtemvae_hpc.statistics.factors import Factors, improve_factors, start_factors
 
 REPRODUCIBLE = 0.5  # correlation of even and odd frames that a process has at least
 _CHANCE = 0.001  # probability of its correlation by chance, at most
@@ -28,7 +29,6 @@ _SPLITS = 12  # of the latents into halves, for each width
 _AGREE = 0.8  # correlation of the parts that both halves find: the least of a split, median over splits
 _KNOWN = 0.5  # share of a neighbourhood that must have maps
 _ITERATIONS, _TRIED_ITERATIONS = 300, 100  # of the factors; the latter while their number is chosen
-_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,17 @@ def find_processes(signed: SignedMaps, windows_wide: float) -> Processes:
     A part is no process if it is not reproducible, as in a movie of noise, or may be by chance, as few latents in a
     small place often are.
     """
-    from threadpoolctl import threadpool_limits
-
     samples = _Samples(signed, windows_wide)
     if samples.count <= MOST or not samples.features("all", _WIDTHS[0]).any():
         return no_processes(len(signed.noise), signed.known.shape)
     with threadpool_limits(1):  # the same bits for any number of threads
         count, width = _choose(samples)
-        places, kinds = _factor(samples.features("all", width), count, _ITERATIONS)
-        kinds = kinds.reshape(count, 3, -1)
-        change = places.sum(0) * kinds.sum((1, 2))
+        features = samples.features("all", width)[None]
+        factors = improve_factors(features, start_factors(features, count), _ITERATIONS)
+        places, kinds = factors.rows[0].astype(np.float64), factors.columns[0].astype(np.float64).reshape(count, 3, -1)
+        change = places.sum(1) * kinds.sum((1, 2))
         order = np.argsort(-change)
-        maps, kinds = np.stack([samples.spread(places[:, i]) for i in order]), kinds[order]
+        maps, kinds = np.stack([samples.spread(places[i]) for i in order]), kinds[order]
         total = np.maximum(kinds.sum(1), 1e-12)
         weights = total / total.sum(1, keepdims=True)
         direction = (kinds[:, 0] - kinds[:, 1]) / total
@@ -148,9 +147,9 @@ class _Samples:
         return len(self._signed.noise)
 
     def features(self, frames: str, width: float) -> np.ndarray:
-        """How much each latent rises, falls and does either against its neighbours [samples, 3 * latents]."""
+        """How much each latent rises, falls and does either against its neighbours [samples, 3 * latents] float32."""
         share = self._taken(self._mean(self._signed.known.astype(np.float64), width))[self._used]
-        found = np.empty((self.count, 3, self.latents))
+        found = np.empty((self.count, 3, self.latents), np.float32)
         for latent in range(self.latents):
             values = self._signed.saturated(frames, latent)
             mean, size = (self._taken(self._mean(v, width))[self._used] / share for v in (values, np.abs(values)))
@@ -173,52 +172,51 @@ class _Samples:
         return np.asarray(values[np.ix_(self._rows, self._columns)])
 
 
+@dataclass(frozen=True)
+class _Halves:
+    """Features of half of the latents in even frames, and of the other half in odd frames, for each split of them."""
+
+    features: tuple[np.ndarray, np.ndarray]  # [splits, samples, features] each
+    start: tuple[Factors, Factors]
+
+    @classmethod
+    def of(cls, samples: _Samples, width: float, most: int) -> "_Halves":
+        """In neighbourhoods of ``width``, to be factored into at most ``most`` parts."""
+        half = samples.latents // 2
+        even, odd = (samples.features(name, width).reshape(samples.count, 3, -1) for name in ("even", "odd"))
+        orders = [np.random.default_rng(split).permutation(samples.latents) for split in range(_SPLITS)]
+        first = np.stack([even[:, :, order[:half]].reshape(samples.count, -1) for order in orders])
+        second = np.stack([odd[:, :, order[half:]].reshape(samples.count, -1) for order in orders])
+        return cls((first, second), (start_factors(first, most), start_factors(second, most)))
+
+    def agreement(self, parts: int) -> float:
+        """The least correlation of a pair of parts that both find, matched as well as possible: median of splits."""
+        from scipy.optimize import linear_sum_assignment  # takes a while to load
+
+        both = []
+        for features, start in zip(self.features, self.start, strict=True):
+            found = improve_factors(features, start.leading(parts), _TRIED_ITERATIONS).rows.astype(np.float64)
+            found -= found.mean(2, keepdims=True)
+            both.append(found / np.maximum(found.std(2, keepdims=True), 1e-12))
+        correlations = both[0] @ both[1].transpose(0, 2, 1) / both[0].shape[2]
+        return float(np.median([each[linear_sum_assignment(-each)].min() for each in correlations]))
+
+
 def _choose(samples: _Samples) -> tuple[int, float]:
     """The most parts that half of the latents in even frames and the other half in odd frames find alike.
 
     And in which width of the neighbourhood they do best.
     """
-    half = samples.latents // 2
-    pairs = {width: list(_halves(samples, width, half)) for width in _WIDTHS}
     best, width = 1, _WIDTHS[0]
-    for count in range(2, min(MOST, half // 2, samples.count - 1) + 1):  # at least two latents of each half per part
-        agreements = {
-            tried: float(np.median([_agreement(pair, count) for pair in of_width])) for tried, of_width in pairs.items()
-        }
+    most = min(MOST, samples.latents // 4, samples.count - 1)  # at least two latents of each half per part
+    if most < 2:
+        return best, width
+    halves = {width: _Halves.of(samples, width, most) for width in _WIDTHS}
+    for parts in range(2, most + 1):
+        agreements = {tried: of_width.agreement(parts) for tried, of_width in halves.items()}
         better = max(agreements, key=agreements.__getitem__)
         if agreements[better] >= _AGREE:
-            best, width = count, better
-        elif count > 2:  # two parts may be mixtures of three that agree
+            best, width = parts, better
+        elif parts > 2:  # two parts may be mixtures of three that agree
             break
     return best, width
-
-
-def _halves(samples: _Samples, width: float, half: int) -> Iterator[list[np.ndarray]]:
-    """Features of even frames and some latents, and of odd frames and the others, for each split of the latents."""
-    even, odd = (samples.features(name, width).reshape(samples.count, 3, -1) for name in ("even", "odd"))
-    for split in range(_SPLITS):
-        shuffled = np.random.default_rng(split).permutation(samples.latents)
-        parts = even[:, :, shuffled[:half]], odd[:, :, shuffled[half:]]
-        yield [part.reshape(samples.count, -1) for part in parts]
-
-
-def _agreement(pair: list[np.ndarray], count: int) -> float:
-    """The least correlation between ``count`` parts of either of two features, matched as well as possible."""
-    from scipy.optimize import linear_sum_assignment  # takes a while to load
-
-    parts = (_factor(features, count, _TRIED_ITERATIONS)[0] for features in pair)
-    first, second = ((each - each.mean(0)) / np.maximum(each.std(0), 1e-12) for each in parts)
-    correlation = first.T @ second / len(first)
-    return float(correlation[linear_sum_assignment(-correlation)].min())
-
-
-def _factor(features: np.ndarray, count: int, iterations: int) -> tuple[np.ndarray, np.ndarray]:
-    """Parts' values [samples, count] and features [count, features], whose product approximates ``features``."""
-    from sklearn.decomposition import NMF
-    from sklearn.exceptions import ConvergenceWarning
-
-    model = NMF(count, init="nndsvda", max_iter=iterations, tol=_TOLERANCE, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it is near enough then
-        parts = model.fit_transform(features)
-    return np.asarray(parts), np.asarray(model.components_)
