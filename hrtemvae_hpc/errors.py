@@ -23,9 +23,21 @@ class Stopped(HrtemvaeError):
 
 
 class RankFailed(HrtemvaeError):
-    """A rank, a device or the disk failed during the work."""
+    """A rank, a node or a disk failed during the work; the same command may succeed."""
 
     exit_code = 4
+
+
+class Blocked(RankFailed):
+    """The same command would fail again until something is changed: a full disk, a device that can't be used."""
+
+    exit_code = 5
+
+
+def error_of(code: int, text: str) -> HrtemvaeError:
+    """The error that ended a process with an exit ``code``, and what it said."""
+    kinds = {kind.exit_code: kind for kind in (InputError, Stopped, RankFailed, Blocked)}
+    return kinds.get(code, HrtemvaeError)(text)
 
 
 def printable(text: str) -> str:

@@ -15,13 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from hrtemvae_hpc.errors import HrtemvaeError, InputError, printable
+from hrtemvae_hpc.errors import Blocked, InputError, RankFailed, printable
 
 CREATOR = "hrtemvae_hpc"
 _PREFIX = ".hrtemvae-"
 _TEMPORARY = re.compile(re.escape(_PREFIX) + "[0-9a-f]{16}")
 _OF_NFS = re.compile(r"\.nfs[0-9a-f]+")  # what NFS leaves of a file that is deleted while it is open
 FOLDER_ADVICE = "make room or change its permissions, or choose another output with -o."
+_LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 _MARK_TEXT = "This folder belongs to hrtemvae, which replaces and removes the files in it.\n"
 
 
@@ -31,14 +32,30 @@ def temporary_name() -> str:
 
 
 @contextmanager
-def writing(
-    path: Path, advice: str = "choose another place with -o.", kind: type[HrtemvaeError] = InputError
-) -> Iterator[None]:
-    """The block writes ``path``; an OSError in it is raised as ``kind``, with ``advice`` on what to do."""
+def writing(path: Path, advice: str = "choose another place with -o.") -> Iterator[None]:
+    """The block writes ``path``; an OSError in it is raised as InputError, with ``advice`` on what to do."""
     try:
         yield
     except OSError as error:
-        raise kind(f"{path}: can't be written ({error.strerror or error}); {advice}") from error
+        raise InputError(_unwritten(path, error, advice)) from error
+
+
+@contextmanager
+def saving(path: Path, advice: str) -> Iterator[None]:
+    """The block saves work to ``path``; an OSError in it is raised as RankFailed, or Blocked if it will stay."""
+    try:
+        yield
+    except OSError as error:
+        raise failure_of(error)(_unwritten(path, error, advice)) from error
+
+
+def failure_of(error: OSError) -> type[RankFailed]:
+    """Blocked if the same command would meet this ``error`` again until something is changed, else RankFailed."""
+    return Blocked if error.errno in _LASTING else RankFailed
+
+
+def _unwritten(path: Path, error: OSError, advice: str) -> str:
+    return f"{path}: can't be written ({error.strerror or error}); {advice}"
 
 
 @contextmanager

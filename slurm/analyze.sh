@@ -10,6 +10,7 @@
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
+#SBATCH --no-kill
 set -u
 asked= # set by a signal that comes before this script handles signals
 trap 'asked=1' USR1 TERM
@@ -44,20 +45,21 @@ set -- "${kept[@]}"
 full=${SLURM_JOB_NAME}-${SLURM_JOB_ID}.full.log
 bind_files_of "${movies[@]}" "$@"
 count_ranks
-worst=0
+worst=0 unfinished=0
 for movie in "${movies[@]}"; do
   if [ -n "$stopping" ]; then
-    worst=3
+    worst=3 unfinished=3
     break
   fi
   say "hrtemvae analyze $movie"
-  launch hrtemvae analyze "$(realpath -ms -- "$movie")" "$@" && code=0 || code=$?
+  persist hrtemvae analyze "$(realpath -ms -- "$movie")" "$@" && code=0 || code=$?
   [ "$code" -le "$worst" ] || worst=$code
+  case $code in 3 | 4) unfinished=$code ;; esac
   case $code in
     0) say "done: $movie" ;;
     3) break ;;
     *) say "failed with exit code $code: $movie" ;;
   esac
 done
-! may_requeue "$worst" || requeue
+! may_requeue "$unfinished" || requeue
 exit "$worst"

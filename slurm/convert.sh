@@ -10,6 +10,7 @@
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
+#SBATCH --no-kill
 set -u
 asked= # set by a signal that comes before this script handles signals
 trap 'asked=1' USR1 TERM

@@ -90,14 +90,16 @@ bind_files_of() {
 # A command inside the image, as one process on this node.
 in_image() { "${container[@]}" "$image" "$@"; }
 
-# How many ranks this job has: as many as tasks were requested, else one for each GPU, else one for each node.
+# How many ranks this job has, on which nodes: as many as tasks were requested, else one for each GPU, else one for each
+# node.
 count_ranks() {
+  mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   if [ -n "${SLURM_NTASKS:-}" ]; then
     ranks=$SLURM_NTASKS
   elif [ "${SLURM_GPUS_ON_NODE:-0}" -gt 0 ]; then
-    ranks=$((SLURM_JOB_NUM_NODES * SLURM_GPUS_ON_NODE))
+    ranks=$((${#nodes[@]} * SLURM_GPUS_ON_NODE))
   else
-    ranks=$SLURM_JOB_NUM_NODES
+    ranks=${#nodes[@]}
   fi
 }
 
@@ -108,7 +110,7 @@ shown=(
   SLURM_CPUS_PER_TASK SLURM_CPUS_ON_NODE SLURM_JOB_CPUS_PER_NODE SLURM_MEM_PER_NODE SLURM_MEM_PER_CPU
   SLURM_GPUS SLURM_GPUS_ON_NODE SLURM_GPUS_PER_NODE SLURM_GPUS_PER_TASK SLURM_JOB_GPUS SLURM_MPI_TYPE SLURM_SUBMIT_DIR
   HRTEMVAE_SITE HRTEMVAE_IMAGE HRTEMVAE_SCRATCH HRTEMVAE_BIND HRTEMVAE_GPUS HRTEMVAE_SRUN HRTEMVAE_REQUEUES
-  HRTEMVAE_HOST_MPI HRTEMVAE_HOST_LIBRARIES HRTEMVAE_STOP
+  HRTEMVAE_HOST_MPI HRTEMVAE_HOST_LIBRARIES HRTEMVAE_STOP HRTEMVAE_SAVED
   OMP_NUM_THREADS OMP_PLACES OMP_PROC_BIND OMPI_MCA_btl OMPI_MCA_pml OMPI_MCA_smsc PMIX_MCA_psec PMIX_MCA_gds
   PRTE_MCA_rmaps_default_mapping_policy UCX_TLS UCX_NET_DEVICES UCX_POSIX_USE_PROC_LINK MPICH_GPU_SUPPORT_ENABLED
   CUDA_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES HIP_VISIBLE_DEVICES
@@ -128,20 +130,64 @@ begin_full_log() {
   } >>"$full"
 }
 
+# `hrtemvae ARGUMENTS` on all ranks of the job, again on the nodes that answer when a rank or node was lost: as long as
+# work is saved in between, and once where none was. Returns its exit code.
+persist() {
+  local before idle=0
+  while :; do
+    before=$(saved)
+    launch "$@" && return || code=$?
+    [ "$code" = 4 ] && [ -z "$stopping" ] || return "$code"
+    idle=$(($(saved) > before ? 0 : idle + 1))
+    if [ "$idle" = 2 ]; then
+      say "failed twice without saving anything new"
+      return 4
+    fi
+    keep_nodes || return 4
+    without_restart "$@"
+    set -- "${kept[@]}"
+    say "a rank or node was lost: starting again"
+  done
+}
+
+# How much was saved in this start of the job, in parts of the work.
+saved() { stat -c %s -- "$HRTEMVAE_SAVED"; }
+
+# Keep the nodes that answer, and as many ranks as they had. Fails if none does.
+keep_nodes() {
+  local node probes=() left=()
+  for node in "${nodes[@]}"; do
+    env -u SLURM_GPUS -u SLURM_GPUS_PER_NODE -u SLURM_GPUS_PER_TASK timeout 30 \
+      srun --overlap --mem=0 --gres=none --nodes=1 --ntasks=1 --nodelist="$node" true >>"$full" 2>&1 &
+    probes+=($!)
+  done
+  for node in "${!nodes[@]}"; do
+    ! wait "${probes[node]}" || left+=("${nodes[node]}")
+  done
+  [ ${#left[@]} -gt 0 ] || return
+  ranks=$((ranks * ${#left[@]} / ${#nodes[@]}))
+  [ "$ranks" -gt 0 ] || ranks=1
+  if [[ ${SLURM_GPUS:-} =~ ^([^,]*:)?([0-9]+)$ ]]; then
+    export SLURM_GPUS=${BASH_REMATCH[1]}$((BASH_REMATCH[2] * ${#left[@]} / ${#nodes[@]}))
+  fi
+  nodes=("${left[@]}")
+}
+
 # `hrtemvae ARGUMENTS` on all ranks of the job. Messages for people go to standard output, the full output of all ranks
 # to the file $full. Returns its exit code. At a signal to this script, the ranks are asked to save their work and stop.
 launch() {
-  local cpus result logger step
-  cpus=$((SLURM_CPUS_ON_NODE * SLURM_JOB_NUM_NODES / ranks))
+  local cpus result logger step on
+  on=$(scontrol show hostlist "$(printf '%s,' "${nodes[@]}")")
+  cpus=$((SLURM_CPUS_ON_NODE * ${#nodes[@]} / ranks))
   cpus=${SLURM_CPUS_PER_TASK:-$((cpus > 0 ? cpus : 1))}
-  export OMP_NUM_THREADS=$cpus HRTEMVAE_STOP
-  say "job $job on $SLURM_JOB_NODELIST: $ranks ranks with $cpus CPUs each; full output of all ranks in $full"
+  export OMP_NUM_THREADS=$cpus HRTEMVAE_STOP HRTEMVAE_SAVED
+  say "job $job on $on: $ranks ranks with $cpus CPUs each; full output of all ranks in $full"
   begin_full_log "$@"
   exec {log}> >(trap '' USR1 TERM; tee -a "$full" | lines_for_people)
   logger=$!
   # Ranks end together by themselves; --wait is for those that a lost rank leaves behind.
   # shellcheck disable=SC2086  # HRTEMVAE_SRUN is a list of options
-  srun --export=ALL --ntasks="$ranks" --cpus-per-task="$cpus" ${HRTEMVAE_SRUN:---mpi=pmix} --label --kill-on-bad-exit=0 --wait=10 \
+  srun --export=ALL --nodes="${#nodes[@]}" --nodelist="$on" --ntasks="$ranks" --cpus-per-task="$cpus" ${HRTEMVAE_SRUN:---mpi=pmix} --label --kill-on-bad-exit=0 --wait=10 \
     "${container[@]}" "$image" "$@" >&"$log" 2>&1 &
   step=$!
   code=127
@@ -154,7 +200,7 @@ launch() {
   exec {log}>&-
   wait "$logger" || :
   echo "srun ended with exit code $code" >>"$full"
-  [ "$code" -le 4 ] || code=4 # srun's own, where ranks were killed or never ran
+  [ "$code" -le 5 ] || code=4 # srun's own, where ranks were killed or never ran
   [ "$code" != 4 ] || [ -z "$stopping" ] || code=3
   return "$code"
 }
@@ -162,8 +208,10 @@ launch() {
 # From now on a signal to this script asks the ranks to stop.
 handle_signals() {
   HRTEMVAE_STOP=$PWD/.hrtemvae-$SLURM_JOB_ID.stop
+  HRTEMVAE_SAVED=$PWD/.hrtemvae-$SLURM_JOB_ID.saved
   rm -f -- "$HRTEMVAE_STOP"
-  trap 'rm -f -- "$HRTEMVAE_STOP"' EXIT
+  : >"$HRTEMVAE_SAVED"
+  trap 'rm -f -- "$HRTEMVAE_STOP" "$HRTEMVAE_SAVED"' EXIT
   trap ask_to_stop USR1 TERM
   [ -z "$asked" ] || ask_to_stop
 }
@@ -180,10 +228,15 @@ lines_for_people() {
   sed -un -e 's/^ *0: //p; t' -e 's/^ *[0-9]*: \(hrtemvae: \)/\1/p; t' -e '/Exited with exit code/d; /^\(srun\|slurmstepd\)[^ ]*: error/p'
 }
 
-# Whether this job may go back to the queue after exit code $1: stopped, or a rank lost, with starts left, not cancelled.
+# Whether this job may go back to the queue after exit code $1: stopped, or failed after it saved something, with starts
+# left, not cancelled.
 may_requeue() {
   local attempt=${SLURM_RESTART_COUNT:-0}
-  case $1 in 3 | 4) ;; *) return 1 ;; esac
+  case $1 in
+    3) ;;
+    4) [ "$(saved)" -gt 0 ] || return ;;
+    *) return 1 ;;
+  esac
   if [ "$attempt" -ge "${HRTEMVAE_REQUEUES:-5}" ]; then
     say "stopped $((attempt + 1)) times, which is as often as HRTEMVAE_REQUEUES allows; submit it again to resume."
     return 1
@@ -200,10 +253,14 @@ may_requeue() {
 
 # The arguments of a job as they should be for this start of it, in `kept`: only the first start discards earlier work.
 for_this_start() {
+  if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then without_restart "$@"; else kept=("$@"); fi
+}
+
+without_restart() {
   local argument
   kept=()
   for argument; do
-    [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [[ $argument == --rest* ]] || kept+=("$argument")
+    [[ $argument == --rest* ]] || kept+=("$argument")
   done
 }
 
@@ -229,7 +286,7 @@ one_command() { # COMMAND USAGE ARGUMENTS...
   full=${SLURM_JOB_NAME}-${SLURM_JOB_ID}.full.log
   bind_files_of "$@"
   count_ranks
-  launch hrtemvae "$command" "$@" && code=0 || code=$?
+  persist hrtemvae "$command" "$@" && code=0 || code=$?
   [ "$code" = 0 ] || say "ended with exit code $code"
   ! may_requeue "$code" || requeue
   exit "$code"

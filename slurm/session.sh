@@ -9,6 +9,7 @@
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
+#SBATCH --no-kill
 set -u
 
 # Slurm runs a copy of this file: it knows where the original is.
@@ -66,7 +67,7 @@ movie() {
   full=${log%.log}.full.log
   exec >>"$log" 2>&1
   bind_files_of "${words[@]:1}"
-  launch "${words[@]:1}" && code=0 || code=$?
+  persist "${words[@]:1}" && code=0 || code=$?
   again=()
   ! may_requeue "$code" || again=(--again)
   in_image hrtemvae session end "$index" --code "$code" "${again[@]}"

@@ -9,6 +9,7 @@
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
+#SBATCH --no-kill
 #SBATCH --signal=B:USR1@120
 set -u
 asked= # set by a signal that comes before this script handles signals

@@ -1,4 +1,4 @@
-"""Slurm jobs: what their full log contains and who may read it, and that a sweep resumes."""
+"""Slurm jobs: what their full log contains and who may read it, and which failures start again."""
 
 import os
 import stat
@@ -24,8 +24,41 @@ LAUNCH = """
 set -u
 home=. full='a job.full.log'
 . "$1"
-container=(env) image=-- ranks=2
+container=(env) image=-- ranks=2 nodes=(n1 n2)
 launch echo done
+"""
+PERSIST = """
+set -u
+home=. full=full.log
+. "$1"
+settings() { container=(apptainer) image=image.sif bound=(); }
+shift
+handle_signals
+settings
+count_ranks
+persist hrtemvae analyze m.h5 --restart && code=0 || code=$?
+may_requeue "$code" && echo requeues
+exit "$code"
+"""
+SCONTROL = r"""
+case $2 in
+  hostnames) printf "n1\nn2\n" ;;
+  hostlist) echo "$3" ;;
+"""
+# Each launch ends as the first line left in `ends` says: exit code and parts saved. Nodes in `lost` don't answer.
+SRUN = """
+case $* in
+  *apptainer*)
+    echo "${@#--nodelist=}" >>launches
+    read -r code parts <ends
+    sed -i 1d ends
+    head -c "$parts" /dev/zero >>"$HRTEMVAE_SAVED"
+    exit "$code"
+    ;;
+esac
+for word; do
+  case $word in --nodelist=*) ! grep -qx "${word#*=}" lost ;; esac || exit 1
+done
 """
 
 
@@ -35,7 +68,7 @@ def job(tmp_path: Path) -> dict[str, str]:
     programs = tmp_path / "programs"
     programs.mkdir()
     for name, text in (
-        ("scontrol", 'echo "JobId=$3"'),
+        ("scontrol", SCONTROL + '*) echo "JobId=$3" ;; esac'),
         ("srun", 'while [ "$1" != env ]; do shift; done; "$@" | sed "s/^/0: /"'),
     ):
         program = programs / name
@@ -90,7 +123,10 @@ def test_a_sweep_is_passed_through_and_requeued_without_restart(tmp_path: Path, 
     for name, text in (
         ("apptainer", 'while [ "$1" != hrtemvae ]; do shift; done; printf "%s\\n" "$@" >arguments; exit 3'),
         ("srun", 'while [[ $1 != */apptainer ]]; do shift; done; exec "$@"'),
-        ("scontrol", 'echo "$@" >>scontrol.log; echo "JobState=RUNNING Reason=None"'),
+        (
+            "scontrol",
+            'echo "$@" >>scontrol.log\n' + SCONTROL + '*) echo "JobState=RUNNING Reason=None" ;; esac',
+        ),
     ):
         (programs / name).write_text(f"#!/bin/bash\n{text}\n")
         (programs / name).chmod(0o755)
@@ -107,3 +143,57 @@ def test_a_sweep_is_passed_through_and_requeued_without_restart(tmp_path: Path, 
     assert done.returncode == 3, done.stdout + done.stderr
     assert (tmp_path / "arguments").read_text().splitlines() == ["hrtemvae", "train", *words]
     assert "requeue 7" in (tmp_path / "scontrol.log").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "launches", "requeues"),
+    [
+        (["0 3"], 0, 1, False),
+        (["4 1", "4 2", "4 1", "0 1"], 0, 4, False),
+        (["4 0", "0 1"], 0, 2, False),
+        (["4 0", "4 0"], 4, 2, False),
+        (["4 1", "137 0", "4 0"], 4, 3, True),
+        (["5 1"], 5, 1, False),
+        (["2 0"], 2, 1, False),
+        (["3 0"], 3, 1, True),
+    ],
+)
+def test_a_failed_step_starts_again_while_work_is_saved(
+    tmp_path: Path, job: dict[str, str], ends: list[str], code: int, launches: int, requeues: bool
+) -> None:
+    done, started = persist(tmp_path, job, ends, lost=[])
+    assert done.returncode == code, done.stdout + done.stderr
+    assert len(started) == launches
+    assert ("requeues" in done.stdout) is requeues
+    assert all(("--restart" in words) is (number == 0) for number, words in enumerate(started))
+    assert all({"n1,n2,", "--nodes=2", "--ntasks=2"} < set(words) for words in started)
+    assert not list(tmp_path.glob(".hrtemvae*"))
+
+
+def test_a_lost_node_is_left_out(tmp_path: Path, job: dict[str, str]) -> None:
+    done, started = persist(tmp_path, job | {"SLURM_NTASKS": "4", "SLURM_GPUS": "a100:4"}, ["4 1", "0 1"], lost=["n2"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"n1,n2,", "--nodes=2", "--ntasks=4"} < set(started[0])
+    assert {"n1,", "--nodes=1", "--ntasks=2"} < set(started[1])
+    assert "SLURM_GPUS=a100:2" in (tmp_path / "full.log").read_text().splitlines()
+
+
+def test_no_step_starts_where_no_node_is_left(tmp_path: Path, job: dict[str, str]) -> None:
+    done, started = persist(tmp_path, job, ["4 1"], lost=["n1", "n2"])
+    assert done.returncode == 4
+    assert len(started) == 1
+    assert "requeues" in done.stdout
+
+
+def persist(
+    folder: Path, environment: dict[str, str], ends: list[str], lost: list[str]
+) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
+    """A job whose launches end as listed, and the words of each launch."""
+    (folder / "ends").write_text("".join(f"{line}\n" for line in ends))
+    (folder / "lost").write_text("".join(f"{node}\n" for node in lost))
+    (folder / "programs" / "srun").write_text(f"#!/bin/bash\n{SRUN}")
+    scontrol = SCONTROL + '*) echo "JobState=RUNNING Reason=None" ;; esac'
+    (folder / "programs" / "scontrol").write_text(f"#!/bin/bash\n{scontrol}\n")
+    command = ["bash", "-c", PERSIST, "bash", str(JOB_SCRIPT)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return done, [line.split() for line in (folder / "launches").read_text().splitlines()]

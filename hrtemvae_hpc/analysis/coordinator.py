@@ -16,10 +16,11 @@ from hrtemvae_hpc.analysis.messages import (
 )
 from hrtemvae_hpc.analysis.parts import Parts
 from hrtemvae_hpc.analysis.worker import AT_ONCE, STAGES, Finished, Order, Task, Worker, describe
-from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed, Stopped
+from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, Stopped, error_of
 from hrtemvae_hpc.ranks.guard import StopRequest
 from hrtemvae_hpc.ranks.progress import Progress, say
 from hrtemvae_hpc.ranks.resources import RankResources
+from hrtemvae_hpc.ranks.saved import note_saved
 from hrtemvae_hpc.ranks.world import World
 from hrtemvae_hpc.windows.grid import Tiling
 
@@ -169,6 +170,7 @@ class Coordinator:
         self._hand_out()  # the rank continues while its tile is saved
         index = finished.order.first
         self.parts.save(self.tiling.tiles[index], finished.maps)
+        note_saved()
         self._unfinished.discard(index)
         record.tiles += 1
 
@@ -267,12 +269,7 @@ def failure(error: Exception, record: RankRecord, tiling: Tiling) -> HrtemvaeErr
         traceback.print_exception(error)
     what = str(error) if isinstance(error, RankFailed) else f"{type(error).__name__}: {error}"
     where = describe(record.orders[0], tiling) if record.orders else "waiting for an order"
-    return RankFailed(
+    kind = type(error) if isinstance(error, RankFailed) else RankFailed
+    return kind(
         f"{record} failed while {where}: {what} Finished tiles are saved: run the same command again to resume."
     )
-
-
-def error_of(code: int, text: str) -> HrtemvaeError:
-    """The error that ended another rank with ``code``."""
-    kinds = {kind.exit_code: kind for kind in (InputError, Stopped, RankFailed)}
-    return kinds.get(code, RankFailed)(text)

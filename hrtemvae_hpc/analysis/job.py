@@ -26,7 +26,7 @@ from hrtemvae_hpc.analysis.stage import MEMORY, Stage, open_stage, scratch
 from hrtemvae_hpc.analysis.worker import Worker
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed
-from hrtemvae_hpc.files import exists, writing
+from hrtemvae_hpc.files import exists, saving
 from hrtemvae_hpc.maps.result import result_identity
 from hrtemvae_hpc.maps.result_writing import ResultInfo, try_result, write_result
 from hrtemvae_hpc.movie.preview import Preview, frames_to_show
@@ -230,7 +230,7 @@ def _compute(
 
 def _result_disk(output: Path) -> AbstractContextManager[None]:
     kept = f"finished tiles are kept in {output.name}.parts; make room and run the same command again."
-    return writing(output, kept, RankFailed)
+    return saving(output, kept)
 
 
 def _accept_existing(output: Path, job: Job, parts: Parts) -> None:

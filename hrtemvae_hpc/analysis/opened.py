@@ -19,7 +19,7 @@ from hrtemvae_hpc.analysis.trial import measure_rates
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.drift.drift import Drift
 from hrtemvae_hpc.drift.table import read_drift
-from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.errors import Blocked, InputError
 from hrtemvae_hpc.model.model_file import Model, load_model, model_path
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.tiles import TileReader
@@ -140,7 +140,7 @@ def _fit(movie: Movie, model: Model, config: AnalysisConfig) -> Opened:
 def prepare(world: World, opened: Opened) -> Job:
     """Make this rank ready to compute tiles, and try it out. Every rank calls this.
 
-    Raises InputError if the memory is too small for any tile, RankFailed if a rank's device can't be used.
+    Raises InputError if the memory is too small for any tile, Blocked if a rank's device can't be used.
     """
     threads = compute_threads(world)
     return world.on_all(lambda: _prepare(world, opened, threads))
@@ -155,7 +155,7 @@ def _prepare(world: World, opened: Opened, threads: int) -> Job:
         encode_rate, decode_rate = measure_rates(engine, reader, grid, threads)
     except (RuntimeError, ImportError) as error:
         what = " ".join(str(error).split())
-        raise RankFailed(f"the device can't be used ({what}); see `hrtemvae doctor`.") from error
+        raise Blocked(f"the device can't be used ({what}); see `hrtemvae doctor`.") from error
     resources = RankResources(
         rank=world.rank,
         host=world.host,

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from hrtemvae_hpc.errors import InputError, RankFailed, printable
-from hrtemvae_hpc.files import replacing, writing
+from hrtemvae_hpc.errors import InputError, printable
+from hrtemvae_hpc.files import failure_of, replacing, writing
 from hrtemvae_hpc.identity import digest_of
 from hrtemvae_hpc.ranks.claim import ClaimedFolder
 from hrtemvae_hpc.schemas import Described
@@ -145,7 +145,7 @@ class Parts:
         return measured if about == {"key": self.key} else None
 
     def save(self, tile: Rectangle, done: TileMaps) -> None:
-        """Write a finished tile, which appears by rename. Raises RankFailed when the disk is full or fails."""
+        """Write a finished tile, which appears by rename. Raises Blocked on a full disk, RankFailed if it fails."""
         data = pack(
             vars(done),
             {"tile": str(tile), "key": self.key},
@@ -153,7 +153,7 @@ class Parts:
         try:
             self._write(self._name(tile), data)
         except OSError as error:
-            raise RankFailed(
+            raise failure_of(error)(
                 f"{self.folder}: {tile} can't be saved ({error.strerror}); finished tiles are kept. "
                 "Make room and run the same command again."
             ) from error

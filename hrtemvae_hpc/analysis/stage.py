@@ -19,7 +19,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 import psutil
 
-from hrtemvae_hpc.errors import RankFailed
+from hrtemvae_hpc.files import failure_of
 from hrtemvae_hpc.movie.tiles import TilePixels, TileReader
 from hrtemvae_hpc.ranks.process import boot_id, process_namespace, start_ticks
 from hrtemvae_hpc.ranks.world import World
@@ -131,7 +131,7 @@ def _on_all(world: World, folder: Path, function: Callable[[], T]) -> T:
         try:
             return function()
         except OSError as error:
-            raise RankFailed(
+            raise failure_of(error)(
                 f"the movie can't be staged in {folder} ({error.strerror or error}); make room there, or name a larger "
                 "folder in HRTEMVAE_SCRATCH."
             ) from error

@@ -5,15 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed, Stopped
+from hrtemvae_hpc.errors import InputError, error_of
 
 
 def analyze(movie: str | Path, output: str | Path, ranks: int = 1, **options: object) -> Path:
     """Analyse ``movie`` on ``ranks`` MPI ranks of this machine; returns the result file ``output``.
 
     ``options`` are those of `hrtemvae analyze`: ``step=16``, ``drift="none"``, ``clip_outliers=True``. A result that is
-    there already is kept, a run that was stopped is resumed. Raises InputError, Stopped or RankFailed with what the
-    program said.
+    there already is kept, a run that was stopped is resumed. Raises InputError, Stopped, RankFailed or
+    Blocked with what the program said.
     """
     if ranks > 1 and shutil.which("mpirun") is None:
         raise InputError("there is no mpirun in PATH, which several ranks need; install MPI, or use one rank.")
@@ -26,7 +26,6 @@ def analyze(movie: str | Path, output: str | Path, ranks: int = 1, **options: ob
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()]
-        kinds = {kind.exit_code: kind for kind in (InputError, Stopped, RankFailed)}
         ours = [line.removeprefix("hrtemvae: ") for line in said if line.startswith("hrtemvae: ")]
-        raise kinds.get(done.returncode, HrtemvaeError)("\n".join(ours or said[-5:]))
+        raise error_of(done.returncode, "\n".join(ours or said[-5:]))
     return Path(output)

@@ -15,7 +15,7 @@ import numpy as np
 from hrtemvae_hpc.conversion.blocks import Conversion
 from hrtemvae_hpc.conversion.parts import Parts
 from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.files import becoming, sync, writing
+from hrtemvae_hpc.files import becoming, saving, sync
 from hrtemvae_hpc.movie.converted import PackedBlock, frames_named, write_converted
 
 _LOOK_EVERY_S = 0.05
@@ -79,7 +79,7 @@ class Assembly:
     def finish(self) -> "Future[tuple[Path, np.ndarray]]":
         """The work that remains once all ranks have saved their blocks: the unfinished file and its frames' digests.
 
-        It raises RankFailed if the disk is full or a block is missing.
+        It raises Blocked if the disk is full, RankFailed if a block is missing.
         """
         with self._changed:
             self._saved = True
@@ -109,7 +109,7 @@ class Assembly:
     def _disk_errors(self) -> AbstractContextManager[None]:
         folder = self._parts.folder.name
         kept = f"finished blocks are kept in {folder}; make room and run the same command again."
-        return writing(self._output, kept, RankFailed)
+        return saving(self._output, kept)
 
     def _write(self, aside: Path) -> tuple[Path, np.ndarray]:
         digests: list[np.ndarray] = []

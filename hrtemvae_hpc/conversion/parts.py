@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.files import read_small, replacing, writing
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.files import read_small, replacing, saving, writing
 from hrtemvae_hpc.movie.converted import DIGEST_BYTES, PackedBlock
 from hrtemvae_hpc.ranks.claim import ClaimedFolder
+from hrtemvae_hpc.ranks.saved import note_saved
 from hrtemvae_hpc.schemas import Described
 
 _NOTE = "conversion.json"
@@ -80,7 +81,7 @@ class Parts:
         return self.folder / f"{secrets.token_hex(8)}.unfinished"
 
     def save(self, number: int, block: PackedBlock) -> None:
-        """Write a finished block, which appears by rename. Raises RankFailed if the disk is full or fails."""
+        """Write a finished block, which appears by rename. Raises Blocked on a full disk, RankFailed if it fails."""
         self._write(number, block, {}, block.chunks)
 
     def note(self, number: int, block: PackedBlock, file: Path, offsets: Sequence[int]) -> None:
@@ -99,8 +100,9 @@ class Parts:
         }
         head = json.dumps(about).encode() + b"\n" + block.digests.tobytes()
         pieces = [_digest([head]), len(head).to_bytes(_LENGTH, "little"), head, *chunks]
-        with writing(self.folder, _AGAIN, RankFailed), replacing(self._path(number)) as aside, aside.open("wb") as file:
+        with saving(self.folder, _AGAIN), replacing(self._path(number)) as aside, aside.open("wb") as file:
             file.writelines(pieces)
+        note_saved()
 
     def load(self, number: int) -> PackedBlock | None:
         """A finished block, valid until the next is loaded; None if it is missing or damaged."""

@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass as validated
 
 from hrtemvae_hpc.errors import InputError, RankFailed
 from hrtemvae_hpc.facility.movies import RESULT, find_movies
-from hrtemvae_hpc.files import OwnFolder, exists, is_folder, read_end, read_small, replacing, writing
+from hrtemvae_hpc.files import OwnFolder, exists, is_folder, read_end, read_small, replacing, saving, writing
 from hrtemvae_hpc.outputs import Output, check_outputs, is_page
 from hrtemvae_hpc.ranks.claim import Run, run_at_work
 from hrtemvae_hpc.ranks.progress import say
@@ -178,7 +178,7 @@ class Session:
 
     def _write_record(self, index: int, record: Record) -> None:
         path = self.folder / "records" / f"{index}.json"
-        with writing(path, "make room and submit again.", RankFailed), replacing(path) as aside:
+        with saving(path, "make room and submit again."), replacing(path) as aside:
             aside.write_text(json.dumps(dataclasses.asdict(record), indent=1))
 
 

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from hrtemvae_hpc.errors import InputError, RankFailed, Stopped, printable
+from hrtemvae_hpc.errors import InputError, Stopped, printable
 from hrtemvae_hpc.facility.session import Session, State
 from hrtemvae_hpc.facility.session_status import remark
-from hrtemvae_hpc.files import append_to_log, writing
+from hrtemvae_hpc.files import append_to_log, saving
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -30,7 +30,7 @@ def run_session(session: Session, todo: Sequence[int], ranks: int, say: Callable
             continue
         say(f"{count} of {len(todo)}: {printable(session.names[index])}")
         command = [*launcher, sys.executable, "-m", "hrtemvae_hpc", *session.arguments(movie)]
-        with writing(movie.log, "remove it, or make room.", RankFailed), append_to_log(movie.log) as log:
+        with saving(movie.log, "remove it, or make room."), append_to_log(movie.log) as log:
             code, stopped = _run(command, log.fileno())
         movie = session.end(index, code, again=stopped)
         if stopped:

@@ -22,11 +22,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from hrtemvae_hpc.errors import HrtemvaeError, RankFailed, Stopped, report
+from hrtemvae_hpc.errors import Blocked, HrtemvaeError, RankFailed, Stopped, report
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _LOOK_EVERY_S = 1.0
 _PATIENCE_S = (3.0, 5.0)  # least and most, for work that checks its stop request regularly
+STARTING_MPI = "starting MPI"  # what a rank is doing then
 _MISSED_LOOKS = 10
 _SOON_S = 0.001
 _GRACE_S = 8.0  # from a signal to the end of a rank; it may wait for other ranks, see world.py
@@ -128,19 +129,29 @@ def run_guarded(work: Callable[["StopRequest"], int]) -> int:
         end_process(code)
 
     status, asked = _watch(child)
+    what = bytes(_note[:]).split(b"\0")[0].decode("utf-8", "replace")
+    who = f"rank {rank_of_launcher()} on {socket.gethostname()}"
     if status is not None and not os.WIFSIGNALED(status):
-        return os.WEXITSTATUS(status)
+        code = os.WEXITSTATUS(status)
+        if code == 0 or what != STARTING_MPI:
+            return code
+        report(
+            Blocked(
+                f"{who}: MPI could not start (exit code {code}, its messages are above). Most likely it and the "
+                "launcher can't communicate: run `hrtemvae doctor` under the same launcher."
+            )
+        )
+        return Blocked.exit_code
     if asked:
         # In a container, the signal may also have ended the process that keeps the image mounted.
         report(Stopped(f"stopped by {asked}; what is done is saved: run the same command again to resume."))
         return Stopped.exit_code
     assert status is not None
     killer = signal.Signals(os.WTERMSIG(status))
-    what = bytes(_note[:]).split(b"\0")[0].decode("utf-8", "replace")
     likely = "; the node may have run out of memory, see --max-memory" if killer is signal.SIGKILL else ""
     report(
         RankFailed(
-            f"rank {rank_of_launcher()} on {socket.gethostname()} was killed by {killer.name} while {what}{likely}. "
+            f"{who} was killed by {killer.name} while {what}{likely}. "
             "What is done is saved: run the same command again to resume."
         )
     )

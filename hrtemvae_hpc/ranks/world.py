@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed, Stopped, report
-from hrtemvae_hpc.ranks.guard import end_process, prepare_to_end, run_exit_functions
+from hrtemvae_hpc.ranks.guard import STARTING_MPI, doing, end_process, prepare_to_end, run_exit_functions
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm
@@ -220,6 +220,7 @@ def join_world(stop: Callable[[], object] = lambda: None) -> World:
     expected = max(launched.values())
     # Its one-sided transfers through libfabric aren't used here; if they find no network, Open MPI sleeps for a second.
     os.environ.setdefault("OMPI_MCA_btl_base_exclude", "ofi")
+    doing(STARTING_MPI)  # which ends this process where it can't
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
@@ -229,6 +230,8 @@ def join_world(stop: Callable[[], object] = lambda: None) -> World:
             f"the launcher started {expected} copies, but MPI can't be loaded ({error}); "
             "install it with `pip install hrtemvae-hpc[mpi]`, or start one copy without a launcher."
         ) from error
+    finally:
+        doing("starting")
     world = World(MPI.COMM_WORLD, stop)
     if world.size == 1 and expected > 1:
         raise InputError(

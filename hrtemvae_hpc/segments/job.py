@@ -15,11 +15,12 @@ import torch
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.errors import InputError, RankFailed, Stopped
-from hrtemvae_hpc.files import file_sha256, replacing, writing
+from hrtemvae_hpc.files import file_sha256, replacing, saving
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_segments
 from hrtemvae_hpc.ranks.claim import ClaimedFolder
 from hrtemvae_hpc.ranks.guard import StopRequest, doing
 from hrtemvae_hpc.ranks.progress import Progress, format_seconds, say
+from hrtemvae_hpc.ranks.saved import note_saved
 from hrtemvae_hpc.ranks.world import RankEnds, World
 from hrtemvae_hpc.sealed import pack, unpack
 from hrtemvae_hpc.segments.cut import Cut, cut_file
@@ -153,8 +154,9 @@ def _cut_and_save(path: Path, options: CutOptions, folder: Path, check: Callable
         return Outcome(path, folder, reason=f"{path}: {type(error).__name__} ({' '.join(str(error).split())[:100]})")
     values = asdict(cut)
     scalars = {name: np.array(values.pop(name)) for name in _SCALARS}
-    with writing(part, "make room and run it again.", RankFailed), replacing(part) as aside:
+    with saving(part, "make room and run it again."), replacing(part) as aside:
         aside.write_bytes(pack(values | scalars, {_FACTS: json.dumps(facts)}))
+    note_saved()
     return Outcome(path, part, **facts)
 
 

@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 
 from hrtemvae_hpc import __version__
-from hrtemvae_hpc.errors import InputError, RankFailed, printable
-from hrtemvae_hpc.files import hdf5_disk_errors, is_file, replacing, reserve, writing
+from hrtemvae_hpc.errors import InputError, printable
+from hrtemvae_hpc.files import hdf5_disk_errors, is_file, replacing, reserve, saving
 from hrtemvae_hpc.hdf5 import DAMAGED, check_array, open_hdf5, read_array, sign
 from hrtemvae_hpc.identity import digest_of
 from hrtemvae_hpc.schemas import Scaling
@@ -78,9 +78,9 @@ def write_segments(
 ) -> None:
     """Write ``count`` segments of ``sources``, read one at a time, to ``path``, atomically. ``about`` are its options.
 
-    Raises RankFailed if the disk is full or fails.
+    Raises Blocked if the disk is full, RankFailed if it fails.
     """
-    with writing(path, "make room and run it again.", RankFailed), replacing(path) as aside:
+    with saving(path, "make room and run it again."), replacing(path) as aside:
         reserve(aside, 2 * count * window**2 + 2**20)
         with hdf5_disk_errors(), h5py.File(aside, "w") as file:
             _write(file, window, sources, count, about)

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field, model_validator
 from safetensors import SafetensorError
 
-from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.files import replacing, writing
+from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.files import replacing, saving
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.model.tensor_file import open_tensors, read_tensors
 from hrtemvae_hpc.schemas import Described, mistake
@@ -63,7 +63,7 @@ class _Description(Described):
 def save_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam, position: Position) -> None:
     """Write network, optimiser and ``position`` of the training ``key`` to ``path``, atomically.
 
-    Raises RankFailed if the disk is full or fails; what was at ``path`` is then still there.
+    Raises Blocked if the disk is full, RankFailed if it fails; what was at ``path`` is then still there.
     """
     tensors = {f"network.{name}": value for name, value in vae.state_dict().items()}
     names = [name for name, _ in vae.named_parameters()]
@@ -72,7 +72,7 @@ def save_checkpoint(path: Path, key: str, vae: VAE, optimizer: torch.optim.Adam,
     described = {_KEY: json.dumps({"key": key, "position": asdict(position)})}
     packed = pack({name: t.detach().contiguous().cpu().numpy() for name, t in tensors.items()}, described)
     advice = "make room and run the same command again; the previous checkpoint is kept."
-    with writing(path, advice, RankFailed), replacing(path) as aside:
+    with saving(path, advice), replacing(path) as aside:
         aside.write_bytes(packed)
 
 

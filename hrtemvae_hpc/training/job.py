@@ -12,6 +12,7 @@ import torch
 
 from hrtemvae_hpc import __version__
 from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.files import failure_of
 from hrtemvae_hpc.identity import digest_of
 from hrtemvae_hpc.model.model_file import Model, load_model
 from hrtemvae_hpc.model.network import VAE
@@ -21,6 +22,7 @@ from hrtemvae_hpc.ranks.claim import ClaimedFolder
 from hrtemvae_hpc.ranks.guard import StopRequest
 from hrtemvae_hpc.ranks.progress import Progress, format_seconds, say
 from hrtemvae_hpc.ranks.resources import bind_device, compute_threads, device_name, keep_freed_memory
+from hrtemvae_hpc.ranks.saved import note_saved
 from hrtemvae_hpc.ranks.world import World
 from hrtemvae_hpc.training.batches import Segments, generator
 from hrtemvae_hpc.training.checkpoint import Position, load_checkpoint, save_checkpoint
@@ -161,7 +163,8 @@ def try_to_train(
         if isinstance(error, RuntimeError):
             traceback.print_exc()
         what = " ".join(str(error).split())[:300]
-        raise RankFailed(
+        kind = failure_of(error) if isinstance(error, OSError) else RankFailed
+        raise kind(
             f"rank {world.rank} on {world.host} failed: {what} The last checkpoint is kept: run the same command again "
             "to resume."
         ) from error
@@ -234,6 +237,7 @@ def _run_epochs(training: Training, trainer: Trainer, position: Position, stop: 
     def save() -> None:
         nonlocal saved
         save_checkpoint(folder / CHECKPOINT, training.key, trainer.vae, trainer.optimizer, position)
+        note_saved()
         saved = time.monotonic()
 
     def progressed(shown: int) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from hrtemvae_hpc import __version__
-from hrtemvae_hpc.errors import InputError, RankFailed, printable
-from hrtemvae_hpc.files import writing
+from hrtemvae_hpc.errors import InputError, printable
+from hrtemvae_hpc.files import saving
 from hrtemvae_hpc.model.model_file import Model, TrainedOn, load_model, save_model
 from hrtemvae_hpc.model.network import VAE
 from hrtemvae_hpc.ranks.resources import image_in_use
@@ -52,8 +52,8 @@ def as_model(vae: VAE, variance: np.ndarray, config: TrainConfig, segments: Segm
 
 
 def store(model: Model, path: Path, weights: str) -> None:
-    """Write ``model`` to ``path`` with its ``weights`` as fp32 or fp16. Raises RankFailed if the disk is full."""
-    with writing(path, "make room and run the same command again.", RankFailed):
+    """Write ``model`` to ``path`` with its ``weights`` as fp32 or fp16. Raises Blocked if the disk is full."""
+    with saving(path, "make room and run the same command again."):
         save_model(model, path, torch.float16 if weights == "fp16" else torch.float32)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrtemvae_hpc.errors import InputError, RankFailed
+from hrtemvae_hpc.errors import Blocked, InputError
 from hrtemvae_hpc.model.model_file import Model
 from hrtemvae_hpc.model.network import Encoder
 from hrtemvae_hpc.patch import Patch
@@ -165,7 +165,7 @@ class Engine:
         ``check`` is called with the number of windows after each batch.
 
         Returns z [frames, windows, latents] float32 in the model's order, and valid [frames, windows] bool, both
-        on the device; z is 0 if it isn't valid. Raises RankFailed when the network returns non-finite latents.
+        on the device; z is 0 if it isn't valid. Raises Blocked when the network returns non-finite latents.
         """
         whole = pixels if isinstance(pixels, Patch) else Patch.of(pixels)
         frames, can_be_read = whole.shape[0], torch.from_numpy(readable).to(self.device)
@@ -187,7 +187,7 @@ class Engine:
             check(ok.numel())
         lowest, highest = torch.aminmax(z)  # asked once, because a GPU has to finish first
         if not math.isfinite(highest - lowest):
-            raise RankFailed(
+            raise Blocked(
                 f"the network's latents overflow (from {lowest:g} to {highest:g}); check the pixels, or "
                 "choose another model."
             )

@@ -74,7 +74,7 @@ def ranks(number: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("fault", [asked_by_usr1, asked_by_term, a_rank_killed], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("fault", [asked_by_usr1, asked_by_term], ids=lambda f: f.__name__)
 def test_stopped_jobs_resume(fault: Callable[[str, Queue], None], queue: Queue, movie: Path, expected: Path) -> None:
     job = queue.submit("--nodes=2", ANALYZE, movie, *STEP)
     result = queue.folder / "a movie.maps.h5"
@@ -86,9 +86,20 @@ def test_stopped_jobs_resume(fault: Callable[[str, Queue], None], queue: Queue, 
     log = queue.log(job)
     assert "requeued, resumes" in log
     assert re.search(r"resuming: \d+ of \d+ tiles are done", log)
-    if fault is a_rank_killed:
-        assert re.search("hrtemvae: rank 1 on .* was killed by SIGKILL while w(orking|aiting)", log)
     assert not list(queue.folder.glob(".hrtemvae*"))
+
+
+def test_a_killed_rank_costs_no_place_in_the_queue(queue: Queue, movie: Path, expected: Path) -> None:
+    job = queue.submit("--nodes=2", ANALYZE, movie, *STEP)
+    result = queue.folder / "a movie.maps.h5"
+    queue.until_tiles(result)
+    a_rank_killed(job, queue)
+    assert queue.until_state(job, "COMPLETED")["Restarts"] == "0"
+    assert_same_maps(result, expected)
+    log = queue.log(job)
+    assert re.search("hrtemvae: rank 1 on .* was killed by SIGKILL while w(orking|aiting)", log)
+    assert re.search(r"starting again\n.* on n\[1-2\]: 2 ranks", log)
+    assert re.search(r"resuming: \d+ of \d+ tiles are done", log)
 
 
 def test_a_signal_before_the_job_is_ready(queue: Queue, tmp_path: Path) -> None:
@@ -120,11 +131,26 @@ def test_a_node_that_is_lost(queue: Queue, movie: Path, expected: Path) -> None:
     result = queue.folder / "a movie.maps.h5"
     queue.until_tiles(result)
     queue.cluster.stop_node("n2")
-    queue.until_requeued(job)
+    facts = queue.until_state(job, "COMPLETED")
     queue.cluster.start_node("n2")
-    queue.resume(job)
-    queue.until_state(job, "COMPLETED")
+    assert facts["Restarts"] == "0"
     assert_same_maps(result, expected)
+    assert re.search(r"starting again\n.* on n1: 1 ranks", queue.log(job))
+
+
+def test_a_full_disk_is_not_tried_again(queue: Queue, movie: Path) -> None:
+    disk = queue.folder / "disk"
+    disk.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk)
+    try:
+        job = queue.submit("--nodes=2", ANALYZE, movie, "-o", disk / "maps.h5", *STEP)
+        facts = queue.until_state(job, "FAILED")
+    finally:
+        run("umount", "--lazy", disk)
+    assert (facts["ExitCode"], facts["Restarts"]) == ("5:0", "0")
+    log = queue.log(job)
+    assert "No space left on device" in log
+    assert log.count(" ranks with ") == 1
 
 
 def test_a_cancelled_job_stays_cancelled(queue: Queue, movie: Path) -> None:
@@ -209,10 +235,11 @@ def test_the_hosts_mpi_bound_into_the_image(queue: Queue, tmp_path: Path) -> Non
     assert "2 ranks" in queue.log(job)
     assert "error" not in queue.log(job).lower()
     # MPICH has no PMIx.
-    mode |= {"HRTEMVAE_SRUN": "--mpi=pmix", "HRTEMVAE_REQUEUES": "0"}
+    mode |= {"HRTEMVAE_SRUN": "--mpi=pmix"}
     job = queue.submit("--nodes=2", ANALYZE, "m.h5", "--step", "32", "--restart", **mode)
     queue.until_state(job, "FAILED")
-    assert queue.facts(job)["ExitCode"] == "4:0"
+    assert queue.facts(job)["ExitCode"] == "5:0"
+    assert "MPI could not start" in queue.log(job)
     assert "PMI" in (tmp_path / f"hrtemvae-{job}.full.log").read_text()
 
 

@@ -131,7 +131,7 @@ def test_full_disk(tmp_path: Path) -> None:
     script = f"""
 for size in 1m 2m 3m; do
   mount -o remount,size=$size {disk}
-  {convert}; [ $? = 4 ] || exit 1
+  {convert}; [ $? = 5 ] || exit 1
   [ ! -e {disk}/c.h5 ] || exit 1
 done
 mount -o remount,size=30m {disk}

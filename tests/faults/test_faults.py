@@ -211,6 +211,13 @@ def test_a_launcher_that_starts_copies_of_a_world_of_one(hrtemvae: Program, word
     assert_refused(outcome, "started 8 copies", "srun --mpi=pmix")
 
 
+def test_an_mpi_that_ends_the_process_while_it_starts(hrtemvae: Program, words: tuple[object, ...]) -> None:
+    outcome = hrtemvae(*words, variables={"SLURM_STEP_NUM_TASKS": "2", "PMIX_MCA_gds": "no such"})
+    assert outcome.code == 5, outcome.text
+    assert "MPI could not start (exit code" in outcome.text
+    assert "run `hrtemvae doctor` under the same launcher." in outcome.text
+
+
 def test_a_rank_that_is_killed_while_the_result_is_assembled(
     hrtemvae: Program, tmp_path: Path, words: tuple[object, ...]
 ) -> None:
@@ -232,7 +239,7 @@ def test_a_full_disk(tmp_path: Path, words: tuple[object, ...], undisturbed: Pat
 export HRTEMVAE_TILES=1x1
 {analyze}; code=$?
 ls -A {disk} {disk}/maps.h5.parts
-[ $code = 4 ] || exit 1
+[ $code = 5 ] || exit 1
 mount -o remount,size=60m {disk}
 {analyze} && cp {disk}/maps.h5 {tmp_path}/maps.h5
 """
@@ -252,6 +259,6 @@ def test_a_result_that_does_not_fit(tmp_path: Path, movie_path: Path, tiny_model
         done = subprocess.run(
             command, env=environment(), preexec_fn=limit, stdout=out, stderr=out, timeout=60, check=False
         )
-    assert done.returncode == 4, log.read_text()
+    assert done.returncode == 5, log.read_text()
     assert "maps.h5: can't be written (" in log.read_text()
     assert sorted(os.listdir(tmp_path)) == ["log", "maps.h5.parts"]

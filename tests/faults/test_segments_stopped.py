@@ -26,7 +26,7 @@ def test_full_disk(micrographs: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     cut = f"hrtemvae segments {micrographs} --stride 16 --most 30 -o {disk}/s.h5"
     script = f"""
-{cut}; [ $? = 4 ] || exit 1
+{cut}; [ $? = 5 ] || exit 1
 [ ! -e {disk}/s.h5 ] || exit 1
 mount -o remount,size=20m {disk}
 {cut} && cp {disk}/s.h5 {tmp_path}

@@ -119,7 +119,7 @@ def test_full_disk(undisturbed: Path, segments: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     train = f"hrtemvae train {configure(tmp_path, segments, EPOCHS)} -o {disk}/train.safetensors"
     script = f"""
-{train}; [ $? = 4 ] || exit 1
+{train}; [ $? = 5 ] || exit 1
 ls -A {disk}
 mount -o remount,size=20m {disk}
 {train} && cp -r {disk}/. {tmp_path}
