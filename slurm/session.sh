@@ -1,9 +1,10 @@
 #!/bin/bash
 # Analyse all movies of a folder, each in its own job of a Slurm job array:
 #
-#     slurm/session.sh FOLDER [-o RESULTS] [options of `hrtemvae analyze`]
+#     slurm/session.sh [--watch] FOLDER [-o RESULTS] [options of `hrtemvae analyze`]
 #
-# Run again, it submits only what is missing. A summary, RESULTS/session.html, follows in any case. Each job gets
+# Run again, it submits only what is missing. With --watch it stays, and submits movies as they arrive, when their files
+# have not changed for a minute (--settle SECONDS). A summary, RESULTS/session.html, follows in any case. Each job gets
 # the options of sbatch in HRTEMVAE_SBATCH; HRTEMVAE_AT_ONCE jobs run at the same time.
 #SBATCH --job-name=hrtemvae-session
 #SBATCH --open-mode=append
@@ -22,12 +23,10 @@ home=$(dirname -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")")
 # Submit what is missing.
 submit() {
   local queued listed size session results movies offset numbers id ids=() common code=0
-  settings
-  bind_files_of "$@"
   # What is still in the queue is not submitted again.
   queued=$(squeue --me -h -r -o '%j %K' | sed -n 's/^hrtemvae-session-//p' | tr '\n' ';')
   size=$(scontrol show config | sed -n 's/^MaxArraySize *= *//p')
-  listed=$(in_image hrtemvae session prepare "$@" --queued "$queued" --array-size "$size") || exit
+  listed=$(in_image hrtemvae session prepare "$@" --queued "$queued" --array-size "$size") || return
   { read -r session && IFS= read -r results && IFS= read -r movies; } <<<"$listed"
   common=(--parsable --export=ALL --chdir="$results" --output=logs/slurm.log)
   while read -r offset numbers; do
@@ -47,7 +46,18 @@ submit() {
     echo "nothing to submit"
   fi
   in_image hrtemvae session status -o "$results"
-  exit "$code"
+  return "$code"
+}
+
+# Submit movies as they arrive, until this script is stopped.
+watch() {
+  local new code=0
+  while IFS= read -r new; do
+    say "$new"
+    submit "$@" --known </dev/null || code=$?
+  done < <(in_image hrtemvae session watch "$@" --announce)
+  wait $! || code=$?
+  return "$code"
 }
 
 # Movie number $1 + SLURM_ARRAY_TASK_ID of the session in this folder, whose movies are in $2.
@@ -75,6 +85,11 @@ movie() {
   exit "$code"
 }
 
+submits=submit
+if [ "${1:-}" = --watch ]; then
+  submits=watch
+  shift
+fi
 case ${1:-} in
   '' | -*)
     case ${1:-} in
@@ -87,5 +102,9 @@ case ${1:-} in
       *) refuse "name a folder of movies first: slurm/session.sh FOLDER [-o RESULTS] [OPTIONS]" ;;
     esac
     ;;
-  *) submit "$@" ;;
+  *)
+    settings
+    bind_files_of "$@"
+    "$submits" "$@"
+    ;;
 esac

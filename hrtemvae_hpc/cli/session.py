@@ -9,7 +9,8 @@ from pathlib import Path
 from hrtemvae_hpc.cli.options import add_analysis_options, add_json, analysis_words, subcommands
 from hrtemvae_hpc.errors import InputError, show
 from hrtemvae_hpc.facility.image import CHECKOUT
-from hrtemvae_hpc.facility.session import array_chunks, begin_session, default_folder, open_session, queued_of
+from hrtemvae_hpc.facility.movies import Found
+from hrtemvae_hpc.facility.session import Session, array_chunks, begin_session, default_folder, open_session, queued_of
 from hrtemvae_hpc.facility.session_run import run_session
 from hrtemvae_hpc.facility.session_status import describe_session, session_as_json
 
@@ -21,19 +22,32 @@ def add_options(command: argparse.ArgumentParser) -> None:
     submit = add("submit", _submit, "Submit what is missing to Slurm, as slurm/session.sh does.")
     run = add("run", _run, "Analyse what is missing on this machine, without Slurm.")
     run.add_argument("--ranks", type=int, default=1, help="MPI ranks for each movie (1)")
+    watch = add("watch", _watch, "Analyse movies on this machine as they arrive, until it is stopped.")
+    watch.add_argument("--ranks", type=int, default=1, help="MPI ranks for each movie (1)")
+    watch.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)
     status = add("status", _status, "Show the state of each movie.")
     add_json(status)
     report = add("report", _report, "Draw the page of the session: what happens where, what failed.")
     prepare = add("prepare", _prepare, "(for slurm/session.sh) Freeze the manifest, list what to submit.")
     prepare.add_argument("--queued", default="", help=argparse.SUPPRESS)
     prepare.add_argument("--array-size", type=int, default=1001, help=argparse.SUPPRESS)
-    for each in (submit, run, prepare):
+    prepare.add_argument("--known", action="store_true", help=argparse.SUPPRESS)
+    for each in (watch, prepare):
+        each.add_argument(
+            "--settle",
+            type=float,
+            default=60.0,
+            metavar="SECONDS",
+            help="how long the files of a movie must not have changed (60)" if each is watch else argparse.SUPPRESS,
+        )
+    for each in (submit, run, watch, prepare):
         each.add_argument("movies", type=Path, help="folder with movies: stacks, and folders of frames")
-        each.add_argument("--refused", action="store_true", help="also movies that were refused and have not changed")
         add_analysis_options(each)
+    for each in (submit, run, prepare):
+        each.add_argument("--refused", action="store_true", help="also movies that were refused and have not changed")
     for each in (status, report):
         each.add_argument("movies", type=Path, nargs="?", help="folder with movies")
-    for each in (submit, run, status, report, prepare):
+    for each in (submit, run, watch, status, report, prepare):
         each.add_argument("-o", "--output", type=Path, help="folder of the session (MOVIES.maps in this folder)")
 
     begin = add("begin", _begin, "(for slurm/session.sh) Record a start; print log and command.")
@@ -77,6 +91,29 @@ def _run(options: argparse.Namespace) -> int:
     return session.worst_code
 
 
+def _watch(options: argparse.Namespace) -> int:
+    from hrtemvae_hpc.facility.session_report import write_session_page
+    from hrtemvae_hpc.facility.session_watch import watch_session
+
+    def announce(session: Session, new: list[int]) -> None:
+        show(f"{len(new)} new: {', '.join(session.names[i] for i in new)}")
+
+    def analyse(session: Session, new: list[int]) -> None:
+        try:
+            run_session(session, new, options.ranks, show)
+        finally:
+            write_session_page(session)
+
+    folder = _folder(options)
+    if not options.announce:
+        show(f"watching {options.movies}; results go to {folder}. Stop it with Ctrl-C.")
+    work = announce if options.announce else analyse
+    session = watch_session(options.movies, folder, analysis_words(options), options.settle, work)
+    if not options.announce:
+        show(describe_session(session))
+    return 0
+
+
 def _status(options: argparse.Namespace) -> int:
     session = open_session(_folder(options))
     show(session_as_json(session) if options.json else describe_session(session))
@@ -91,7 +128,8 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    session = begin_session(options.movies, _folder(options), analysis_words(options))
+    found = Found() if options.known else None
+    session = begin_session(options.movies, _folder(options), analysis_words(options), found)
     print(session.id, session.folder, session.movies_folder, sep="\n")
     missing = session.missing(queued_of(session, options.queued), options.refused)
     for offset, numbers in array_chunks(missing, options.array_size):

@@ -8,7 +8,7 @@
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -26,6 +26,7 @@ from hrtemvae_hpc.movie.opening import all_formats, format_of, open_frames
 RESULT = ".maps.h5"
 _HDF5 = (".h5", ".hdf5", ".hdf", ".nxs", ".emd", ".hspy", ".dm5")
 _FEWEST = 3  # frames that an analysis needs
+Ready = Callable[[Iterable[Path]], bool]  # whether files may be opened
 
 
 @dataclass
@@ -36,8 +37,11 @@ class Found:
     left_out: list[str] = field(default_factory=list)  # sentences on files of known formats that can't be opened
 
 
-def find_movies(folder: Path, session: Path) -> Found:
-    """The movies under ``folder``, without results of this program, hidden files and what lies in ``session``."""
+def find_movies(folder: Path, session: Path, ready: Ready = lambda _: True) -> Found:
+    """The movies under ``folder``, without results of this program, hidden files and what lies in ``session``.
+
+    Files that are not ``ready`` are not opened, and movies that some of them belong to are left for later.
+    """
     found = Found()
     for place, folders, names in os.walk(folder):
         here = Path(place)
@@ -50,10 +54,14 @@ def find_movies(folder: Path, session: Path) -> Found:
             )
         ]
         visible = (name for name in names if not name.startswith(".") and not name.lower().endswith(RESULT))
-        files = [here / name for name in sorted(visible, key=natural)]
+        every = [here / name for name in sorted(visible, key=natural)]
+        files = [path for path in every if ready([path])]
         are_frames = not is_tree and _are_frames(files)
+        whole = filter(is_file, here.rglob("*")) if is_tree else every if are_frames else []
+        if not ready(whole):
+            continue
         if not are_frames:
-            movies, refused = _stacks(files)
+            movies, refused = _stacks(files, ready)
             found.names += [str(path.relative_to(folder)) for path in movies]
             found.left_out += [] if is_tree else refused  # a recording's director is no movie of its own
         if (is_tree or are_frames) and here == folder:
@@ -94,8 +102,8 @@ def _kind(path: Path) -> tuple[object, ...]:
         return *about.shape, about.dtype, about.format
 
 
-def _stacks(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Those of ``files`` that are movies, and why others of known formats can't be opened."""
+def _stacks(files: Sequence[Path], ready: Ready) -> tuple[list[Path], list[str]]:
+    """Those of ``files`` that are movies of ``ready`` files, and why others of known formats can't be opened."""
     movies, left_out = [], []
     parts: set[Path] = set()
     for path in files:
@@ -105,8 +113,9 @@ def _stacks(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
         try:
             with closing(open_frames(path, MovieSection())) as source:
                 if source.description.shape[0] >= _FEWEST:
-                    movies.append(path)
-                    parts.update(other for other in _files_of(source) if other != path)
+                    others = [other for other in _files_of(source) if other != path]
+                    parts.update(others)
+                    movies += [path] if ready(others) else []
         except InputError as error:
             if named:
                 movies.append(path)

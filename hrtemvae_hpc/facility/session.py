@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.dataclasses import dataclass as validated
 
 from hrtemvae_hpc.errors import InputError, RankFailed
-from hrtemvae_hpc.facility.movies import RESULT, find_movies
+from hrtemvae_hpc.facility.movies import RESULT, Found, find_movies
 from hrtemvae_hpc.files import OwnFolder, exists, is_folder, read_end, read_small, replacing, saving, writing
 from hrtemvae_hpc.outputs import Output, check_outputs, is_page
 from hrtemvae_hpc.ranks.claim import Run, run_at_work
@@ -123,6 +123,10 @@ class Session:
         if last and last.code and not last.again and (record.bytes, record.modified) == _stamp(path):
             return SessionMovie(index, path, result, log, State.FAILED, None, attempts, last.reason)
         return SessionMovie(index, path, result, log, State.WAITING, None, attempts, last.reason if last else "")
+
+    def stamp(self, index: int) -> tuple[int, float]:
+        """Size and date of a movie's file or folder."""
+        return _stamp(self.movies_folder / self.names[index])
 
     @property
     def movies(self) -> Iterator[SessionMovie]:
@@ -239,10 +243,11 @@ def open_session(folder: Path) -> Session:
         raise InputError(f"{path}: is damaged; remove it and start the session again (results are kept).") from error
 
 
-def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session:
-    """Freeze the manifest of the movies in ``movies``; an existing session gets the new ones.
+def begin_session(movies: Path, folder: Path, options: Sequence[str], found: Found | None = None) -> Session:
+    """Freeze the manifest of the movies in ``movies``, or those ``found`` there; an existing session gets the new ones.
 
-    Raises InputError if there are no movies, or the session was started with other options.
+    Raises InputError if there are no movies and none were looked for before, or the session was started with other
+    options.
     """
     movies, folder = movies.absolute(), folder.absolute()
     if not os.access(movies, os.R_OK | os.X_OK) or not is_folder(movies):
@@ -250,8 +255,8 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
     session_folder = OwnFolder(folder, "session")
     session_folder.check()
     check_outputs([Output(folder / "session.html", "the page", is_page)] if is_folder(folder) else [])
-    found = find_movies(movies, folder)
-    for reason in found.left_out:
+    listed = find_movies(movies, folder) if found is None else found
+    for reason in listed.left_out:
         say(f"left out: {reason}")
     known: tuple[str, ...] = ()
     if exists(folder / "session.json"):
@@ -263,17 +268,17 @@ def begin_session(movies: Path, folder: Path, options: Sequence[str]) -> Session
                 "another folder with -o."
             )
         known = before.names
-    session = Session(folder, movies, tuple(options), (*known, *sorted(set(found.names) - set(known))))
+    session = Session(folder, movies, tuple(options), (*known, *sorted(set(listed.names) - set(known))))
     for place in (movies, folder):
         if "\n" in str(place):
             raise InputError(f"{str(place)!r}: Slurm can't handle a line break in a folder's name; rename it.")
-    if not session.names:
+    if not session.names and found is None:
         raise InputError(f"{movies}: holds no movies; name another folder.")
     session_folder.take()
     with writing(folder):
         for name in ("records", "logs"):
             (folder / name).mkdir(exist_ok=True)
-        if session.names != known:
+        if session.names != known or not exists(folder / "session.json"):
             with replacing(folder / "session.json") as aside:
                 stored = {"movies_folder": str(movies), "options": session.options, "movies": session.names}
                 aside.write_text(json.dumps(stored, indent=1))

@@ -10,7 +10,7 @@ def describe_session(session: Session) -> str:
     """A table of the movies: state, progress or reason, starts and device hours."""
     movies = list(session.movies)
     counts = {state: sum(m.state is state for m in movies) for state in State}
-    width = max(len(_name(session, m)) for m in movies)
+    width = max((len(_name(session, m)) for m in movies), default=0)
     lines = [f"{'movie':{width}}  state    starts  device h  "]
     for m in movies:
         facts = f"{m.state.value:7}  {len(m.attempts):6}  {m.device_hours:8.2f}"
