@@ -8,6 +8,7 @@
 job=${SLURM_JOB_ID:-}
 [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 stopping=
+shares=()
 
 say() { printf '%s  %s\n' "$(date '+%F %T')" "$*"; }
 
@@ -146,6 +147,7 @@ persist() {
     keep_nodes || return 4
     without_restart "$@"
     set -- "${kept[@]}"
+    shares=(--overlap) # Slurm may still count the lost step's processors as used
     say "a rank or node was lost: starting again"
   done
 }
@@ -187,7 +189,8 @@ launch() {
   logger=$!
   # Ranks end together by themselves; --wait is for those that a lost rank leaves behind.
   # shellcheck disable=SC2086  # HRTEMVAE_SRUN is a list of options
-  srun --export=ALL --nodes="${#nodes[@]}" --nodelist="$on" --ntasks="$ranks" --cpus-per-task="$cpus" ${HRTEMVAE_SRUN:---mpi=pmix} --label --kill-on-bad-exit=0 --wait=10 \
+  srun --export=ALL --nodes="${#nodes[@]}" --nodelist="$on" --ntasks="$ranks" --cpus-per-task="$cpus" "${shares[@]}" \
+    ${HRTEMVAE_SRUN:---mpi=pmix} --label --kill-on-bad-exit=0 --wait=10 \
     "${container[@]}" "$image" "$@" >&"$log" 2>&1 &
   step=$!
   code=127

@@ -207,16 +207,17 @@ def _choose(samples: _Samples) -> tuple[int, float]:
 
     And in which width of the neighbourhood they do best.
     """
-    best, width = 1, _WIDTHS[0]
     most = min(MOST, samples.latents // 4, samples.count - 1)  # at least two latents of each half per part
     if most < 2:
-        return best, width
+        return 1, _WIDTHS[0]
     halves = {width: _Halves.of(samples, width, most) for width in _WIDTHS}
+    best, width, failed = 1, _WIDTHS[0], 0
     for parts in range(2, most + 1):
-        agreements = {tried: of_width.agreement(parts) for tried, of_width in halves.items()}
-        better = max(agreements, key=agreements.__getitem__)
-        if agreements[better] >= _AGREE:
-            best, width = parts, better
-        elif parts > 2:  # two parts may be mixtures of three that agree
+        agreement, better = max((of_width.agreement(parts), tried) for tried, of_width in halves.items())
+        if agreement >= _AGREE:
+            best, width, failed = parts, better, 0
+        else:  # fewer parts may be mixtures of more that agree
+            failed += 1
+        if failed == 2:
             break
     return best, width
