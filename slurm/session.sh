@@ -51,12 +51,16 @@ submit() {
 
 # Submit movies as they arrive, until this script is stopped.
 watch() {
-  local new code=0
-  while IFS= read -r new; do
+  local new code=0 arrivals watcher
+  exec {arrivals}< <(exec "${container[@]}" "$image" hrtemvae session watch "$@" --announce)
+  watcher=$!
+  # shellcheck disable=SC2064  # this watcher
+  trap "kill $watcher 2>/dev/null" EXIT
+  while IFS= read -r -u "$arrivals" new; do
     say "$new"
-    submit "$@" --known </dev/null || code=$?
-  done < <(in_image hrtemvae session watch "$@" --announce)
-  wait $! || code=$?
+    submit "$@" --known || code=$?
+  done
+  wait "$watcher" || code=$?
   return "$code"
 }
 

@@ -1,9 +1,12 @@
 """The state of a session as text: one line per movie."""
 
 import json
+import time
 
 from hrtemvae_hpc.errors import printable
 from hrtemvae_hpc.facility.session import Session, SessionMovie, State
+
+_STARTS_S = 120.0  # until a run is at work on its result
 
 
 def describe_session(session: Session) -> str:
@@ -48,5 +51,8 @@ def remark(movie: SessionMovie) -> str:
     if movie.run is not None:
         return printable(str(movie.run))
     if movie.state is State.WAITING and movie.attempts:
+        last = movie.attempts[-1]
+        if last.ended is None and time.time() - last.began < _STARTS_S:
+            return "starting"
         return f"stopped: {printable(movie.reason) or 'its last run disappeared without a message.'}"
     return printable(movie.reason)

@@ -85,6 +85,30 @@ def test_a_movie_stopped_in_the_night_resumes(
     assert_same_maps(result, expected)
 
 
+def test_a_watched_folder_is_submitted_movie_by_movie(queue: Queue, image: Path, tmp_path: Path) -> None:
+    night = tmp_path / "night"
+    night.mkdir()
+    words = ["bash", SESSION, "--watch", "night", "--settle", "4", "--step", "32", "--drift", "none"]
+    log = tmp_path / "watch.log"
+    with log.open("w") as out:
+        watching = subprocess.Popen(list(map(str, words)), cwd=tmp_path, env=queue.environment, stdout=out, stderr=out)
+        try:
+            for name in ("a.h5", "b.h5"):
+                run("hrtemvae", "simulate", "-o", night / name, "--frames", 4, "--size", 192, 192)
+                result = tmp_path / "night.maps" / f"{name}.maps.h5"
+                queue.until(result.exists, 200, f"{result}\n{log.read_text()}")
+                assert f"1 new: {name}\nsubmitted job array" in log.read_text()
+        finally:
+            watching.terminate()
+            watching.wait()
+    queue.until(
+        lambda: subprocess.run(["pgrep", "-f", "session watch night"], check=False).returncode, 30, "the watcher's end"
+    )
+    queue.until_empty()
+    assert "2 done" in status(queue, image, "night")
+    assert (tmp_path / "night.maps" / "session.html").exists()
+
+
 def test_what_is_submitted(queue: Queue, tmp_path: Path) -> None:
     (tmp_path / "n").mkdir()
     for name in ("a.h5", "b.h5"):
