@@ -147,6 +147,13 @@ def test_states(night: Path, tmp_path: Path) -> None:
     session.movie(0).result.write_text("")
     assert session.movie(0).state is State.DONE
     assert session.begin(0, ranks=1) is None
+    assert "changed" not in describe_session(session)
+    with (night / "a.h5").open("ab") as file:
+        file.write(b"more")
+    assert session.movie(0).state is State.DONE
+    assert "changed since it was analysed" in describe_session(session)
+    (night / "a.h5").unlink()
+    assert "changed" not in describe_session(session), "archived"
 
 
 def test_names_stay_on_one_line() -> None:

@@ -115,7 +115,9 @@ class Session:
         record = self._record(index)
         attempts = record.attempts
         if exists(result):
-            return SessionMovie(index, path, result, log, State.DONE, None, attempts)
+            is_later = attempts and exists(path) and (record.bytes, record.modified) != _stamp(path)
+            remark = "changed since it was analysed; remove its result to have it analysed again" if is_later else ""
+            return SessionMovie(index, path, result, log, State.DONE, None, attempts, remark)
         run = run_at_work(result.with_name(result.name + ".parts"))
         if run is not None:
             return SessionMovie(index, path, result, log, State.RUNNING, run, attempts)
