@@ -51,14 +51,14 @@ submit() {
 
 # Submit movies as they arrive, until this script is stopped.
 watch() {
-  local new code=0 arrivals watcher
+  local numbers new code=0 arrivals watcher
   exec {arrivals}< <(exec "${container[@]}" "$image" hrtemvae session watch "$@" --announce)
   watcher=$!
   # shellcheck disable=SC2064  # this watcher
   trap "kill $watcher 2>/dev/null" EXIT
-  while IFS= read -r -u "$arrivals" new; do
+  while read -r -u "$arrivals" numbers new; do
     say "$new"
-    submit "$@" --known || code=$?
+    submit "$@" --only "$numbers" || code=$?
   done
   wait "$watcher" || code=$?
   return "$code"

@@ -79,6 +79,21 @@ def test_a_refused_movie_comes_again_when_it_changes(
     assert (tmp_path / "night.maps" / "m.h5.maps.h5").exists()
 
 
+def test_what_a_job_script_reads_of_a_watch(
+    hrtemvae: Program, folder: Path, movie_path: Path, tiny_model_path: Path
+) -> None:
+    for name in ("a.h5", "b\n0.h5"):
+        shutil.copy(movie_path, folder / name)
+    words = ("night", "--settle", 0.2, "--model", tiny_model_path)
+    announcing = hrtemvae.start("session", "watch", *words, "--announce")
+    announcing.wait_until(lambda: "0,1 2 new: a.h5, b\\n0.h5\n" in announcing.text)
+    announcing.send_signal(signal.SIGTERM)
+    assert announcing.wait(20) == 0
+    shutil.copy(movie_path, folder / "still growing.h5")
+    prepared = hrtemvae("session", "prepare", *words, "--only", "1")
+    assert prepared.text.splitlines()[3:] == ["0 1"]
+
+
 def test_a_file_settles_when_it_stays_the_same(folder: Path) -> None:
     settled = Settled(folder, 0.2)
     path = folder / "a"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from hrtemvae_hpc.cli.options import add_analysis_options, add_json, analysis_words, subcommands
-from hrtemvae_hpc.errors import InputError, show
+from hrtemvae_hpc.errors import InputError, printable, show
 from hrtemvae_hpc.facility.image import CHECKOUT
 from hrtemvae_hpc.facility.movies import Found
 from hrtemvae_hpc.facility.session import Session, array_chunks, begin_session, default_folder, open_session, queued_of
@@ -31,7 +31,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     prepare = add("prepare", _prepare, "(for slurm/session.sh) Freeze the manifest, list what to submit.")
     prepare.add_argument("--queued", default="", help=argparse.SUPPRESS)
     prepare.add_argument("--array-size", type=int, default=1001, help=argparse.SUPPRESS)
-    prepare.add_argument("--known", action="store_true", help=argparse.SUPPRESS)
+    prepare.add_argument("--only", help=argparse.SUPPRESS)  # these numbers of a session that a watch has begun
     for each in (watch, prepare):
         each.add_argument(
             "--settle",
@@ -96,7 +96,8 @@ def _watch(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.facility.session_watch import watch_session
 
     def announce(session: Session, new: list[int]) -> None:
-        show(f"{len(new)} new: {', '.join(session.names[i] for i in new)}")
+        names = ", ".join(printable(session.names[i]) for i in new)
+        show(f"{','.join(map(str, new))} {len(new)} new: {names}")
 
     def analyse(session: Session, new: list[int]) -> None:
         try:
@@ -128,10 +129,12 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    found = Found() if options.known else None
+    found = Found() if options.only else None
     session = begin_session(options.movies, _folder(options), analysis_words(options), found)
     print(session.id, session.folder, session.movies_folder, sep="\n")
     missing = session.missing(queued_of(session, options.queued), options.refused)
+    if options.only:
+        missing = sorted(set(missing) & set(map(int, options.only.split(","))))
     for offset, numbers in array_chunks(missing, options.array_size):
         print(offset, numbers)
     return 0
