@@ -1,7 +1,7 @@
 """A session that goes on while movies are recorded: each is analysed when its files have stopped changing."""
 
 import signal
-import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +14,7 @@ from hrtemvae_hpc.ranks.guard import STOP_SIGNALS
 
 _LOOKS = 4  # at the folder, in the time in which files must not change
 _EVERY_S = 0.2, 15.0  # at least and at most, between them
+_NOTICED_S = 0.2  # until a signal is, at most
 
 
 def watch_session(
@@ -44,21 +45,34 @@ def watch_session(
             arrived = [i for i in session.missing() if session.names[i] in found.names]
             new = [i for i in arrived if (i, *session.stamp(i)) not in given]
             given.update((i, *session.stamp(i)) for i in new)
-            if new and not stop.is_set():
+            if new and not stop.asked:
                 work(session, new)
             if stop.wait(min(max(settle_s / _LOOKS, least), most)):
                 return session
 
 
+class _Stop:
+    """Whether a signal to stop has come. No lock: its handler may run at any point of the thread that waits."""
+
+    asked = False
+
+    def ask(self, _: int, __: FrameType | None) -> None:
+        """Handle a signal."""
+        self.asked = True
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until it was asked for; returns whether it was."""
+        until = time.monotonic() + seconds
+        while not self.asked and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _NOTICED_S))
+        return self.asked
+
+
 @contextmanager
-def _signals_set() -> Iterator[threading.Event]:
-    """An event that the signals to stop set."""
-    stop = threading.Event()
-
-    def ask(_: int, __: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in STOP_SIGNALS}
+def _signals_set() -> Iterator[_Stop]:
+    """What the signals to stop set."""
+    stop = _Stop()
+    before = {number: signal.signal(number, stop.ask) for number in STOP_SIGNALS}
     try:
         yield stop
     finally:
