@@ -65,7 +65,9 @@ class LocalScaling:
         wide = F.pad(pixels.double(), self._missing(area), value=torch.nan)
         if wide.device.type == "cpu":
             scaled = torch.empty(*wide.shape[:-2], area.height, area.width)
-            _scale(wide.view(-1, *wide.shape[-2:]).numpy(), scaled.view(-1, *scaled.shape[-2:]).numpy(), self._window)
+            frames = wide.view(-1, *wide.shape[-2:]).numpy()
+            levels = np.array([_level(frame) for frame in frames])
+            _scale(frames, levels, scaled.view(-1, *scaled.shape[-2:]).numpy(), self._window)
             return scaled
         known = torch.isfinite(wide)
         some = torch.where(known, wide, torch.nan)[..., ::SAMPLED, ::SAMPLED].flatten(-2)
@@ -103,13 +105,20 @@ def sums(x: Tensor, window: int) -> Tensor:
     return x
 
 
+def _level(frame: np.ndarray) -> float:
+    """About the median of ``frame`` [rows, columns]: squares of what is left above it keep their digits."""
+    some = frame[::SAMPLED, ::SAMPLED]
+    some = some[np.isfinite(some)]
+    return float(np.median(some)) if len(some) else 0.0
+
+
 @compiled(fastmath=set())
-def _scale(frames, out, window):  # type: ignore[no-untyped-def]
+def _scale(frames, levels, out, window):  # type: ignore[no-untyped-def]
     """Scale ``frames`` [n, rows, columns] to ``out`` [n, rows - window + 1, columns - window + 1]."""
     before, height, width = window // 2, out.shape[1], out.shape[2]
-    values, squares, known = np.empty((3, *frames.shape[1:]))
+    values, squares, known = np.empty(frames.shape[1:]), np.empty(frames.shape[1:]), np.empty(frames.shape[1:])
     for t in range(len(frames)):
-        level, known_pixels = _level(frames[t]), 0
+        level, known_pixels = levels[t], 0
         for y in range(len(values)):
             pixels, value, square, one = frames[t, y], values[y], squares[y], known[y]
             for x in range(len(pixels)):
@@ -134,14 +143,6 @@ def _scale(frames, out, window):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=set())
-def _level(frame):  # type: ignore[no-untyped-def]
-    """About the median of ``frame`` [rows, columns]: squares of what is left above it keep their digits."""
-    some = frame[::SAMPLED, ::SAMPLED].copy().reshape(-1)
-    some = some[np.abs(some) < np.inf]
-    return np.median(some) if len(some) else 0.0
-
-
-@compiled(fastmath=set())
 def _square_sums(values, window):  # type: ignore[no-untyped-def]
     """The sums over all squares of ``window`` pixels of ``values`` [rows, columns], by their first row and column."""
     return _transposed(_column_sums(_transposed(_column_sums(values, window)), window))
@@ -163,8 +164,8 @@ def _column_sums(values, window):  # type: ignore[no-untyped-def]
         for y in range(begin + window - 1, begin - 1, -1):
             for x in range(columns):
                 total[x] += values[y, x]
-            if y < stop:
-                sums[y] = total
+                if y < stop:
+                    sums[y, x] = total[x]
         total[:] = 0
         for y in range(begin + 1, stop):
             for x in range(columns):

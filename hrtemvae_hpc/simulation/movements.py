@@ -64,11 +64,14 @@ def still_inside(window: int, step: int, period: float = PERIOD) -> np.ndarray:
 
 
 def _draw(spots: np.ndarray, sigma: float) -> np.ndarray:
-    image = np.full((SIZE, SIZE), _GROUND)
-    reach = math.ceil(_REACH * sigma)
-    for y, x in spots:
-        top, left = max(0, round(y) - reach), max(0, round(x) - reach)
-        rows, columns = np.arange(top, min(SIZE, round(y) + reach)), np.arange(left, min(SIZE, round(x) + reach))
-        profile = np.exp(-((rows - y) ** 2) / (2 * sigma**2)), np.exp(-((columns - x) ** 2) / (2 * sigma**2))
-        image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] += _HEIGHT * np.outer(*profile)
+    rows, columns = (_profiles(places, sigma) for places in spots.T)
+    image = _GROUND + _HEIGHT * (rows.T @ columns)
     return np.asarray(image.max() - image, np.float32)
+
+
+def _profiles(places: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussians [spots, SIZE] about ``places``, cut off where they are faint."""
+    reach, pixels = math.ceil(_REACH * sigma), np.arange(SIZE)
+    from_middle = pixels - np.rint(places)[:, None]
+    profiles = np.exp(-((pixels - places[:, None]) ** 2) / (2 * sigma**2))
+    return np.where((from_middle >= -reach) & (from_middle < reach), profiles, 0)

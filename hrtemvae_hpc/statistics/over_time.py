@@ -152,19 +152,22 @@ def _half(values: Tensor, valid: Tensor) -> Tensor:
 def _fill_moments(z: Any, valid: Any, mean: Any, variance: Any) -> None:
     frames, windows, latents = z.shape
     for w in range(windows):
-        count = np.float64(valid[:, w].sum())
-        mean[w] = 0
-        variance[w] = 0
+        count = 0.0
+        for k in range(latents):
+            mean[w, k] = variance[w, k] = 0.0
         for t in range(frames):
             if valid[t, w]:
+                count += 1
                 for k in range(latents):
                     mean[w, k] += z[t, w, k]
-        mean[w] /= count
+        for k in range(latents):
+            mean[w, k] /= count
         for t in range(frames):
             if valid[t, w]:
                 for k in range(latents):
                     variance[w, k] += (z[t, w, k] - mean[w, k]) ** 2
-        variance[w] /= count
+        for k in range(latents):
+            variance[w, k] /= count
 
 
 @compiled(fastmath=set())
@@ -172,13 +175,15 @@ def _fill_noise(z: Any, valid: Any, noise: Any) -> None:
     frames, windows, latents = z.shape
     for w in range(windows):
         pairs = 0
-        noise[w] = 0
+        for k in range(latents):
+            noise[w, k] = 0.0
         for t in range(1, frames):
             if valid[t, w] and valid[t - 1, w]:
                 pairs += 1
                 for k in range(latents):
                     noise[w, k] += (np.float64(z[t, w, k]) - z[t - 1, w, k]) ** 2
-        noise[w] /= 2 * np.float64(pairs)
+        for k in range(latents):
+            noise[w, k] /= 2.0 * pairs
 
 
 def _moments(z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

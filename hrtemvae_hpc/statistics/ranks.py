@@ -60,7 +60,7 @@ def _fill_ranks(keys: Any, valid: Any, ranks: Any, halves: Any) -> None:
             i = 0
             while i < n:
                 value, stop = keys[w, k, i] >> 32, i
-                before[:] = after
+                before[0], before[1] = after[0], after[1]
                 while stop < n and keys[w, k, stop] >> 32 == value:
                     after[keys[w, k, stop] & 1] += 1
                     stop += 1

@@ -29,7 +29,7 @@ def find_runs(scales: np.ndarray, longest: int) -> list[Runs]:
 
     ``scales`` [frames, rows, columns, 2]: what becomes 0 and 1 of each window.
     """
-    first, length, along_x = _find_runs(scales, longest)
+    first, length, along_x = _find_runs(scales.astype(np.float64), longest)
     runs = []
     for x in (False, True):
         for n in np.unique(length[along_x == x]):
@@ -52,7 +52,7 @@ def _find_runs(scales, longest):  # type: ignore[no-untyped-def]
             for s in range(columns):
                 if taken[t, r, s]:
                     continue
-                low, high = scales[t, r, s]
+                low, high = scales[t, r, s, 0], scales[t, r, s, 1]
                 down = right = 1
                 while down < longest and r + down < rows and not taken[t, r + down, s]:
                     if scales[t, r + down, s, 0] != low or scales[t, r + down, s, 1] != high:
@@ -62,11 +62,12 @@ def _find_runs(scales, longest):  # type: ignore[no-untyped-def]
                     if scales[t, r, s + right, 0] != low or scales[t, r, s + right, 1] != high:
                         break
                     right += 1
-                first[runs] = t, r, s
+                first[runs, 0], first[runs, 1], first[runs, 2] = t, r, s
                 length[runs], along_x[runs] = max(down, right), right > down
-                if right > down:
-                    taken[t, r, s : s + right] = True
-                else:
-                    taken[t, r : r + down, s] = True
+                for i in range(length[runs]):
+                    if along_x[runs]:
+                        taken[t, r, s + i] = True
+                    else:
+                        taken[t, r + i, s] = True
                 runs += 1
     return first[:runs], length[:runs], along_x[:runs]

@@ -75,7 +75,8 @@ class SharedFirstLayer:
         """
         level = self._level
         numbers = self._sums, self._bias, self._gain, self._offset
-        _fill(*convolved, runs, scales, level.step, level.hop, level.inner[0], *numbers, inner, border)
+        chosen = np.ascontiguousarray(runs), scales.astype(np.float64)  # one type of each is compiled
+        _fill(*convolved, *chosen, level.step, level.hop, level.inner[0], *numbers, inner, border)
 
     def convolved(self, frames: Tensor) -> Convolved:
         """C of ``frames`` [n, rows, columns] float32: of inner outputs, of rows and columns at the border, of corners.
