@@ -74,7 +74,19 @@ def expected(
     if device == "cuda":  # as one on a GPU that isn't here
         engine.device, engine.block, engine.batch = torch.device("cuda"), 16, 4096
     ranks = [
-        RankResources(r, f"node{r // a_node}", r, device, device, 1, GB, 400 * GB, 200 * GB, 0, encode, decode)
+        RankResources(
+            rank=r,
+            host=f"node{r // a_node}",
+            pid=r,
+            device=device,
+            device_type=device,
+            threads=1,
+            used=GB,
+            node_free=400 * GB,
+            stage_memory=200 * GB,
+            encode_rate=encode,
+            decode_rate=decode,
+        )
         for r in range(nodes * a_node)
     ]
     with Movie(path) as movie:

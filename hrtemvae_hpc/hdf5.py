@@ -116,7 +116,7 @@ def check_array(
         raise ValueError(f"{name} has type {dataset.dtype}")
     if ndim is not None and dataset.ndim != ndim:
         raise ValueError(f"{name} has shape {dataset.shape}")
-    if dataset.is_virtual or dataset.external or dataset.file.filename != group.file.filename:
+    if dataset.is_virtual or dataset.external or h5py.h5f.get_name(dataset.id) != h5py.h5f.get_name(group.id):
         raise ValueError(f"{name} lies in another file")
     largest = max(math.prod(dataset.shape) * int(dataset.dtype.itemsize), chunk_bytes(dataset))
     if most is not None and largest > most:

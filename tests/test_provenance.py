@@ -1,5 +1,6 @@
 """The origin of numbers is verified: a flipped bit, a movie that changes or another processor is noticed."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -144,6 +145,23 @@ def test_ranks_of_different_processors_are_refused(tmp_path: Path, movie_path: P
     assert "rank 1 on" in done.stderr
     assert "computes with device CPU" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tiles_are_computed_while_the_image_is_read(
+    hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny_model_path: Path
+) -> None:
+    image = tmp_path / "image.sif"
+    os.mkfifo(image)
+    words = ("analyze", movie_path, "--model", tiny_model_path, "-o", "maps.h5")
+    running = hrtemvae.start(*words, variables={"APPTAINER_CONTAINER": str(image)})
+    running.wait_until(lambda: list(tmp_path.glob("maps.h5.parts/*.safetensors")))
+    assert not (tmp_path / "maps.h5").exists()
+    image.write_bytes(b"all of it")
+    assert running.wait() == 0, running.text
+    with h5py.File(tmp_path / "maps.h5") as file:
+        process = file["entry/process"]
+        assert process["image"].asstr()[()] == str(image)
+        assert process["image_sha256"].asstr()[()] == hashlib.sha256(b"all of it").hexdigest()
 
 
 # A movie that changes

@@ -12,8 +12,8 @@ import hdf5plugin
 import numpy as np
 import pytest
 import torch
-from commands import Program
-from conftest import assert_same_maps, drifting_pixels
+from commands import Program, environment
+from conftest import assert_same_maps, drifting_pixels, unavailable
 from damage import break_chunk
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +88,34 @@ def test_ranks_decode_every_chunk_once(
         np.testing.assert_array_equal(result.preview, shown)
     assert_same_maps(tmp_path / "maps.h5", alone)
     assert not [name for name in set(os.listdir("/dev/shm")) - before if name.startswith("hrtemvae-")]
+
+
+@pytest.mark.parametrize("own_scratch", [False, True])
+def test_ranks_that_do_not_share_memory_stage_elsewhere_or_read(
+    tmp_path: Path, tiny_model_path: Path, alone: Path, own_scratch: bool
+) -> None:
+    """Each with a /dev/shm of its own, and perhaps a scratch, as in separate containers."""
+    write(tmp_path / "m.h5", "whole frames, gzip")
+    (tmp_path / "scratch").mkdir()
+    folders = [Path("/dev/shm"), *([tmp_path / "scratch"] if own_scratch else [])]
+    mounts = " && ".join(f"mount -t tmpfs tmpfs {folder}" for folder in folders)
+    command = ["mpirun", "-n", "2", "unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
+               f'{mounts} || exit 77; exec hrtemvae "$@"', "sh"]  # fmt: skip
+    words = ("analyze", "m.h5", "--model", str(tiny_model_path), "-o", "maps.h5")
+    env = environment() | {"OMPI_MCA_btl": "self,tcp", "HRTEMVAE_SCRATCH": str(tmp_path / "scratch")}
+    done = subprocess.run(
+        [*command, *words], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    if "unshare: " in done.stdout or done.returncode == 77:
+        unavailable("this machine lets nobody mount a file system of their own", done.stdout)
+    assert done.returncode == 0, done.stdout
+    text = " ".join(done.stdout.split())
+    assert f"each see their own {' and '.join(map(str, folders))}, as in separate containers" in text
+    on_disk = not own_scratch and scratch_bytes() > 0
+    assert ("staged on each node's scratch" in text) == on_disk
+    assert "staged in" not in text
+    assert_same_maps(tmp_path / "maps.h5", alone)
 
 
 def test_remains_of_a_killed_stage_are_removed_by_the_next(tmp_path: Path, tiny_model: Model) -> None:

@@ -4,7 +4,8 @@ import dataclasses
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,14 +34,11 @@ from hrtemvae_hpc.movie.preview import Preview, frames_to_show
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_result
 from hrtemvae_hpc.ranks.guard import StopRequest, rank_age
 from hrtemvae_hpc.ranks.progress import format_seconds, say
-from hrtemvae_hpc.ranks.resources import (
-    RankResources,
-    image_file,
-    image_in_use,
-)
+from hrtemvae_hpc.ranks.resources import RankResources, image_file, image_in_use
 from hrtemvae_hpc.ranks.world import RankEnds, World
 from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 from hrtemvae_hpc.statistics.significance import PermutationTest
+from hrtemvae_hpc.threads import in_background
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling
 
 
@@ -77,8 +75,8 @@ def analyze(
     began = time.monotonic() - rank_age()
     page = world.on_root(lambda: beside(output, ".html"))
     outputs = [Output(output, "the result", is_result), Output(page, "its page", is_page)]
-    image = image_file()
-    known = [*inputs, *([image] if image else [])]
+    path_of_image = image_file()
+    known = [*inputs, *([path_of_image] if path_of_image else [])]
     with open_inputs(world, path, config) as opened:
         world.on_root(lambda: check_outputs(outputs, [*opened.files, *known]))
         job = prepare(world, opened)
@@ -107,8 +105,9 @@ def analyze(
                     serve(world, worker, plan.tiling, RankRecord(job.resources), stop, config.run.silent_after)
                 )
             started = time.monotonic()
+            image = in_background(image_in_use)  # reads GB, while the ranks work
             coordinator = Coordinator(world, worker, plan.tiling, parts, ranks)
-            bad = _compute(job, plan, followed, coordinator, parts, output, began, stop)
+            bad = _compute(job, plan, followed, coordinator, parts, output, began, stop, image)
             try:
                 drawn = _draw_page(output, page, parts.folder)
             finally:
@@ -179,7 +178,8 @@ def _prepare(
     plan = plan_job(job, ranks, known)
     parts.claimed.take()
     no_preview = np.zeros((2, 1, 1), np.float32), 1, (0, 0)
-    info = _result_info(job, plan, followed, test, parts, Account([RankRecord(r) for r in ranks]), no_preview)
+    account = Account([RankRecord(r) for r in ranks], {"image": str(image_file()), "image_sha256": None})
+    info = _result_info(job, plan, followed, test, parts, account, no_preview)
     try:
         if restart:
             parts.claimed.clear()
@@ -207,6 +207,7 @@ def _compute(
     output: Path,
     began: float,
     stop: StopRequest,
+    image: Future[dict[str, str | None]],
 ) -> list[int]:
     """Compute the missing tiles and write the result; returns the frames that were left out."""
     if coordinator.resumed:
@@ -214,7 +215,8 @@ def _compute(
     try:
         coordinator.run(stop, job.config.run.silent_after)
         job.movie.check_unchanged(thorough=True)
-        account = Account(coordinator.records, frozenset(coordinator.resumed), time.monotonic() - began)
+        seconds = time.monotonic() - began
+        account = Account(coordinator.records, image.result(), frozenset(coordinator.resumed), seconds)
         worker = coordinator.worker
         stage = worker.means.stage if coordinator.staged and worker.stages_frames else None
         preview = frames_to_show(job.movie, stage.pixels if stage else None)
@@ -269,9 +271,10 @@ def _finished_tiles(job: Job, parts: Parts, tiling: Tiling) -> Iterator[tuple[Re
 
 @dataclass(frozen=True)
 class Account:
-    """What a run has done."""
+    """What a run has done, and the ``image`` that it ran in as of ``image_in_use``."""
 
     records: list[RankRecord]
+    image: Mapping[str, str | None]
     resumed: frozenset[int] = frozenset()  # tiles that were there
     seconds: float = 0.0
 
@@ -325,7 +328,7 @@ def _result_info(
             "frames": movie.frame_indices.tolist(),
             "region": [movie.top, movie.top + movie.shape[1], movie.left, movie.left + movie.shape[2]],
             "arithmetic": job.arithmetic,
-            **image_in_use(),
+            **account.image,
             "ranks": [dataclasses.asdict(r.resources) for r in records],
             "tiles": plan.tiling.count,
             "tiles_resumed": len(account.resumed),

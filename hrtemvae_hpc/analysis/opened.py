@@ -14,7 +14,7 @@ from hrtemvae_hpc.analysis.against import check_partial, read_against
 from hrtemvae_hpc.analysis.parts import describe_difference
 from hrtemvae_hpc.analysis.plan import Plan, check_smallest_read, make_plan
 from hrtemvae_hpc.analysis.scale import make_transform, with_scaling
-from hrtemvae_hpc.analysis.stage import MEMORY, free_bytes, scratch_bytes
+from hrtemvae_hpc.analysis.stage import StageRoom, stage_room
 from hrtemvae_hpc.analysis.trial import measure_rates
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.drift.drift import Drift
@@ -142,11 +142,11 @@ def prepare(world: World, opened: Opened) -> Job:
 
     Raises InputError if the memory is too small for any tile, Blocked if a rank's device can't be used.
     """
-    threads = compute_threads(world)
-    return world.on_all(lambda: _prepare(world, opened, threads))
+    threads, room = compute_threads(world), stage_room(world)
+    return world.on_all(lambda: _prepare(world, opened, threads, room))
 
 
-def _prepare(world: World, opened: Opened, threads: int) -> Job:
+def _prepare(world: World, opened: Opened, threads: int, room: StageRoom) -> Job:
     config, movie, grid = opened.config, opened.movie, opened.grid
     try:
         engine = make_engine(opened.model, bind_device(world), config)
@@ -165,8 +165,9 @@ def _prepare(world: World, opened: Opened, threads: int) -> Job:
         threads=threads,
         used=process_bytes(),
         node_free=node_free_bytes(),
-        stage_memory=free_bytes(MEMORY),
-        stage_scratch=scratch_bytes(),
+        stage_memory=room.memory,
+        stage_scratch=room.scratch,
+        stage_private=room.private,
         encode_rate=encode_rate,
         decode_rate=decode_rate,
         without=engine.without,

@@ -132,6 +132,11 @@ def _advice(
         advice.append(f"reading is slow because each tile decodes its chunks again.{chunk} "
                       "A larger --max-memory gives fewer, larger tiles; if HRTEMVAE_SCRATCH names a folder with room "
                       "for the movie, it is decoded only once.")  # fmt: skip
+    if plan.source != "memory" and (apart := next((r for r in ranks if r.stage_private), None)):
+        advice.append(
+            f"the ranks on {apart.host} each see their own {' and '.join(apart.stage_private)}, as in separate "
+            "containers: the movie can't be staged there; bind the node's into every container."
+        )
     if e.staging > 0.25 * e.tiles and movie.storage.compression != "not compressed":
         several = len({r.host for r in ranks}) > 1
         why, better = (", as every node decodes it all", "more ranks on fewer nodes, or ") if several else ("", "")

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -48,6 +49,37 @@ def scratch_bytes() -> int:
     folder = scratch().resolve()
     kind = next((kinds[place] for place in (folder, *folder.parents) if place in kinds), "")
     return 0 if kind in ("tmpfs", "ramfs") else free_bytes(folder)
+
+
+@dataclass(frozen=True)
+class StageRoom:
+    """Bytes that can be staged in the node's memory and on scratch, and the folders that its ranks don't share."""
+
+    memory: int
+    scratch: int
+    private: tuple[str, ...]
+
+
+def stage_room(world: World) -> StageRoom:
+    """The room for staging on this node; none in a folder of which ranks in containers of their own have one each.
+
+    Every rank calls this.
+    """
+    folders = MEMORY, scratch()
+    seen = world.allgather((world.host, [_identity(folder) for folder in folders]))
+    here = [identities for host, identities in seen if host == world.host]
+    shared = [len(set(identities)) == 1 for identities in zip(*here, strict=True)]
+    private = tuple(str(folder) for folder, is_shared in zip(folders, shared, strict=True) if not is_shared)
+    return StageRoom(shared[0] * free_bytes(MEMORY), shared[1] * scratch_bytes(), private)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """The same for two processes of a node if they see the same folder; None if there is none."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class Stage:

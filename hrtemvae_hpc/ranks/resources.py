@@ -33,6 +33,7 @@ class RankResources:
     node_free: int
     stage_memory: int = 0  # bytes that can be staged in the node's memory, and on scratch
     stage_scratch: int = 0
+    stage_private: tuple[str, ...] = ()  # folders that ranks of this node see differently, so that none is staged there
     encode_rate: float = 0.0
     decode_rate: float = 0.0
     bfloat16: bool = True  # computes in it no slower than in float32
