@@ -11,6 +11,7 @@ from importlib import import_module
 from types import FrameType
 
 from hrtemvae_hpc import __version__
+from hrtemvae_hpc.caches import keep_caches
 from hrtemvae_hpc.errors import HrtemvaeError, Stopped, discard_output, report
 from hrtemvae_hpc.ranks.guard import STOP_SIGNALS, end_process, run_guarded
 
@@ -139,4 +140,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # at the end.
     gc.set_threshold(100_000, 50, 50)
     atexit.register(gc.freeze)
+    keep_caches()
     sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
