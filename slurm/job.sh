@@ -54,27 +54,27 @@ settings() {
   bind "$PWD"
   bind "$image" # its SHA-256 goes into results
   local folder
-  for folder in ${HRTEMVAE_BIND:-} ${HRTEMVAE_SCRATCH:-}; do bind "$folder"; done
+  for folder in ${HRTEMVAE_BIND:-}; do bind "${folder%%:*}" "${folder#*:}"; done
+  [ -z "${HRTEMVAE_SCRATCH:-}" ] || bind "$HRTEMVAE_SCRATCH"
   if [ -n "${HRTEMVAE_HOST_MPI:-}" ]; then
     [ -f "$HRTEMVAE_HOST_MPI" ] || refuse "$HRTEMVAE_HOST_MPI: HRTEMVAE_HOST_MPI names no library on $(hostname)."
     local libraries
     libraries=$(dirname -- "$HRTEMVAE_HOST_MPI")
     bind "$libraries"
     for folder in ${HRTEMVAE_HOST_LIBRARIES:-}; do
-      bind "$folder"
-      libraries+=:$folder
+      bind "${folder%%:*}" "${folder#*:}"
+      libraries+=:${folder#*:}
     done
     container+=(--env "MPI4PY_LIBMPI=$HRTEMVAE_HOST_MPI" --env "LD_LIBRARY_PATH=$libraries")
   fi
 }
 
-# A file or folder of the host, seen under the same name inside. Quotes as in CSV, for any name.
+# A file or folder of the host, seen inside under the same or another name. Quotes as in CSV, for any name.
 bind() {
-  local place known
-  for known in / "${bound[@]}"; do [ "$1" != "$known" ] || return 0; done
-  bound+=("$1")
-  place="${1//\"/\"\"}"
-  container+=(--mount "type=bind,\"src=$place\",\"dst=$place\"")
+  local place=${2:-$1} known
+  for known in / "${bound[@]}"; do [ "$place" != "$known" ] || return 0; done
+  bound+=("$place")
+  container+=(--mount "type=bind,\"src=${1//\"/\"\"}\",\"dst=${place//\"/\"\"}\"")
 }
 
 # The folders of all files named among arguments, and those their links lead to.

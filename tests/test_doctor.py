@@ -45,7 +45,7 @@ def test_a_missing_scratch_folder(hrtemvae: Program, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_bound(hrtemvae: Program, tmp_path: Path) -> None:
-    assert doctor(hrtemvae, HRTEMVAE_BIND=f"/tmp {tmp_path}")[0] == 0
+    assert doctor(hrtemvae, HRTEMVAE_BIND=f"/tmp /elsewhere:{tmp_path}")[0] == 0
     code, checks = doctor(hrtemvae, HRTEMVAE_BIND=f"/tmp {tmp_path}/none")
     assert code == 2
     assert "WRONG" in checks["binds"]

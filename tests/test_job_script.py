@@ -40,6 +40,13 @@ persist hrtemvae analyze m.h5 --restart && code=0 || code=$?
 may_requeue "$code" && echo requeues
 exit "$code"
 """
+SETTINGS = """
+set -u
+home=. HRTEMVAE_IMAGE=$2 HRTEMVAE_SITE=$3
+. "$1"
+settings
+printf '%s\\n' "${container[@]}"
+"""
 SCONTROL = r"""
 case $2 in
   hostnames) printf "n1\nn2\n" ;;
@@ -97,6 +104,32 @@ def test_the_full_log_holds_what_helps_and_no_credential(tmp_path: Path, job: di
         assert line in full.splitlines()
     for text in (full, done.stdout, done.stderr):
         assert SECRET not in text
+
+
+def test_the_hosts_libraries_are_bound_under_the_names_of_the_site_file(tmp_path: Path, job: dict[str, str]) -> None:
+    """configs/sites/cray.sh on a machine whose /opt/cray lies in ``tmp_path``."""
+    (tmp_path / "programs" / "apptainer").touch(0o755)
+    (tmp_path / "i.sif").touch()
+    text = (JOB_SCRIPT.parents[1] / "configs/sites/cray.sh").read_text().replace("/opt/cray", f"{tmp_path}/cray")
+    (tmp_path / "site.sh").write_text(f'{text}HRTEMVAE_BIND="/etc /usr/share:/share"\nHRTEMVAE_SCRATCH=/var/tmp\n')
+    mpi = tmp_path / "cray/pe/mpich/default/ofi/gnu/12.3/lib-abi-mpich/libmpi.so.12"
+    mpi.parent.mkdir(parents=True)
+    mpi.touch()
+    words = ["bash", "-c", SETTINGS, "bash", str(JOB_SCRIPT), str(tmp_path / "i.sif"), str(tmp_path / "site.sh")]
+    done = subprocess.run(words, cwd=tmp_path, env=job, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.splitlines()
+    bound = [line.removeprefix("type=bind,") for line in printed if line.startswith("type=bind,")]
+    libraries = [f"{tmp_path}/cray/{name}" for name in ("pe/lib64", "libfabric/default/lib64", "pe/pmi/default/lib")]
+    same = (tmp_path, tmp_path / "i.sif", "/etc", "/var/tmp", mpi.parent, *libraries)
+    other = {"/share": "/usr/share", "/usr/lib64/host": "/usr/lib64"}
+    expected = {f'"src={place}","dst={place}"' for place in same}
+    assert set(bound) == expected | {f'"src={source}","dst={place}"' for place, source in other.items()}
+    assert len(bound) == len(set(bound))
+    path = ":".join([str(mpi.parent), *libraries, "/usr/lib64/host"])
+    assert f"LD_LIBRARY_PATH={path}" in printed
+    assert f"MPI4PY_LIBMPI={mpi}" in printed
+    assert "--nv" in printed
 
 
 @pytest.mark.parametrize("before", [None, "an earlier start\n"])

@@ -9,4 +9,4 @@ HRTEMVAE_SBATCH="--nodes=4 --gpus-per-node=4 --ntasks-per-node=4 --cpus-per-task
 HRTEMVAE_SRUN="--mpi=cray_shasta"
 HRTEMVAE_GPUS=nvidia
 HRTEMVAE_HOST_MPI=/opt/cray/pe/mpich/default/ofi/gnu/12.3/lib-abi-mpich/libmpi.so.12
-HRTEMVAE_HOST_LIBRARIES="/opt/cray/pe/lib64 /opt/cray/libfabric/default/lib64 /opt/cray/pe/pmi/default/lib /usr/lib64/host"
+HRTEMVAE_HOST_LIBRARIES="/opt/cray/pe/lib64 /opt/cray/libfabric/default/lib64 /opt/cray/pe/pmi/default/lib /usr/lib64:/usr/lib64/host"

@@ -224,9 +224,9 @@ def _shared_memory(world: World) -> Check:
 
 def _binds(_: World) -> Check:
     """The folders that HRTEMVAE_BIND and the container program were asked to show."""
-    asked = os.environ.get("HRTEMVAE_BIND", "").split()
     given = os.environ.get("APPTAINER_BIND", os.environ.get("SINGULARITY_BIND", ""))
-    asked += [place for entry in given.split(",") if entry for place in entry.split(":")[1:2] or [entry]]
+    entries = [*os.environ.get("HRTEMVAE_BIND", "").split(), *filter(None, given.split(","))]
+    asked = [place for entry in entries for place in entry.split(":")[1:2] or [entry]]
     absent = [place for place in asked if not Path(place).exists()]
     found = ", ".join(dict.fromkeys(asked)) or "none requested"
     if absent:
