@@ -1,6 +1,6 @@
 """Where libraries keep what they compile: in a folder on the node, if the user's home can't be written.
 
-Some sites mount homes read-only on compute nodes. There, each process would compile again, or fail.
+Some sites mount homes read-only on compute nodes. There, each process would compile again.
 """
 
 import os
@@ -27,8 +27,8 @@ def keep_caches() -> None:
         return
     import tempfile  # takes a while to load
 
-    caches = Path(tempfile.gettempdir()) / f"hrtemvae-{os.getuid()}"
-    with suppress(OSError):
+    with suppress(OSError):  # without any folder, each process compiles for itself
+        caches = Path(tempfile.gettempdir()) / f"hrtemvae-{os.getuid()}"
         caches.mkdir(mode=0o700, exist_ok=True)
         if not _is_private(caches):
             return

@@ -108,10 +108,7 @@ def serve(path: str) -> None:
 
 
 def _prepare() -> None:
-    """Do once what each process would do again: load the machine code of compiled loops, read fonts and templates.
-
-    And simulate what chance does.
-    """
+    """Do once what each process would do again: load compiled loops, draw ranks by chance, read fonts and templates."""
     import numpy as np
     import torch
     from matplotlib.figure import Figure

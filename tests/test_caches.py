@@ -44,6 +44,15 @@ def test_a_folder_that_others_may_write_is_not_used(caches: Path, tmp_path: Path
     assert "NUMBA_CACHE_DIR" not in os.environ
 
 
+def test_a_node_without_a_folder_for_temporary_files(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    keep_caches()
+    assert "NUMBA_CACHE_DIR" not in os.environ
+
+
 def test_a_home_that_can_be_written_is_used(caches: Path, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     keep_caches()

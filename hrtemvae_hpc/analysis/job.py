@@ -178,7 +178,9 @@ def _prepare(
     plan = plan_job(job, ranks, known)
     parts.claimed.take()
     no_preview = np.zeros((2, 1, 1), np.float32), 1, (0, 0)
-    account = Account([RankRecord(r) for r in ranks], {"image": str(image_file()), "image_sha256": None})
+    image = image_file()
+    described = {"image": str(image), "image_sha256": None} if image else {}
+    account = Account([RankRecord(r) for r in ranks], described)
     info = _result_info(job, plan, followed, test, parts, account, no_preview)
     try:
         if restart:
