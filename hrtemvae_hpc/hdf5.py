@@ -27,6 +27,7 @@ GZIP, SHUFFLE, FLETCHER32, LZF = (
     h5py.h5z.FILTER_LZF,
 )
 _OWN_FILTERS = {GZIP, SHUFFLE, FLETCHER32, LZF}
+_OPEN_IN_WRITER = "already open for write"
 _LARGEST = 2**28  # bytes of an array that is read as a whole, or of a chunk
 _GROWTH = 64, 1.01  # bytes, and times its size, that packing may add to a chunk
 
@@ -44,10 +45,11 @@ DAMAGED = (
 )
 
 
-def open_hdf5(path: Path, what: str, chunk_cache: int = CHUNK_CACHE) -> h5py.File:
+def open_hdf5(path: Path, what: str, chunk_cache: int = CHUNK_CACHE, growing: bool = False) -> h5py.File:
     """Open ``path`` for reading; ``what`` it should be is for messages.
 
-    HDF5 caches ``chunk_cache`` bytes of chunks for each dataset that is open, those of a virtual one among them.
+    HDF5 caches ``chunk_cache`` bytes of chunks for each dataset that is open, those of a virtual one among them. A file
+    that is ``growing`` may be open in a writer, if that uses HDF5's mode for one writer and many readers (SWMR).
 
     Raises InputError if it can't be opened.
     """
@@ -72,11 +74,28 @@ def open_hdf5(path: Path, what: str, chunk_cache: int = CHUNK_CACHE) -> h5py.Fil
     try:
         return h5py.File(path, "r", locking=False, rdcc_nbytes=chunk_cache)
     except (OSError, RuntimeError) as error:
+        if _OPEN_IN_WRITER in str(error):
+            return _open_beside_writer(path, chunk_cache, growing)
         if "truncated" in str(error):
             raise InputError(f"{path}: is truncated (its end is missing); copy {what} again.") from error
         if not h5py.is_hdf5(path):
             raise InputError(f"{path}: is not an HDF5 file; name the file of {what}, or convert it first.") from error
         raise InputError(f"{path}: is a damaged HDF5 file ({_one_line(error)}); copy {what} again.") from error
+
+
+def _open_beside_writer(path: Path, chunk_cache: int, growing: bool) -> h5py.File:
+    if growing:
+        try:
+            return h5py.File(path, "r", locking=False, rdcc_nbytes=chunk_cache, swmr=True)
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"{path}: its writer lets nobody read it ({_one_line(error)}); have it written in SWMR mode, or "
+                "analyse it when it is complete."
+            ) from error
+    raise InputError(
+        f"{path}: is still being written, or its writer was killed; wait, analyse it meanwhile with `hrtemvae analyze "
+        "--follow`, or mark it as closed with `h5clear --status`."
+    )
 
 
 def sign(file: h5py.File, kind: str) -> None:

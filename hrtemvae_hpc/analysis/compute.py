@@ -43,13 +43,13 @@ class Means:
         self.reader.movie.check_unchanged()
         return pixels
 
-    def empty_maps(self, tile: Rectangle, pixels: TilePixels) -> TileMaps:
-        """The maps of a tile, to be filled block by block."""
+    def empty_maps(self, tile: Rectangle, bad_frames: np.ndarray) -> TileMaps:
+        """The maps of a tile, to be filled block by block; ``bad_frames`` [n] int64 as TileMaps keeps them."""
         cells = self.cells.shape(tile.shape)
         return TileMaps(
             np.empty((len(ALL_MAPS), self.engine.latents, *tile.shape), np.float32),
             np.empty(tile.shape, np.int32),
-            self.reader.movie.frame_indices[pixels.bad_frames(self.grid.area(tile))],
+            bad_frames,
             np.full(tile.shape, np.nan, np.float32),
             np.zeros(self.test.count, np.float32),
             np.empty((*cells, self.engine.latents, self.cells.bins), np.float16),
@@ -66,13 +66,25 @@ class Means:
         ``check`` gets the number of windows after each batch; an exception it raises ends this.
         """
         began = monotonic()
-        rows = slice(block.row0 - tile.row0, block.row1 - tile.row0)
-        columns = slice(block.column0 - tile.column0, block.column1 - tile.column0)
         patch = pixels.patch(self.grid.area(block))
         z, valid = self.engine.encode(
             patch, readable_windows(self.reader, self.grid, pixels, block), pixels.frame_range, check
         )
         encoded = monotonic()
+        largest = self.fill_statistics(maps, tile, block, z, valid)
+        if self.engine.reconstruction:
+            rows, columns = block.within(tile)
+            maps.reconstruction[rows, columns] = self.engine.reconstruction.correlations(patch, z, valid)
+        return (encoded - began, monotonic() - encoded), largest
+
+    def fill_statistics(
+        self, maps: TileMaps, tile: Rectangle, block: Rectangle, z: Tensor, valid: Tensor
+    ) -> np.ndarray:
+        """Fill in what follows from the latents of one block of a tile; returns its ``largest_rho``.
+
+        ``z`` [frames, windows, latents] float32 and ``valid`` [frames, windows] bool, as the engine encodes them.
+        """
+        rows, columns = block.within(tile)
         with torch.inference_mode():
             statistics = series_statistics(z, valid, self.test)
             self._keep_series(maps, tile, block, z, valid, statistics.time_correlated_variance)
@@ -80,10 +92,7 @@ class Means:
             series = getattr(statistics, name).T.reshape(-1, *block.shape)
             maps.maps[i, :, rows, columns] = series.cpu().numpy()
         maps.valid_frames[rows, columns] = statistics.valid_frames.view(block.shape).cpu().numpy()
-        if self.engine.reconstruction:
-            maps.reconstruction[rows, columns] = self.engine.reconstruction.correlations(patch, z, valid)
-        largest = statistics.largest_rho.cpu().numpy()
-        return (encoded - began, monotonic() - encoded), largest
+        return statistics.largest_rho.cpu().numpy()
 
     def _keep_series(
         self, maps: TileMaps, tile: Rectangle, block: Rectangle, z: Tensor, valid: Tensor, correlated: Tensor

@@ -1,19 +1,14 @@
 """One analysis from movie to result file, alone or as one of many ranks."""
 
-import dataclasses
-import shlex
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hrtemvae_hpc import __version__
-from hrtemvae_hpc.analysis.against import describe_comparison, make_comparison
+from hrtemvae_hpc.analysis.against import make_comparison
 from hrtemvae_hpc.analysis.compute import Means
 from hrtemvae_hpc.analysis.coordinator import Coordinator, RankRecord, serve
 from hrtemvae_hpc.analysis.drift import Followed, follow, measure_drift, save_drift, saved_drift
@@ -22,15 +17,15 @@ from hrtemvae_hpc.analysis.parts import Parts, TileMaps, describe_difference
 from hrtemvae_hpc.analysis.plan import Plan
 from hrtemvae_hpc.analysis.plan_facts import plan_as_json
 from hrtemvae_hpc.analysis.plan_text import describe_phases, describe_plan, describe_stages
-from hrtemvae_hpc.analysis.shown_windows import WindowViewer
-from hrtemvae_hpc.analysis.stage import MEMORY, Stage, open_stage, scratch
+from hrtemvae_hpc.analysis.result_info import Account, result_info
+from hrtemvae_hpc.analysis.stage import MEMORY, open_stage, scratch
 from hrtemvae_hpc.analysis.worker import Worker
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.errors import HrtemvaeError, InputError, RankFailed
 from hrtemvae_hpc.files import exists, saving
 from hrtemvae_hpc.maps.result import result_identity
-from hrtemvae_hpc.maps.result_writing import ResultInfo, try_result, write_result
-from hrtemvae_hpc.movie.preview import Preview, frames_to_show
+from hrtemvae_hpc.maps.result_writing import try_result, write_result
+from hrtemvae_hpc.movie.preview import frames_to_show
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_result
 from hrtemvae_hpc.ranks.guard import StopRequest, rank_age
 from hrtemvae_hpc.ranks.progress import format_seconds, say
@@ -181,7 +176,7 @@ def _prepare(
     image = image_file()
     described = {"image": str(image), "image_sha256": None} if image else {}
     account = Account([RankRecord(r) for r in ranks], described)
-    info = _result_info(job, plan, followed, test, parts, account, no_preview)
+    info = result_info(job, plan, followed, test, parts, account, no_preview)
     try:
         if restart:
             parts.claimed.clear()
@@ -222,7 +217,7 @@ def _compute(
         worker = coordinator.worker
         stage = worker.means.stage if coordinator.staged and worker.stages_frames else None
         preview = frames_to_show(job.movie, stage.pixels if stage else None)
-        info = _result_info(job, plan, followed, worker.means.test, parts, account, preview, stage)
+        info = result_info(job, plan, followed, worker.means.test, parts, account, preview, stage)
         with _result_disk(output):
             return write_result(output, parts.folder, info, _finished_tiles(job, parts, plan.tiling))
     except InputError:
@@ -269,76 +264,3 @@ def _finished_tiles(job: Job, parts: Parts, tiling: Tiling) -> Iterator[tuple[Re
             f"but {most} frames, and at least {MINIMUM_FRAMES} are needed; check the frames, or choose others with "
             "--frames or --roi."
         )
-
-
-@dataclass(frozen=True)
-class Account:
-    """What a run has done, and the ``image`` that it ran in as of ``image_in_use``."""
-
-    records: list[RankRecord]
-    image: Mapping[str, str | None]
-    resumed: frozenset[int] = frozenset()  # tiles that were there
-    seconds: float = 0.0
-
-
-def _result_info(
-    job: Job,
-    plan: Plan,
-    followed: Followed | None,
-    test: PermutationTest,
-    parts: Parts,
-    account: Account,
-    preview: Preview,
-    stage: Stage | None = None,
-) -> ResultInfo:
-    movie, config, records, frame = job.movie, job.config, account.records, job.reader.shape
-    decoded = sum(r.decoded_bytes for r in records)
-    resumed = sum(plan.tiling.tiles[i].windows for i in account.resumed) / (job.grid.rows * job.grid.columns)
-    needed = plan.needed_bytes * (1 - resumed)
-    stages = {stage: sum(r.seconds[stage] for r in records) for stage in records[0].seconds}
-    return ResultInfo(
-        identity=parts.key,
-        grid=job.grid,
-        latent_source_index=job.model.latent_order,
-        origin=(movie.top, movie.left),
-        pixel_size_nm=movie.pixel_size_nm,
-        frame_time_s=movie.frame_time_s,
-        resampling=(frame[0] / movie.shape[1], frame[1] / movie.shape[2]),
-        preview=preview,
-        curves=followed.curves(movie) if followed else None,
-        reconstructed=job.engine.reconstruction is not None,
-        cells=plan.cells,
-        show_windows=WindowViewer(job, preview[2], stage) if job.model.decoder else None,
-        ratios=test.ratios,
-        times_s=movie.times_s,
-        compared_with=describe_comparison(config),
-        process={
-            "program": "hrtemvae",
-            "version": __version__,
-            "command_line": shlex.join(sys.argv),
-            "configuration": config.model_dump(mode="json"),
-            "model": job.model.name,
-            "model_sha256": job.model.sha256,
-            "model_provenance": dict(job.model.provenance),
-            "model_groups": dict(job.model.groups),
-            "movie": str(movie.path.absolute()),
-            "movie_dataset": movie.source.dataset,
-            "movie_layout": movie.source.description.format,
-            "movie_shape": list(movie.full_shape),
-            "movie_storage": str(movie.storage),
-            "movie_fingerprint": movie.fingerprint,
-            "frames": movie.frame_indices.tolist(),
-            "region": [movie.top, movie.top + movie.shape[1], movie.left, movie.left + movie.shape[2]],
-            "arithmetic": job.arithmetic,
-            **account.image,
-            "ranks": [dataclasses.asdict(r.resources) for r in records],
-            "tiles": plan.tiling.count,
-            "tiles_resumed": len(account.resumed),
-            "encodings": plan.encodings,
-            "encodings_resumed": round(plan.encodings * resumed),
-            "seconds": account.seconds,
-            "seconds_by_stage": stages,
-            "bytes_read": decoded,
-            "read_amplification": decoded / needed if needed else 0.0,
-        },
-    )

@@ -106,10 +106,10 @@ def open_inputs(world: World, path: Path, config: AnalysisConfig) -> Iterator[Op
     """Open movie and model on every rank. Raises InputError if they can't be analysed together."""
     model = world.on_all(lambda: load_model(model_path(config.encoding.model)))
     with world.on_all(lambda: Movie(path, config.movie, config.drift.roi)) as movie:
-        yield world.on_all(lambda: _fit(movie, model, config))
+        yield world.on_all(lambda: fit(movie, model, config))
 
 
-def _fit(movie: Movie, model: Model, config: AnalysisConfig) -> Opened:
+def fit(movie: Movie, model: Model, config: AnalysisConfig) -> Opened:
     """Lay windows of the model over the movie; raises InputError if it has too few frames or too small ones."""
     config = with_scaling(config, model)
     transform = make_transform(movie, model, config)

@@ -151,7 +151,8 @@ class Worker:
         began = time.monotonic()
         pixels = self.means.pixels(tile, self._each)
         seconds = {"read": time.monotonic() - began, "encode": 0.0, "statistics": 0.0}
-        maps = self.means.empty_maps(tile, pixels)
+        bad_frames = pixels.bad_frames(self.means.grid.area(tile))
+        maps = self.means.empty_maps(tile, self.means.reader.movie.frame_indices[bad_frames])
 
         def fill(block: Rectangle) -> tuple[tuple[float, float], np.ndarray]:
             return self.means.fill_block(maps, tile, block, pixels, self._check)

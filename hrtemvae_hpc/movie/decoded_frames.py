@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hrtemvae_hpc.area import Area
-from hrtemvae_hpc.movie.frames import Description, FrameSource, Storage, check_complete
+from hrtemvae_hpc.movie.frames import Description, FrameSource, Storage, check_complete, count_complete
 
 
 class Decoder(ABC):
@@ -52,6 +52,9 @@ class DecodedFrames(FrameSource):
         self.files = list(decoder.files)
         self.unit = (1, *decoder.chunk)
         self.storage = Storage("chunks", self.unit, decoder.compression)
+
+    def complete(self, known: int) -> int:
+        return known + count_complete(self._decoder.complete(range(known, self.description.shape[0])))
 
     def prepare(self, frames: slice, area: Area) -> None:
         chosen = range(frames.start, frames.stop, frames.step or 1)

@@ -56,11 +56,16 @@ class FrameSource(ABC):
     cache_bytes: int = 0  # that a library keeps for itself
     decodes_in_parallel: bool = True  # else one thread at a time
     reads_in_place: bool = False  # whether pixels reach their place without a copy
+    is_open_in_writer: bool = False  # where that can be known
 
     @property
     def identity(self) -> tuple[object, ...]:
         """What distinguishes this movie from others in the same files."""
         return (self.dataset, self.description.shape, self.description.dtype.str)
+
+    def complete(self, known: int) -> int:
+        """How many leading frames have all their pixels in the files, where ``known`` are known to."""
+        return self.description.shape[0]
 
     @abstractmethod
     def prepare(self, frames: slice, area: Area) -> None:
@@ -81,6 +86,12 @@ class FrameSource(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the files."""
+
+
+def count_complete(complete: np.ndarray) -> int:
+    """How many frames there are before the first that isn't ``complete`` [frames] bool."""
+    cut = np.flatnonzero(~complete)
+    return int(cut[0]) if cut.size else len(complete)
 
 
 def check_complete(where: str, total: int, frames: slice, complete: np.ndarray) -> None:

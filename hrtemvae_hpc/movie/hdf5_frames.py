@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import h5py
@@ -22,23 +23,24 @@ from hrtemvae_hpc.movie.sources import FILTER_NAMES, find_sources
 _CACHES = 2**26  # bytes of HDF5's caches of chunks, all sources of a virtual movie together
 
 
-def open_hdf5_frames(path: Path, dataset: str | None, axes: str | None) -> FrameSource:
+def open_hdf5_frames(path: Path, dataset: str | None, axes: str | None, growing: bool = False) -> FrameSource:
     """The frames of ``dataset`` of ``path``, by default the only movie, which may be in several datasets.
 
-    ``axes`` is the order of its axes, by default what the file says. Raises InputError if it is no movie.
+    ``axes`` is the order of its axes, by default what the file says; ``growing`` as of ``open_hdf5``. Raises InputError
+    if it is no movie.
     """
-    file = open_hdf5(path, "the movie")
+    file = open_hdf5(path, "the movie", growing=growing)
     with _or_damaged(path, file):
         located = locate(file, path, dataset)
     file.close()
     if not located.parts:
-        return Hdf5Frames(path, located, axes)
+        return Hdf5Frames(path, located, axes, growing)
     if axes not in (None, "tyx"):
         raise InputError(f"{path}: its movie is in parts, of which the first axis counts frames; leave out --axes.")
     parts: list[FrameSource] = []
     try:
         parts.extend(
-            Hdf5Frames(path, replace(located, dataset=f"{located.dataset.rstrip('/')}/{name}", parts=()), axes)
+            Hdf5Frames(path, replace(located, dataset=f"{located.dataset.rstrip('/')}/{name}", parts=()), axes, growing)
             for name in located.parts
         )
     except InputError:
@@ -88,13 +90,16 @@ def _or_damaged(path: Path, file: h5py.File) -> Iterator[None]:
 class Hdf5Frames(FrameSource):
     """The frames of a dataset [frames, rows, columns], or in another order of axes."""
 
-    def __init__(self, path: Path, located: Located, axes: str | None) -> None:
+    def __init__(self, path: Path, located: Located, axes: str | None, growing: bool = False) -> None:
         """Open the dataset that was ``located`` in ``path``.
 
-        ``axes`` is the order of its axes, by default what the file says. Raises InputError if it is no movie.
+        ``axes`` is the order of its axes, by default what the file says; ``growing`` as of ``open_hdf5``. Raises
+        InputError if it is no movie.
         """
         self.path = path
-        self._file = open_hdf5(path, "the movie")
+        self._growing = growing
+        self._file = open_hdf5(path, "the movie", growing=growing)
+        self.is_open_in_writer = bool(self._file.swmr_mode)
         with _or_damaged(path, self._file):
             self.dataset = located.dataset
             self.where = f"{path}, dataset {printable(self.dataset)}"
@@ -119,6 +124,18 @@ class Hdf5Frames(FrameSource):
     @property
     def identity(self) -> tuple[object, ...]:
         return self.dataset, self._axes, self.description.shape, self.description.dtype.str
+
+    def complete(self, known: int) -> int:
+        dataset, first = self._dataset, self._axes.index("t")
+        if not dataset.chunks or dataset.is_virtual:
+            return self.description.shape[0]
+        starts = [range(0, n, c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
+        depth = dataset.chunks[first]
+        for start in starts[first][known // depth :]:
+            layer = [[start] if i == first else each for i, each in enumerate(starts)]
+            if not all(_is_written(dataset, place) for place in product(*layer)):
+                return start
+        return self.description.shape[0]
 
     def prepare(self, frames: slice, area: Area) -> None:
         bounds = dict(zip("tyx", ((span.start, span.stop) for span in (frames, *area)), strict=True))
@@ -158,7 +175,7 @@ class Hdf5Frames(FrameSource):
         self.cache_bytes = min(_CACHES, CHUNK_CACHE * max(1, count))
         if count * CHUNK_CACHE > _CACHES:
             self._file.close()
-            self._file = open_hdf5(self.path, "the movie", _CACHES // count)
+            self._file = open_hdf5(self.path, "the movie", _CACHES // count, self._growing)
             self._dataset = open_dataset(self._file, self.dataset)
 
     def _storage(self) -> Storage:
@@ -169,6 +186,14 @@ class Hdf5Frames(FrameSource):
         path, name = sorted(self._sources.hdf5)[0]
         with open_hdf5(path, "the movie") as source:
             return _storage_of(source[name], self._order, "virtual, sources ")
+
+
+def _is_written(dataset: h5py.Dataset, place: tuple[int, ...]) -> bool:
+    """Whether the chunk at ``place`` lies in the file."""
+    try:
+        return dataset.id.get_chunk_info_by_coord(place).byte_offset is not None
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def _check(dataset: h5py.Dataset, where: str) -> None:

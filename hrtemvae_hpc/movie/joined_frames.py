@@ -29,11 +29,22 @@ class JoinedFrames(FrameSource):
         self.path, self.where, self.dataset = path, where, dataset
         self.description = description
         self._parts, self._most_open = parts, most_open
+        self.is_open_in_writer = any(part.is_open_in_writer for part in parts)
         self._ends = list(accumulate(part.description.shape[0] for part in parts))
 
     @property
     def identity(self) -> tuple[object, ...]:
         return self.dataset, *(part.identity for part in self._parts)
+
+    def complete(self, known: int) -> int:
+        total = 0
+        for part in self._parts:
+            count = part.description.shape[0]
+            complete = part.complete(min(max(known - total, 0), count))
+            total += complete
+            if complete < count:
+                break
+        return total
 
     def prepare(self, frames: slice, area: Area) -> None:
         used = []

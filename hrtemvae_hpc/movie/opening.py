@@ -15,11 +15,14 @@ from hrtemvae_hpc.movie.hdf5_frames import open_hdf5_frames
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
-def open_frames(path: Path, section: MovieSection) -> FrameSource:
-    """The frames at ``path``, a file or a folder; raises InputError if they are of no known format or no movie."""
+def open_frames(path: Path, section: MovieSection, growing: bool = False) -> FrameSource:
+    """The frames at ``path``, a file or a folder, which may be ``growing``: still being written.
+
+    Raises InputError if they are of no known format or no movie.
+    """
     known = format_of(path) if is_file(path) else None
     if known is None and not is_folder(path):
-        return open_hdf5_frames(path, section.dataset, section.axes)
+        return open_hdf5_frames(path, section.dataset, section.axes, growing)
     if section.dataset or section.axes:
         what = known.name if known else "a folder"
         raise InputError(f"{path}: --dataset and --axes are for HDF5 files, this is {what}; leave them out.")

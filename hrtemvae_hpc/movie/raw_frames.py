@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hrtemvae_hpc.area import Area
-from hrtemvae_hpc.movie.frames import Description, FrameSource, Storage, check_complete
+from hrtemvae_hpc.movie.frames import Description, FrameSource, Storage, check_complete, count_complete
 from hrtemvae_hpc.movie.open_files import OpenFiles
 
 
@@ -47,10 +47,11 @@ class RawFrames(FrameSource):
         self._native = placement.dtype == description.dtype and not placement.bottom_up
         self._open_files = OpenFiles(placement.files)
 
+    def complete(self, known: int) -> int:
+        return known + count_complete(self._lie_in_files(slice(known, None)))
+
     def prepare(self, frames: slice, area: Area) -> None:
-        total, rows, _ = self.description.shape
-        offsets, most = self._placement.offsets[frames], self._ends[-1] - rows * self._row_bytes
-        check_complete(self.where, total, frames, (offsets >= 0) & (offsets <= most))
+        check_complete(self.where, self.description.shape[0], frames, self._lie_in_files(frames))
         self.reads_in_place = self._native and area.width == self.description.shape[2]
 
     def read_into(
@@ -67,6 +68,11 @@ class RawFrames(FrameSource):
             self._read(offset, memoryview(read.reshape(-1).view(np.uint8)))  # type: ignore[arg-type]
             if not direct:
                 image[...] = (band[::-1] if self._placement.bottom_up else band)[:, area.columns]
+
+    def _lie_in_files(self, frames: slice) -> np.ndarray:
+        """Which of ``frames`` do, to their last byte [frames] bool."""
+        offsets, most = self._placement.offsets[frames], self._ends[-1] - self.description.shape[1] * self._row_bytes
+        return np.asarray((offsets >= 0) & (offsets <= most))
 
     def close(self) -> None:
         self._open_files.close()

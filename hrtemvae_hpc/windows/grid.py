@@ -68,6 +68,11 @@ class Rectangle:
     def windows(self) -> int:
         return self.shape[0] * self.shape[1]
 
+    def within(self, other: "Rectangle") -> tuple[slice, slice]:
+        """The rows and columns of ``other``, which it lies in, that are its own."""
+        rows = slice(self.row0 - other.row0, self.row1 - other.row0)
+        return rows, slice(self.column0 - other.column0, self.column1 - other.column0)
+
     def __str__(self) -> str:
         return f"window rows {self.row0}:{self.row1}, columns {self.column0}:{self.column1}"
 
