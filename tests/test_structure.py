@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "training": {"ranks", "model", "segments"},
     "evaluation": {"model", "simulation", "statistics", "training", "windows"},
     "interpretation": {"ranks", "fourier", "drift", "model", "movie", "statistics", "windows", "maps", "analysis"},
+    "live": {"ranks", "fourier", "statistics", "model", "movie", "drift", "windows", "maps", "analysis"},
     "api": {"ranks", "model", "windows", "maps", "interpretation"},
     "cli": {
         "ranks",
@@ -40,6 +41,7 @@ MAY_IMPORT = {
         "training",
         "evaluation",
         "interpretation",
+        "live",
     },
 }
 MOST_LAYERS = 9

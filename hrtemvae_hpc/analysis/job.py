@@ -60,14 +60,16 @@ def analyze(
     restart: bool,
     stop: StopRequest,
     inputs: Sequence[Path] = (),
+    began: float | None = None,
 ) -> None:
     """Analyse ``path`` and write the result file ``output`` with its page, unless they already exist.
 
     Resumes an earlier, stopped run of the same analysis, unless ``restart``. ``inputs`` are further files, besides
-    movie and model, that must not be overwritten.
+    movie and model, that must not be overwritten. Times count from ``began`` (of time.monotonic), by default from the
+    start of the process.
     Raises InputError, Stopped or RankFailed; on ranks other than 0 RankEnds with the job's exit code.
     """
-    began = time.monotonic() - rank_age()
+    began = time.monotonic() - rank_age() if began is None else began
     page = world.on_root(lambda: beside(output, ".html"))
     outputs = [Output(output, "the result", is_result), Output(page, "its page", is_page)]
     path_of_image = image_file()

@@ -88,19 +88,19 @@ def measure_block(block: range, read: Read) -> BlockMeasures:
     Each is read once, and so is the frame before the first. Non-finite pixels are tolerated.
     """
     previous: Prepared | None = None
-    reference: _Reference | None = None
+    reference: Reference | None = None
     first = 0
     frames: list[FrameMeasures] = []
     for t in range(max(0, block.start - 1), block.stop):
         raw = read(t)
-        binning = -(-max(raw.shape) // _LARGEST_SIDE)
+        binning = binning_of(raw.shape)
         image = binned(raw, binning)
         filtered, rings = band_pass(image)
         frame = Prepared.of(filtered)
         if t in block:
             link = measure_shift(previous or frame, frame, (0.0, 0.0))
             if reference is None or reference.is_lost:
-                reference, first = _Reference(frame), len(frames)
+                reference, first = Reference(frame), len(frames)
             to_reference = reference.follow(frame)
             mean, deviation = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
             frames.append(FrameMeasures(mean, deviation, rings.astype(np.float32), link, to_reference))
@@ -119,6 +119,11 @@ def measure_shift(reference: Prepared, frame: Prepared, expected: tuple[float, f
     return PatchShifts(reference.patches.shifts(frame.patches, whole), whole.quality)
 
 
+def binning_of(shape: tuple[int, ...]) -> int:
+    """Pixels along each side of a frame of ``shape`` that are binned into one before it is measured."""
+    return -(-max(shape) // _LARGEST_SIDE)
+
+
 def binned(frame: np.ndarray, binning: int) -> Image:
     """Means of ``binning`` x ``binning`` pixels, float32; pixels that are not finite get the mean of the others."""
     if frame.dtype.kind == "f" and not (finite := np.isfinite(frame)).all():
@@ -134,12 +139,12 @@ def binned(frame: np.ndarray, binning: int) -> Image:
     return total
 
 
-class _Reference:
-    """The sum of frames, each moved to the first of them."""
+class Reference:
+    """The sum of frames, each moved to the first of them; ``place`` is that of the last one that was found."""
 
     def __init__(self, frame: Prepared) -> None:
         self.sum = np.zeros_like(frame.image)
-        self._place, self._balance = (0.0, 0.0), 0
+        self.place, self._balance = (0.0, 0.0), 0
         self._prepared = frame
 
     @property
@@ -149,11 +154,11 @@ class _Reference:
 
     def follow(self, frame: Prepared) -> PatchShifts:
         """Measure ``frame`` against the sum, to which it is then added."""
-        found = measure_shift(self._prepared, frame, self._place)
+        found = measure_shift(self._prepared, frame, self.place)
         self._balance += 1 if found.quality else -1
         if found.quality:
-            self._place, _ = consensus(found.patches[:, :2], found.patches[:, 2] ** 2)
-            dy, dx = self._place
+            self.place, _ = consensus(found.patches[:, :2], found.patches[:, 2] ** 2)
+            dy, dx = self.place
             self.sum += shifted(frame.image, -dy, -dx) * np.float32(found.quality)
             self._prepared = Prepared.of(self.sum)
         return found

@@ -152,7 +152,9 @@ def viewer_data(result: Result, panel: Panel, pictures: Sequence[MapPicture], ra
     first = zip((result.y[0], result.x[0]), binning, result.spacing, strict=True)
     return {
         "name": printable(result.path.stem),
-        "file": shlex.quote(printable(str(result.path))),
+        # Commands for a result; while a movie is recorded, its result is replaced again and again.
+        "file": None if result.process.recording else shlex.quote(printable(str(result.path))),
+        "recording": bool(result.process.recording),
         "units": panel.units,
         "pixel": pixel or (1.0, 1.0),
         "region": result.process.region,

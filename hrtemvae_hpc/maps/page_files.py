@@ -17,6 +17,7 @@ _SCRIPTS = (
     "windows.js",
     "saving.js",
     "controls.js",
+    "recording.js",
 )
 
 

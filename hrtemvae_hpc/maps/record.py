@@ -47,6 +47,7 @@ class Record(Described):
     movie_shape: Json[tuple[Pixels, Pixels, Pixels]]  # frames, rows, columns
     movie_storage: str
     movie_fingerprint: str
+    recording: str = ""  # how the maps came about, if they were drawn while the movie was recorded
     frames: Json[Annotated[list[Pixels], Field(min_length=1)]]
     bad_frames: Json[list[Pixels]]
     region: Json[tuple[Pixels, Pixels, Pixels, Pixels]]  # rows and columns of the movie's frame, first and last + 1

@@ -27,7 +27,7 @@ from hrtemvae_hpc.maps.process_lattice import lattice_change
 from hrtemvae_hpc.maps.process_merging import merge_alike
 from hrtemvae_hpc.maps.processes import MOST, find_processes
 from hrtemvae_hpc.maps.result import RECONSTRUCTION, TITLES
-from hrtemvae_hpc.maps.series_group import SeriesWriter
+from hrtemvae_hpc.maps.series_group import Series, SeriesWriter
 from hrtemvae_hpc.maps.windows_group import ShowWindows, windows_bytes, write_windows
 from hrtemvae_hpc.movie.preview import Preview
 from hrtemvae_hpc.statistics.over_time import MAPS
@@ -69,6 +69,7 @@ class ResultInfo:
     ratios: np.ndarray  # of statistics.significance.PermutationTest
     times_s: np.ndarray | None = None  # [frames] since the first, if known
     compared_with: str = "time"  # what rho is of
+    with_processes: bool = True  # whether processes are searched for, which takes seconds
 
 
 def write_result(
@@ -149,7 +150,17 @@ def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, F
     kept = series.finish()
     finish_groups(entry, info, largest)
     _write_preview(entry, info)
-    wide, changes = grid.window / grid.step, None
+    if info.with_processes:
+        _write_processes(entry, info, strength, kept)
+    if info.curves:
+        write_curves(entry, info.curves)
+    _write_process(entry, info, sorted(bad))
+    return sorted(bad)
+
+
+def _write_processes(entry: h5py.Group, info: ResultInfo, strength: np.ndarray, kept: Series) -> None:
+    """Processes with the ``kept`` series, and windows that show them; ``strength`` as of ``write_windows``."""
+    wide, changes = info.grid.window / info.grid.step, None
     signed = signed_maps(entry, len(info.latent_source_index))
     found = find_processes(signed, wide)
     if info.show_windows:
@@ -157,10 +168,6 @@ def _write(file: h5py.File, info: ResultInfo, tiles: Iterable[tuple[Rectangle, F
         shown = write_windows(entry, info, strength, places, info.show_windows)
         found, changes = merge_alike(found, [lattice_change(each) for each in shown], wide)
     write_processes(entry, info, signed, found, changes, kept)
-    if info.curves:
-        write_curves(entry, info.curves)
-    _write_process(entry, info, sorted(bad))
-    return sorted(bad)
 
 
 def _write_reconstruction(entry: h5py.Group, info: ResultInfo) -> h5py.Dataset:

@@ -80,8 +80,8 @@ onChange((what) => {
   element("selection").hidden = !view.outline.length;
   if (view.outline.length) element("selection").textContent = summaryOf(view.outline);
   const at = view.pins.map((window) => ` --at ${pixelsOf(window).join()}`).join("");
-  setCommand("trace", at && `hrtemvae trace ${data.file}${at}`);
-  setCommand("lattice", view.outline.length ? `hrtemvae lattice ${data.file} --box ${boxAround(view.outline)}` : "");
+  setCommand("trace", data.file && at && `hrtemvae trace ${data.file}${at}`);
+  setCommand("lattice", data.file && view.outline.length ? `hrtemvae lattice ${data.file} --box ${boxAround(view.outline)}` : "");
   element("clear").hidden = !view.pins.length && !view.outline.length;
 });
 
