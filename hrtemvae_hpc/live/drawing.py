@@ -8,12 +8,14 @@ import numpy as np
 import torch
 
 from hrtemvae_hpc.analysis.compute import Means
+from hrtemvae_hpc.analysis.parts import TileMaps
 from hrtemvae_hpc.analysis.result_info import describe_inputs, resampling
 from hrtemvae_hpc.files import saving
-from hrtemvae_hpc.live.bins import TimeBins
+from hrtemvae_hpc.live.bins import Bins, TimeBins
 from hrtemvae_hpc.live.encoding import LiveEncoder
-from hrtemvae_hpc.live.places import Place, strongest_places
-from hrtemvae_hpc.maps.report import opened_to_draw, write_result_page
+from hrtemvae_hpc.live.places import Place, Span, strongest_places
+from hrtemvae_hpc.maps.axes import spatial_axes
+from hrtemvae_hpc.maps.report import write_result_page
 from hrtemvae_hpc.maps.result_writing import ResultInfo, write_result
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.preview import frames_to_show
@@ -38,14 +40,30 @@ class Drawer:
     def draw(self, movie: Movie, bins: TimeBins, seconds: float) -> list[Place]:
         """Draw what ``bins`` hold of ``movie``, which is followed, after so many ``seconds``.
 
-        Returns the places where most happens. Raises Blocked if the disk is full.
+        Returns the places where most happens, in all of it and in its last frames. Raises Blocked if the disk is full.
         """
         job = self.encoder.job
+        maps, means = self._maps(bins.whole)
+        info = self._info(movie, bins.whole, means, seconds)
+        with saving(self.path, _ADVICE):
+            write_result(self.path, self.path.parent, info, [(self._tile, maps)])
+        write_result_page(self.path, self.page, self.path.parent)
+        spans = [_span(movie, bins.whole, maps, means)]
+        spans += [_span(movie, recent, *self._maps(recent)) for recent in reversed(bins.recent)]
+        axes = spatial_axes(job.grid, info.origin, info.resampling, info.pixel_size_nm)
+        return strongest_places(spans, axes, -(-job.grid.window // job.grid.step))
+
+    @property
+    def _tile(self) -> Rectangle:
+        """All windows."""
+        return Rectangle(0, self.encoder.job.grid.rows, 0, self.encoder.job.grid.columns)
+
+    def _maps(self, bins: Bins) -> tuple[TileMaps, Means]:
+        job, tile = self.encoder.job, self._tile
         grid = job.grid
         test = PermutationTest(Comparison.with_time(len(bins)), job.engine.device)
         cells = cells_for(grid, job.engine.block, len(bins), job.engine.latents)
         means = Means(job.engine, job.reader, grid, test, cells, skip_bad_frames=True)
-        tile = Rectangle(0, grid.rows, 0, grid.columns)
         maps = means.empty_maps(tile, np.empty(0, np.int64))
 
         def fill(block: Rectangle) -> np.ndarray:
@@ -57,17 +75,11 @@ class Drawer:
 
         for largest in on_threads(self.encoder.pool, fill, Tiling(grid, job.engine.block, 1, 1).blocks(tile)):
             np.maximum(maps.largest_rho, largest, out=maps.largest_rho)
-        info = self._info(movie, bins, means, seconds)
-        with saving(self.path, _ADVICE):
-            write_result(self.path, self.path.parent, info, [(tile, maps)])
-        write_result_page(self.path, self.page, self.path.parent)
-        with opened_to_draw(self.path) as result:
-            return strongest_places(result)
+        return maps, means
 
-    def _info(self, movie: Movie, bins: TimeBins, means: Means, seconds: float) -> ResultInfo:
+    def _info(self, movie: Movie, bins: Bins, means: Means, seconds: float) -> ResultInfo:
         job = self.encoder.job
         frames = np.rint(bins.positions()).astype(int)
-        times = None if movie.times_s is None else np.interp(frames, movie.frame_indices, movie.times_s)
         return ResultInfo(
             identity=self.key,
             grid=job.grid,
@@ -82,7 +94,7 @@ class Drawer:
             cells=means.cells,
             show_windows=None,
             ratios=means.test.ratios,
-            times_s=times,
+            times_s=_times(movie, frames),
             with_processes=False,
             process={
                 **describe_inputs(job, movie),
@@ -99,7 +111,16 @@ class Drawer:
         )
 
 
-def _describe(movie: Movie, bins: TimeBins) -> str:
+def _span(movie: Movie, bins: Bins, maps: TileMaps, means: Means) -> Span:
+    frames = bins.positions()
+    return Span.of_bins(maps, means.test.ratios, frames, _times(movie, frames))
+
+
+def _times(movie: Movie, frames: np.ndarray) -> np.ndarray | None:
+    return None if movie.times_s is None else np.interp(frames, movie.frame_indices, movie.times_s)
+
+
+def _describe(movie: Movie, bins: Bins) -> str:
     first, last = movie.frame_indices[[0, -1]]
     each = "" if bins.size == 1 else f", each value the mean of {bins.size}"
     return f"{bins.frames:,} of frames {first:,} to {last:,}{each}"

@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,9 +20,10 @@ from hrtemvae_hpc.live.bins import TimeBins
 from hrtemvae_hpc.live.drawing import Drawer
 from hrtemvae_hpc.live.encoding import LiveEncoder, coarse
 from hrtemvae_hpc.live.kept import EncodedFrame, KeptLatents
-from hrtemvae_hpc.live.places import Place, strongest_places
+from hrtemvae_hpc.live.places import Span, axes_of_result, strongest_places
 from hrtemvae_hpc.live.recording import Recording
 from hrtemvae_hpc.live.tracking import Tracker
+from hrtemvae_hpc.live.update import Update
 from hrtemvae_hpc.maps.report import opened_to_draw
 from hrtemvae_hpc.model.model_file import load_model, model_path
 from hrtemvae_hpc.movie.movie import Movie
@@ -99,9 +99,11 @@ def finish_following(output: Path, how: Following) -> None:
     live_folder(output).discard()
     if how.as_json:
         with opened_to_draw(output) as result:
-            places = strongest_places(result)
-            update = {"final": True, "frame": result.process.frames[-1], "result": str(output), "units": result.units}
-        _report(update, places)
+            process = result.process
+            apart = -(-process.window // process.step)
+            places = strongest_places([Span.of_result(result)], axes_of_result(result), apart)
+            facts = {"final": True, "frame": process.frames[-1], "units": result.units, "result": str(output)}
+        show(json.dumps({**facts, "places": [asdict(place) for place in places]}))
 
 
 def _wait_for_frames(recording: Recording, folder: ClaimedFolder, stop: StopRequest) -> None:
@@ -165,11 +167,11 @@ class _Follower:
             self.folder.heartbeat(0)
             with self._unless_unreadable():
                 self._encode_some()
-            if self.bins.frames > drawn and len(self.bins) >= MINIMUM_FRAMES and time.monotonic() >= due:
+            if self.bins.whole.frames > drawn and len(self.bins.whole) >= MINIMUM_FRAMES and time.monotonic() >= due:
                 began = time.monotonic()
                 with self._unless_unreadable():
                     self._draw()
-                    drawn = self.bins.frames
+                    drawn = self.bins.whole.frames
                 due = began + max(self.how.every_s, (time.monotonic() - began) / _SHARE)
             if self.next >= self.recording.count:
                 if self.recording.has_ended:
@@ -209,14 +211,14 @@ class _Follower:
         self.places.append(encoded.place)
 
     def _encode_some(self) -> None:
-        """Encode the next frames that were recorded; of many only every n-th, so that the maps stay up to date."""
+        """Encode the next frames that were recorded; of many only every n-th, up to the newest, to keep up."""
         behind = self.recording.count - self.next
         if behind <= 0:
             return
         room = max(1.0, _SHARE * self.how.every_s / self.seconds_per_frame)
         self.step = 2 ** max(0, math.ceil(math.log2(behind / room)))
-        most = self.encoder.frames_at_once
-        which = range(self.next, self.recording.count, self.step)[:most]
+        first = self.next + (behind - 1) % self.step
+        which = range(first, self.recording.count, self.step)[: self.encoder.frames_at_once]
         began = time.monotonic()
         encoded = self.encoder.encode(self.recording.frames(slice(which.start, which[-1] + 1, self.step)))
         self.seconds_per_frame = (self.seconds_per_frame + (time.monotonic() - began) / len(which)) / 2
@@ -234,38 +236,19 @@ class _Follower:
         places = self.drawer.draw(movie, self.bins, time.monotonic() - self.began)
         delay = self.recording.age(self.next)
         self.recording.forget(self.next)
-        seconds = None if movie.times_s is None else float(movie.times_s[-1])
+        update = Update(
+            frame=self.frames[-1],
+            time_s=None if movie.times_s is None else float(movie.times_s[-1]),
+            encoded=len(self.frames),
+            step=self.step,
+            delay_s=delay,
+            drift_px=self.places[-1],
+            units="nm" if movie.pixel_size_nm else "pixel",
+            page=self.drawer.page,
+            places=places,
+        )
         if self.how.as_json:
-            update = {
-                "final": False,
-                "frame": self.frames[-1],
-                "time_s": seconds,
-                "encoded": len(self.frames),
-                "step": self.step,
-                "delay_s": round(delay, 2),
-                "drift_px": [round(float(each), 2) for each in self.places[-1]],
-                "page": str(self.drawer.page),
-                "units": "nm" if movie.pixel_size_nm else "pixel",
-            }
-            _report(update, places)
+            show(update.as_json())
         if on_terminal() or time.monotonic() - self.said >= self.pause:
-            say(_describe(self.frames[-1], seconds, len(self.frames), self.step, delay, places))
+            say(str(update))
             self.said, self.pause = time.monotonic(), min(2 * self.pause, _LONGEST_SILENCE_S)
-
-
-def _report(update: dict[str, Any], places: list[Place]) -> None:
-    show(json.dumps({**update, "places": [place.as_json() for place in places]}))
-
-
-def _describe(frame: int, seconds: float | None, encoded: int, step: int, delay: float, places: list[Place]) -> str:
-    when = "" if seconds is None else f" ({seconds:.1f} s)"
-    every = "" if step == 1 else f", one of {step} to keep up"
-    text = f"frame {frame:,}{when}: {encoded:,} encoded{every}, drawn {delay:.1f} s after it came; "
-    if not places:
-        return text + "nothing follows time beyond chance"
-    first = places[0]
-    since = f"frame {first.since_frame:,}" if first.since_s is None else f"{first.since_s:.1f} s"
-    return (
-        text
-        + f"most at y {first.y_px:.0f}, x {first.x_px:.0f} px (z{first.latent}, rho {first.rho:+.2f}, since {since})"
-    )

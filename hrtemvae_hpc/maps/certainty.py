@@ -3,7 +3,7 @@
 docs/certainty.md says what they mean. Results of earlier versions hold none of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import h5py
@@ -75,13 +75,10 @@ def create_groups(entry: h5py.Group, info: Timed) -> list[h5py.Dataset]:
 def finish_groups(entry: h5py.Group, info: Timed, largest_rho: np.ndarray) -> None:
     """Compute what follows from all tiles together, latent by latent.
 
-    ``largest_rho`` [permutations] is that of all windows and latents. A large rho often comes with an autocorrelation
-    that is estimated too low, so rho is corrected by that of its series or the typical one of the movie, whichever is
-    larger: the median over latents of the medians over windows.
+    ``largest_rho`` [permutations] is that of all windows and latents.
     """
     significance = entry["significance/data"]
-    medians = [_median(significance[latent]) for latent in range(len(info.latent_source_index))]
-    typical = _median(np.array(medians))
+    typical = typical_autocorrelation(significance)
     frames = np.asarray(info.process["frames"], np.float64)
     correlation = np.full(len(info.latent_source_index), np.nan)
     for latent in range(len(correlation)):
@@ -90,9 +87,9 @@ def finish_groups(entry: h5py.Group, info: Timed, largest_rho: np.ndarray) -> No
         entry["change/frame"][latent] = _looked_up(frames, place)
         if info.times_s is not None:
             entry[_TIME][latent] = _looked_up(info.times_s, place)
-        autocorrelation = np.maximum(significance[latent], typical)
-        corrected = correct(entry["spearman/data"][latent], autocorrelation, info.ratios)
-        significance[latent] = family_wise(corrected, largest_rho)
+        significance[latent] = chance_anywhere(
+            entry["spearman/data"][latent], significance[latent], typical, info.ratios, largest_rho
+        )
         correlation[latent] = _correlation(entry["reproducibility/even"][latent], entry["reproducibility/odd"][latent])
     entry[CORRELATION] = correlation
     entry[_LARGEST] = np.sort(largest_rho)
@@ -101,6 +98,23 @@ def finish_groups(entry: h5py.Group, info: Timed, largest_rho: np.ndarray) -> No
     for place, title in _TITLES.items():
         if place in entry:
             entry[place].attrs["long_name"] = title
+
+
+def typical_autocorrelation(maps: Iterable[np.ndarray]) -> float:
+    """The median over latents of the medians over windows of their ``maps`` [rows, columns] of autocorrelation."""
+    return _median(np.array([_median(values) for values in maps]))
+
+
+def chance_anywhere(
+    rho: np.ndarray, autocorrelation: np.ndarray, typical: float, ratios: np.ndarray, largest_rho: np.ndarray
+) -> np.ndarray:
+    """The chance of such a ``rho`` anywhere in the movie, float32; all maps are of one shape.
+
+    A large rho often comes with an autocorrelation that is estimated too low, so rho is corrected by that of its series
+    or the ``typical`` one of the movie, whichever is larger. ``ratios`` and ``largest_rho`` as ``correct`` and
+    ``family_wise`` take them.
+    """
+    return family_wise(correct(rho, np.maximum(autocorrelation, typical), ratios), largest_rho)
 
 
 def _median(values: np.ndarray) -> float:
