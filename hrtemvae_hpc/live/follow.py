@@ -165,11 +165,11 @@ class _Follower:
         drawn, due = 0, time.monotonic()
         while True:
             self.folder.heartbeat(0)
-            with self._unless_unreadable():
+            with self._going_on("waiting"):
                 self._encode_some()
             if self.bins.whole.frames > drawn and len(self.bins.whole) >= MINIMUM_FRAMES and time.monotonic() >= due:
                 began = time.monotonic()
-                with self._unless_unreadable():
+                with self._going_on("not drawn"):
                     self._draw()
                     drawn = self.bins.whole.frames
                 due = began + max(self.how.every_s, (time.monotonic() - began) / _SHARE)
@@ -182,13 +182,13 @@ class _Follower:
             self.recording.look()
 
     @contextmanager
-    def _unless_unreadable(self) -> Iterator[None]:
-        """What can't be read now may be readable at the next look; the analysis in the end reports what can't."""
+    def _going_on(self, without: str) -> Iterator[None]:
+        """What can't be read or drawn now may be at the next look; the analysis in the end reports what can't."""
         try:
             yield
         except (InputError, OSError) as error:
             if str(error) != self.recording.obstacle:
-                say(f"waiting: {error}")
+                say(f"{without}: {error}")
             self.recording.obstacle = str(error)
             if self.recording.has_ended:
                 self.next = self.recording.count
