@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 import h5py
 import numpy as np
 import pytest
+from browser import started
 from commands import Program, Running
 from conftest import assert_refused, assert_same_maps, drifting_pixels
 from hypothesis import given
@@ -23,7 +25,7 @@ from hrtemvae_hpc.live.encoding import LiveEncoder, coarse
 from hrtemvae_hpc.live.kept import EncodedFrame, KeptLatents
 from hrtemvae_hpc.live.tracking import Tracker
 from hrtemvae_hpc.maps.result import open_result
-from hrtemvae_hpc.model.model_file import load_model, model_path
+from hrtemvae_hpc.model.model_file import Model, load_model, model_path
 from hrtemvae_hpc.movie.movie import Movie
 from hrtemvae_hpc.movie.write import read_truth
 from hrtemvae_hpc.ranks.world import World
@@ -200,6 +202,29 @@ def _movie_in(file: h5py.File) -> str:
     return names[0]
 
 
+def test_the_page_updates_by_itself_unless_it_is_used(tmp_path: Path, tiny_model: Model) -> None:
+    with h5py.File(tmp_path / "movie.h5", "w") as file:
+        file["movie"] = PIXELS[:12]
+    page, config = tmp_path / "maps.html", AnalysisConfig(drift=DriftSection(correct="none"))
+    with Movie(tmp_path / "movie.h5") as movie, ThreadPoolExecutor(1) as pool:
+        encoder = LiveEncoder(prepare(World(), fit(movie, tiny_model, config)), None, pool)
+        bins = TimeBins(7, 10, encoder.job.engine.latents)
+        for encoded in encoder.encode(movie):
+            bins.add(encoded.frame, encoded.z)
+        Drawer(encoder, tmp_path / "maps.h5", page, "a" * 64).draw(movie, bins, 1.0)
+    first = page.read_text()
+    with started(tmp_path) as browser:
+        browser.show(page)
+        assert "Still being recorded: 12 of frames 0 to 11." in browser.text(".warning")
+        page.write_text(first.replace("12 of frames 0 to 11", "all of them"))
+        browser.until(lambda: "all of them" in browser.text(".warning"))
+        browser.find("#next").click()
+        page.write_text(first)
+        time.sleep(6)
+        assert "all of them" in browser.text(".warning")
+        assert browser.log() == []
+
+
 @pytest.fixture
 def words(tiny_model_path: Path) -> tuple[object, ...]:
     return "analyze", "live.h5", "--model", tiny_model_path, "-o", "maps.h5"
@@ -212,10 +237,11 @@ def updates(running: Running) -> list[dict[str, Any]]:
     return [json.loads(line) for line in running.text.splitlines() if line.startswith("{") and line.endswith("}")]
 
 
+@pytest.mark.parametrize("ranks", [None, 2])
 def test_a_recording_is_followed_to_its_end(
-    hrtemvae: Program, tmp_path: Path, words: tuple[object, ...], tiny_model_path: Path
+    hrtemvae: Program, tmp_path: Path, words: tuple[object, ...], tiny_model_path: Path, ranks: int | None
 ) -> None:
-    running = hrtemvae.start(*words, *FOLLOW)
+    running = hrtemvae.start(*words, *FOLLOW, ranks=ranks)
     running.wait_until(lambda: "waiting: live.h5: there is no such file" in running.text)
     with recording(tmp_path / "live.h5", PIXELS) as recorder:
         recorder.write(2)
