@@ -37,6 +37,7 @@ from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 
 _LATENTS, _MAPS = "latents.bin", "maps.h5"
 _LOOK_EVERY_S = 0.2
+_FIRST = 8  # frames that are encoded as soon as there are as many, whatever that takes
 _SHARE = 0.5  # of the time between two drawings that encoding may take
 _LONGEST_SILENCE_S = 60.0  # in a log
 
@@ -215,7 +216,7 @@ class _Follower:
         behind = self.recording.count - self.next
         if behind <= 0:
             return
-        room = max(1.0, _SHARE * self.how.every_s / self.seconds_per_frame)
+        room = max(1.0, _FIRST - len(self.frames), _SHARE * self.how.every_s / self.seconds_per_frame)
         self.step = 2 ** max(0, math.ceil(math.log2(behind / room)))
         first = self.next + (behind - 1) % self.step
         which = range(first, self.recording.count, self.step)[: self.encoder.frames_at_once]
