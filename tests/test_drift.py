@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from hrtemvae_hpc.drift.drift import Drift, DriftEstimate
-from hrtemvae_hpc.drift.measure import binned, blocks, measure_block
+from hrtemvae_hpc.drift.measure import Prepared, binned, blocks, measure_block, measure_shift
 from hrtemvae_hpc.drift.solve import solve_drift
 from hrtemvae_hpc.drift.table import read_drift, write_drift
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.fourier.shift import Patches, band_pass, find_shift, shifted, spectrum_of
+from hrtemvae_hpc.fourier.shift import band_pass, find_shift, shifted, spectrum_of
 from hrtemvae_hpc.simulation import movies
 from hrtemvae_hpc.simulation.movies import simulate_movie
 
@@ -52,11 +52,11 @@ def movie(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndar
 @given(dy=st.floats(-9, 9), dx=st.floats(-9, 9))
 def test_patches_find_the_shift_that_scipy_made(dy: float, dx: float) -> None:
     moved = np.fft.ifft2(ndimage.fourier_shift(np.fft.fft2(RANDOM_SPECKLE), (dy, dx))).real
-    one, other = (band_pass(image.astype(np.float32))[0] for image in (RANDOM_SPECKLE, moved))
-    whole = find_shift(spectrum_of(one), spectrum_of(other), one.shape, (0.0, 0.0))
-    assert abs(whole.dy - dy) <= 1
-    assert abs(whole.dx - dx) <= 1
-    found = Patches(one).shifts(Patches(other), whole)
+    one, other = (Prepared.of(band_pass(image.astype(np.float32))[0]) for image in (RANDOM_SPECKLE, moved))
+    whole = find_shift(one.spectrum, other.spectrum, one.image.shape, (0.0, 0.0))
+    assert abs(whole.dy - dy / 2) <= 1  # in pixels of band-passed images, which are twice as large
+    assert abs(whole.dx - dx / 2) <= 1
+    found, _ = measure_shift(one, other, (0.0, 0.0))
     found = found[found[:, 2] > 0]
     assert len(found) >= 2
     assert np.median(abs(found[:, :2] - (dy, dx)), 0).max() < 0.05
@@ -70,14 +70,17 @@ def test_shifting_an_image_agrees_with_scipy() -> None:
 
 
 def test_a_lattice_is_not_shifted_by_one_of_its_vectors() -> None:
-    """Within a frame full of perfect lattice nothing but the distance tells peaks apart."""
+    """Within a frame full of perfect lattice nothing but the distance tells peaks apart.
+
+    Shifts are in pixels of band-passed images, which are twice as large.
+    """
     y, x = np.mgrid[:256, :256]
     one, other = (
         band_pass((np.cos(2 * np.pi * (y - d) / 20) + np.cos(2 * np.pi * (x + d) / 20)).astype(np.float32))[0]
         for d in (0, 4)
     )
-    assert find_shift(spectrum_of(one), spectrum_of(other), one.shape, (0.0, 0.0))[:2] == (4, -4)
-    assert find_shift(spectrum_of(one), spectrum_of(other), one.shape, (22.0, -6.0))[:2] == (24, -4)
+    assert find_shift(spectrum_of(one), spectrum_of(other), one.shape, (0.0, 0.0))[:2] == (2, -2)
+    assert find_shift(spectrum_of(one), spectrum_of(other), one.shape, (11.0, -3.0))[:2] == (12, -2)
 
 
 @given(rows=st.integers(8, 40), columns=st.integers(8, 40), binning=st.integers(1, 4))

@@ -278,7 +278,7 @@ def test_it_leaves_out_frames_to_keep_up(hrtemvae: Program, tmp_path: Path, word
         first = updates(running)[0]
         assert first["step"] > 1
         assert first["encoded"] < first["frame"] / 2
-        assert f"one of {first['step']} to keep up" in running.text
+        running.wait_until(lambda: f"one of {first['step']} to keep up" in running.text)
 
 
 def test_what_is_given_without_a_recording_is_refused(hrtemvae: Program, words: tuple[object, ...]) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hrtemvae_hpc.drift.consensus import consensus
 from hrtemvae_hpc.fourier.shift import (
+    REDUCED,
     Image,
     Patches,
     Spectrum,
@@ -21,6 +22,7 @@ from hrtemvae_hpc.fourier.shift import (
 
 Read = Callable[[int], np.ndarray]
 _LARGEST_SIDE = 1024  # of a binned frame, pixels
+_EXACT = 0.02  # pixels of a band-passed image: less of a shift needn't be undone before it is measured
 _FRAMES, _BLOCKS = 8, 64  # the fewest frames in a block, the most blocks
 
 
@@ -112,11 +114,19 @@ def measure_block(block: range, read: Read) -> BlockMeasures:
 
 def measure_shift(reference: Prepared, frame: Prepared, expected: tuple[float, float]) -> PatchShifts:
     """The shift of each patch of ``frame`` against ``reference``, which is ``expected`` nearby; quality 0 for noise."""
-    shape = frame.image.shape
-    whole = find_shift(reference.spectrum, frame.spectrum, shape, expected)
+    shape, (y, x) = frame.image.shape, expected
+    whole = find_shift(reference.spectrum, frame.spectrum, shape, (y / REDUCED, x / REDUCED))
     if whole.quality < least_quality(shape):
         return PatchShifts(np.zeros((len(reference.patches.corners), 3), np.float32), 0.0)
-    return PatchShifts(reference.patches.shifts(frame.patches, whole), whole.quality)
+    patches = reference.patches.shifts(frame.patches, whole)
+    # Tapered patches pull a shift to whole pixels. So what most share is undone, and what remains is measured.
+    place, _ = consensus(patches[:, :2], patches[:, 2] ** 2)
+    dy, dx = (p - round(w) for p, w in zip(place, whole[:2], strict=True))
+    if patches[:, 2].any() and max(abs(dy), abs(dx)) > _EXACT:
+        patches = reference.patches.shifts(Patches(shifted(frame.image, -dy, -dx)), whole)
+        patches[:, :2] += np.float32(dy), np.float32(dx)
+    patches[:, :2] *= REDUCED
+    return PatchShifts(patches, whole.quality)
 
 
 def binning_of(shape: tuple[int, ...]) -> int:
@@ -159,6 +169,6 @@ class Reference:
         if found.quality:
             self.place, _ = consensus(found.patches[:, :2], found.patches[:, 2] ** 2)
             dy, dx = self.place
-            self.sum += shifted(frame.image, -dy, -dx) * np.float32(found.quality)
+            self.sum += shifted(frame.image, -dy / REDUCED, -dx / REDUCED) * np.float32(found.quality)
             self._prepared = Prepared.of(self.sum)
         return found

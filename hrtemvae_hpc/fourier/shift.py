@@ -19,8 +19,11 @@ LOW_PASS = 0.125  # cycles per pixel: sigma of the Gaussian that keeps noise out
 HIGH_PASS = 1 / 48  # cycles per pixel: sigma of the Gaussian that keeps out what the detector and the beam hold still
 _CLIPPED_SIGMAS = 4.0
 _PRIOR = 1 / 8  # of the shorter side: standard deviation of the shifts that are expected from frame to frame
-_NEAR = 3  # pixels about the shift of the whole within which that of a patch is searched for
-_REACH = 2 * _NEAR + 1  # half pixels on each side, one more than is searched
+REDUCED = 2  # pixels along each side of an image that are one of its band-passed image
+_AROUND = 8  # pixels about the highest peak of whole images within which the right one lies
+_NEAR = 1.5  # pixels about the shift of the whole within which that of a patch is searched for
+_FINE = 4  # values of the correlation per pixel there
+_REACH = int(_FINE * _NEAR) + 1  # values on each side, one more than is searched
 _SIGNIFICANT = 6.0  # standard deviations of the correlation of noise
 
 
@@ -35,17 +38,19 @@ class Shift(NamedTuple):
 def band_pass(image: Image) -> tuple[Image, NDArray[np.float64]]:
     """``image`` [rows, columns] without noise and slow changes, mean 0 and deviation 1; and its radial power.
 
-    Its pixels are first clamped to the range of their four neighbours (conservative smoothing), which removes hot and
-    dead pixels wherever they are. It is continued by reflection: the cosine transform knows no jump at the border.
-    An image that is flat gives zeros. The radial power [rings] is the mean per ring of 1/256 cycles per pixel.
+    It has half the rows and columns: what finer pixels could show, the filter leaves little of. The pixels of ``image``
+    are first clamped to the range of their four neighbours (conservative smoothing), which removes hot and dead pixels
+    wherever they are. It is continued by reflection: the cosine transform knows no jump at the border. An image that is
+    flat gives zeros. The radial power [rings] is the mean per ring of 1/256 cycles per pixel.
     """
-    clamped = _clamp(image)
+    rows, columns = (n // REDUCED for n in image.shape)
+    clamped = _clamp(image[: REDUCED * rows, : REDUCED * columns])
     mean, deviation = float(clamped.mean(dtype=np.float64)), float(clamped.std(dtype=np.float64))
     limit = _CLIPPED_SIGMAS * deviation
     spectrum = fft.dctn(np.clip(clamped - np.float32(mean), -limit, limit).astype(np.float32), norm="ortho")
-    gain, ring, pixels = _filter(*image.shape)
+    gain, ring, pixels = _filter(*clamped.shape)
     power = np.bincount(ring.ravel(), np.square(spectrum, dtype=np.float64).ravel()) / pixels
-    filtered = fft.idctn(spectrum * gain, norm="ortho")
+    filtered = fft.idctn(spectrum[:rows, :columns] * gain[:rows, :columns], norm="ortho")
     filtered -= filtered.mean(dtype=np.float64)
     scale = float(filtered.std(dtype=np.float64))
     return (filtered / np.float32(scale) if scale > 0 else np.zeros_like(filtered)), power
@@ -57,26 +62,43 @@ def spectrum_of(image: Image) -> Spectrum:
 
 
 def find_shift(reference: Spectrum, moved: Spectrum, shape: tuple[int, int], expected: tuple[float, float]) -> Shift:
-    """The shift in whole pixels of one whole image against another, near ``expected``.
+    """The shift in half pixels of one whole image against another, near ``expected``.
 
-    The farther a peak is from what is expected, the higher it must be, so that one a lattice vector away loses.
+    The farther a peak is from what is expected, the higher it must be, so that one a lattice vector away loses. At
+    whole pixels the right peak of a fine lattice may be missed, and another met: all peaks near the highest are
+    compared at half pixels.
     """
-    surface = fft.irfft2(np.conj(reference) * moved, s=shape)
-    spread = _PRIOR * min(shape)
+    product = np.conj(reference) * moved
     offsets = [fft.fftfreq(n, 1 / n) for n in shape]
-    far = [
-        np.exp(-(((o - e + n / 2) % n - n / 2) ** 2) / (2 * spread**2))
+    coarse = fft.irfft2(product, s=shape) * _prior(offsets, shape, expected)
+    summit = np.unravel_index(np.argmax(coarse), shape)
+    near = [axis[i] + np.arange(-2 * _AROUND, 2 * _AROUND + 1) / 2 for axis, i in zip(offsets, summit, strict=True)]
+    by_row, by_column = _waves(shape, near[0], near[1])
+    fine = np.asarray((by_row @ product @ by_column).real, np.float32)
+    row, column = np.unravel_index(np.argmax(fine * _prior(near, shape, expected)), fine.shape)
+    return Shift(float(near[0][row]), float(near[1][column]), float(fine[row, column]))
+
+
+def _prior(offsets: list[NDArray[np.float64]], shape: tuple[int, int], expected: tuple[float, float]) -> Image:
+    """Weights [rows, columns] of shifts by ``offsets`` (down, right), which are periodic with ``shape``."""
+    spread = _PRIOR * min(shape)
+    rows, columns = (
+        np.exp(-(((o - e + n / 2) % n - n / 2) ** 2) / (2 * spread**2)).astype(np.float32)
         for o, e, n in zip(offsets, expected, shape, strict=True)
-    ]
-    row, column = np.unravel_index(np.argmax(surface * (far[0][:, None] * far[1]).astype(np.float32)), shape)
-    return Shift(float(offsets[0][row]), float(offsets[1][column]), float(surface[row, column]))
+    )
+    weights: Image = rows[:, None] * columns
+    return weights
 
 
 @cache
 def least_quality(shape: tuple[int, int]) -> float:
-    """The quality that noise hardly reaches: some standard deviations of the correlation of white noise."""
-    gain, _, _ = _filter(*shape)
-    squared = np.square(gain, dtype=np.float64)
+    """The quality that noise hardly reaches: some standard deviations of the correlation of white noise.
+
+    For band-passed images of ``shape``.
+    """
+    rows, columns = shape
+    gain, _, _ = _filter(REDUCED * rows, REDUCED * columns)
+    squared = np.square(gain[:rows, :columns], dtype=np.float64)
     taper = np.square(_taper(*shape), dtype=np.float64)
     cells = np.square(squared).sum() / np.square(squared.sum()) * np.square(taper).mean() / np.square(taper.mean())
     return min(0.5, _SIGNIFICANT * math.sqrt(cells))
@@ -86,9 +108,9 @@ class Patches:
     """Squares of an image, each shifted by itself: what moves on its own in a few doesn't move the rest."""
 
     def __init__(self, image: Image) -> None:
-        """Cover ``image`` with overlapping squares of an eighth of the longer side, or 64 pixels."""
+        """Cover ``image`` with overlapping squares of an eighth of the longer side, or 32 pixels."""
         self._image = image
-        self.side = min(*image.shape, max(64, max(image.shape) // 8)) // 2 * 2
+        self.side = min(*image.shape, max(32, max(image.shape) // 8)) // 2 * 2
         tops, lefts = (self._starts(n) for n in image.shape)
         self.corners = [(y, x) for y in tops for x in lefts]
 
@@ -104,7 +126,7 @@ class Patches:
         """Down, right and quality [patches, 3] of how far each is shifted in ``moved``, close to the ``whole`` image.
 
         A patch that leaves the image, or has no peak there, has quality 0. The peak is that of a paraboloid through
-        3 x 3 values of the correlation, taken twice per pixel.
+        3 x 3 values of the correlation, taken four times per pixel.
         """
         found = np.zeros((len(self.corners), 3), np.float32)
         dy, dx = round(whole.dy), round(whole.dx)
@@ -125,7 +147,7 @@ class Patches:
         by_row, by_column = _near_waves(self.side)
         surfaces = np.asarray((by_row @ (np.conj(one) * other) @ by_column).real, np.float32)
         y, x, quality = summits(surfaces)
-        found[inside] = np.stack([dy + (y - _REACH) / 2, dx + (x - _REACH) / 2, quality], 1)
+        found[inside] = np.stack([dy + (y - _REACH) / _FINE, dx + (x - _REACH) / _FINE, quality], 1)
         return found
 
     def _spectra(self, corners: list[tuple[int, int]]) -> Spectrum:
@@ -193,17 +215,21 @@ def _clamp(image: Image) -> Image:
 
 @cache
 def _near_waves(side: int) -> tuple[Spectrum, Spectrum]:
-    """What turns a spectrum [side, side // 2 + 1] into its image at every half pixel near the origin.
+    """``_waves`` near the origin of a square image, at ``_FINE`` places per pixel."""
+    places = np.arange(-_REACH, _REACH + 1) / _FINE
+    return _waves((side, side), places, places)
 
-    The inverse transform as two products of matrices [2 * _REACH + 1, side] and [side // 2 + 1, 2 * _REACH + 1], of
-    which the real part counts: few values of a transform are had faster in this way. Without Nyquist's frequency.
+
+def _waves(shape: tuple[int, int], y: NDArray[np.float64], x: NDArray[np.float64]) -> tuple[Spectrum, Spectrum]:
+    """What turns a spectrum [rows, columns // 2 + 1] of an image of ``shape`` into its values at ``y`` and ``x``.
+
+    The inverse transform as two products of matrices [y, rows] and [columns // 2 + 1, x], of which the real part
+    counts: few values of a transform are had faster in this way. Without Nyquist's frequency.
     """
-    half = side // 2
-    places = np.arange(-_REACH, _REACH + 1) / 2
-    rows = fft.fftfreq(side)
-    by_row = np.exp(2j * np.pi * places[:, None] * rows) * (np.arange(side) != half) / side
-    weights = np.r_[1, np.full(half - 1, 2), 0]  # columns stand for their conjugates too
-    by_column = np.exp(2j * np.pi * fft.rfftfreq(side)[:, None] * places) * weights[:, None] / side
+    (rows, columns), frequencies = shape, (fft.fftfreq(shape[0]), fft.rfftfreq(shape[1]))
+    by_row = np.exp(2j * np.pi * y[:, None] * frequencies[0]) * (abs(frequencies[0]) < 0.5) / rows
+    weights = np.where(frequencies[1] == 0, 1, 2) * (frequencies[1] < 0.5)  # columns stand for their conjugates too
+    by_column = np.exp(2j * np.pi * frequencies[1][:, None] * x) * weights[:, None] / columns
     return by_row.astype(np.complex64), by_column.astype(np.complex64)
 
 

@@ -32,9 +32,7 @@ class Update:
     def __str__(self) -> str:
         when = "" if self.time_s is None else f" ({self.time_s:.1f} s)"
         every = "" if self.step == 1 else f", one of {self.step} to keep up"
-        text = (
-            f"frame {self.frame:,}{when}: {self.encoded:,} encoded{every}, drawn {self.delay_s:.1f} s later; "
-        )
+        text = f"frame {self.frame:,}{when}: {self.encoded:,} encoded{every}, drawn {self.delay_s:.1f} s later; "
         if not self.places:
             return text + "nothing follows time beyond chance"
         first, last = self.places[0], self.places[-1]
