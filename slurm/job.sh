@@ -9,6 +9,7 @@ job=${SLURM_JOB_ID:-}
 [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 stopping=
 shares=()
+left_out=()
 
 say() { printf '%s  %s\n' "$(date '+%F %T')" "$*"; }
 
@@ -23,6 +24,12 @@ settings() {
   [ -z "$site" ] || [ -f "$site" ] || refuse "$site: HRTEMVAE_SITE names no file; see $home/configs/sites."
   [ -n "$site" ] || [ ! -f "$home/configs/sites/site.sh" ] || site=$home/configs/sites/site.sh
   [ -z "${HRTEMVAE_IMAGE:-}" ] || HRTEMVAE_IMAGE=$(realpath -m -- "$HRTEMVAE_IMAGE")
+  local name
+  local -A tuned=() # by the host's modules for the host's MPI
+  for name in $(compgen -e | grep -E '^(OMPI_MCA|PMIX_MCA|PRTE_MCA|UCX)_'); do
+    tuned[$name]=${!name}
+    unset "$name"
+  done
   if [ -n "$site" ]; then
     set +u # modules read variables that are not set
     # shellcheck source=/dev/null
@@ -31,6 +38,13 @@ settings() {
     HRTEMVAE_SITE=$(realpath -- "$site")
     export HRTEMVAE_SITE # for jobs that start in another folder
   fi
+  for name in "${!tuned[@]}"; do
+    if [ -z "${HRTEMVAE_HOST_MPI:-}" ]; then
+      left_out+=("$name") # another MPI, the image's, may not start with it
+    elif [ -z "${!name+set}" ]; then
+      export "$name=${tuned[$name]}"
+    fi
+  done
   [ -z "${HRTEMVAE_SCRATCH:-}" ] || export HRTEMVAE_SCRATCH # for the program
   image=${HRTEMVAE_IMAGE:-containers/hrtemvae.sif}
   [[ $image == /* ]] || image=$home/$image
@@ -125,6 +139,7 @@ begin_full_log() {
   {
     date
     scontrol show job "$job"
+    [ ${#left_out[@]} -eq 0 ] || echo "left out, as they are for the host's MPI: ${left_out[*]}"
     for name in "${shown[@]}"; do [ -z "${!name+set}" ] || printf '%s=%q\n' "$name" "${!name}"; done
     printf '%q ' "${container[@]}" "$image" "$@"
     echo

@@ -132,6 +132,27 @@ def test_the_hosts_libraries_are_bound_under_the_names_of_the_site_file(tmp_path
     assert "--nv" in printed
 
 
+@pytest.mark.parametrize("host_mpi", [False, True])
+def test_settings_of_the_hosts_mpi_reach_that_mpi_alone(tmp_path: Path, job: dict[str, str], host_mpi: bool) -> None:
+    (tmp_path / "programs" / "apptainer").touch(0o755)
+    (tmp_path / "i.sif").touch()
+    (tmp_path / "libmpi.so").touch()
+    mpi = f"HRTEMVAE_HOST_MPI={tmp_path}/libmpi.so\n" if host_mpi else ""
+    (tmp_path / "site.sh").write_text(f"export OMPI_MCA_btl=^sm\n{mpi}")
+    script = SETTINGS + "env | grep -E '^(OMPI|UCX|PMIX)_' | sort\nprintf '%s\\n' \"${left_out[@]}\" | sort"
+    words = ["bash", "-c", script, "bash", str(JOB_SCRIPT), str(tmp_path / "i.sif"), str(tmp_path / "site.sh")]
+    tuned = {"OMPI_MCA_pml": "ucx", "OMPI_MCA_btl": "openib", "UCX_TLS": "rc", "PMIX_RANK": "0"}
+    kept = {name: value for name, value in job.items() if name not in SECRETS}
+    done = subprocess.run(
+        words, cwd=tmp_path, env=kept | tuned, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    printed = [line for line in done.stdout.splitlines() if line.startswith(("OMPI", "UCX", "PMIX"))]
+    of_the_host = ["OMPI_MCA_pml=ucx", "PMIX_RANK=0", "UCX_TLS=rc"]
+    others = ["PMIX_RANK=0", "OMPI_MCA_btl", "OMPI_MCA_pml", "UCX_TLS"]
+    assert printed == ["OMPI_MCA_btl=^sm", *(of_the_host if host_mpi else others)]
+
+
 @pytest.mark.parametrize("before", [None, "an earlier start\n"])
 def test_only_its_owner_reads_the_full_log(tmp_path: Path, job: dict[str, str], before: str | None) -> None:
     log = tmp_path / "a job.full.log"

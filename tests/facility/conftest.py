@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -81,9 +82,13 @@ class Queue:
 
     def submit(self, *arguments: object, **settings: str) -> str:
         """The number of a job that ``sbatch ARGUMENTS`` submits."""
-        # Both nodes are this machine, where Open MPI would name the shared memory of a rank on each of them the same.
-        apart = {"OMPI_MCA_btl": "^sm"} if "--nodes=2" in arguments else {}
-        environment = {**self.environment, **apart, **settings}
+        environment = {**self.environment, **settings}
+        if "--nodes=2" in arguments:
+            # Both are this machine, where Open MPI would name the shared memory of a rank on each of them the same.
+            other = environment.get("HRTEMVAE_SITE")
+            site = PLACE / f"apart-{self.folder.name}.sh"
+            site.write_text((f". {shlex.quote(other)}\n" if other else "") + "export OMPI_MCA_btl=^sm\n")
+            environment["HRTEMVAE_SITE"] = str(site)
         return run("sbatch", "--parsable", *arguments, cwd=self.folder, env=environment).stdout.strip()
 
     def script(self, *arguments: object, **settings: str) -> subprocess.CompletedProcess[str]:
