@@ -10,7 +10,7 @@ from statistics import median
 
 from scaling import analyze
 
-from hrtemvae_hpc.model.model_file import BUNDLED
+from hrtemvae_hpc.model.bundled import BUNDLED
 
 PHASES = ("start", "staging", "tiles", "result")
 

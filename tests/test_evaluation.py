@@ -16,7 +16,8 @@ from hrtemvae_hpc.evaluation.traversal import RANGE, traverse
 from hrtemvae_hpc.maps.result import open_result
 from hrtemvae_hpc.maps.verdict import find_verdicts, roc_area
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture
-from hrtemvae_hpc.model.model_file import BUNDLED, Model, load_model, save_model
+from hrtemvae_hpc.model.bundled import BUNDLED
+from hrtemvae_hpc.model.model_file import Model, load_model, save_model
 from hrtemvae_hpc.model.network import Decoder, Encoder
 from hrtemvae_hpc.simulation.changes import CHANGES
 from hrtemvae_hpc.simulation.movements import MOVEMENTS, PERIOD, SIZE, frames, still_inside

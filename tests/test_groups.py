@@ -16,7 +16,8 @@ from hrtemvae_hpc.evaluation.groups import Group, find_groups
 from hrtemvae_hpc.fourier.fringes import find_fringes
 from hrtemvae_hpc.maps.page_data import map_pictures
 from hrtemvae_hpc.maps.result import open_result
-from hrtemvae_hpc.model.model_file import BUNDLED, load_model, save_model, store_groups
+from hrtemvae_hpc.model.bundled import BUNDLED
+from hrtemvae_hpc.model.model_file import load_model, save_model, store_groups
 from hrtemvae_hpc.simulation.changes import (
     ALONG_X,
     ALONG_Y,

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.model.architecture import Architecture, DecoderArchitecture, same_padding
+from hrtemvae_hpc.model.bundled import BUNDLED
 from hrtemvae_hpc.model.keras_import import import_keras
-from hrtemvae_hpc.model.model_file import BUNDLED, DEFAULT_MODEL, Model, load_model, save_model
+from hrtemvae_hpc.model.model_file import DEFAULT_MODEL, Model, load_model, save_model
 from hrtemvae_hpc.model.network import VAE, Decoder
 from hrtemvae_hpc.model.periods import reconstructed_periods, reconstruction
 from hrtemvae_hpc.model.transposed import transposed_convolution

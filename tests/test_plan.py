@@ -1,6 +1,7 @@
 """What the plan decides, and what it refuses."""
 
 import dataclasses
+import json
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from commands import Program
-from conftest import drifting_pixels
+from conftest import assert_refused, drifting_pixels
 from dm_files import taken_at, write_dm
 
 from hrtemvae_hpc.analysis.estimate import estimate
@@ -208,3 +209,31 @@ def test_notes_on_the_movie_are_shown(hrtemvae: Program, tmp_path: Path, tiny_mo
     assert len(notes) == 3, outcome.text
     for words in ("contradict the order of their names", "missing, by the names of the files: 3", ": frame_6.dm4"):
         assert sum(words in note for note in notes) == 1, words
+
+
+def test_a_plan_for_a_job_on_several_nodes(
+    hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny_model_path: Path
+) -> None:
+    words = ("plan", movie_path, "--model", tiny_model_path, "--step", 2)
+    text = hrtemvae(*words, "--nodes", 3).text
+    assert "nodes     3 times as many, of the same kind: 3 ranks" in text
+    options = f"--step 2 --model {tiny_model_path}"
+    assert f"submit    sbatch --nodes=3 slurm/analyze.sh {movie_path} {options}" in text
+    one, three = (json.loads(hrtemvae(*words, "--json", "--nodes", n).text) for n in (1, 3))
+    assert len(three["ranks"]) == 3 * len(one["ranks"])
+    assert len({rank["host"] for rank in three["ranks"]}) == 3
+    assert three["stage_bytes"] == one["stage_bytes"]
+    together = hrtemvae(*words, "--nodes", 2, ranks=2).text
+    assert "4 ranks" in together
+    assert "sbatch --nodes=2 --ntasks-per-node=2 slurm/analyze.sh" in together
+    assert_refused(hrtemvae(*words, "--nodes", 0), "--nodes 0: give 1 to 10,000")
+
+
+def test_the_estimate_holds_the_time_that_drift_takes(
+    hrtemvae: Program, tmp_path: Path, movie_path: Path, tiny_model_path: Path
+) -> None:
+    words = ("plan", movie_path, "--model", tiny_model_path, "--json")
+    seconds = json.loads(hrtemvae(*words).text)["seconds"]
+    assert 0 < seconds["drift"] < 60
+    assert seconds["total"] == pytest.approx(sum(seconds[name] for name in ("drift", "staging", "tiles", "result")))
+    assert json.loads(hrtemvae(*words, "--drift", "none").text)["seconds"]["drift"] == 0

@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from hrtemvae_hpc.analysis.parts import Parts
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.drift.drift import Drift, DriftEstimate
 from hrtemvae_hpc.drift.measure import BlockMeasures, blocks, measure_block
-from hrtemvae_hpc.drift.solve import solve_drift
+from hrtemvae_hpc.drift.solve import count_pairs, solve_drift
 from hrtemvae_hpc.errors import InputError, Stopped
 from hrtemvae_hpc.maps.drift_group import FrameCurves
 from hrtemvae_hpc.movie.movie import Movie
@@ -24,6 +25,7 @@ from hrtemvae_hpc.ranks.world import World
 _POLL_S = 0.2
 _WORKING = 16  # bytes per pixel of a frame that measuring it takes, besides reading it
 _LAYER_BYTES = 2**28  # of frames that are decoded together
+_PAIR = 0.4  # times as long as a frame's measures the comparison of two blocks takes
 _LEAST_SIDE = 128  # pixels of a region in which drift is measured
 
 
@@ -86,6 +88,27 @@ def measure_drift(world: World, movie: Movie, config: AnalysisConfig, threads: i
         return replace(estimate, blank=blank)
 
     return world.on_root(solve, patience=math.inf)
+
+
+def estimate_seconds(movie: Movie, config: AnalysisConfig, threads: int) -> float:
+    """About the seconds that measuring drift takes on ``threads`` of all ranks together, from a trial on two frames.
+
+    0 if it isn't measured, or these frames can't be decoded.
+    """
+    if config.drift.correct == "none":
+        return 0.0
+    part = _readable(movie.region(config.drift.roi) if config.drift.roi else movie)
+    try:
+        first, second = part.read(slice(0, 2), part.area)
+        measure_block(range(1), lambda _: first)  # sets up what all frames share
+        began = time.monotonic()
+        part.read(slice(0, 2), part.area)
+        measure_block(range(1, 2), lambda t: (first, second)[t])
+    except OSError:
+        return 0.0
+    each = (time.monotonic() - began) / 2
+    made = blocks(movie.shape[0])
+    return each * (movie.shape[0] + _PAIR * count_pairs(len(made))) / min(threads, len(made))
 
 
 def _readable(movie: Movie) -> Movie:

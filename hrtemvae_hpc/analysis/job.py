@@ -11,7 +11,7 @@ import numpy as np
 from hrtemvae_hpc.analysis.against import make_comparison
 from hrtemvae_hpc.analysis.compute import Means
 from hrtemvae_hpc.analysis.coordinator import Coordinator, RankRecord, serve
-from hrtemvae_hpc.analysis.drift import Followed, follow, measure_drift, save_drift, saved_drift
+from hrtemvae_hpc.analysis.drift import Followed, estimate_seconds, follow, measure_drift, save_drift, saved_drift
 from hrtemvae_hpc.analysis.opened import Job, check_same, open_inputs, plan_job, prepare
 from hrtemvae_hpc.analysis.parts import Parts, TileMaps, describe_difference
 from hrtemvae_hpc.analysis.plan import Plan
@@ -29,7 +29,7 @@ from hrtemvae_hpc.movie.preview import frames_to_show
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_result
 from hrtemvae_hpc.ranks.guard import StopRequest, rank_age
 from hrtemvae_hpc.ranks.progress import format_seconds, say
-from hrtemvae_hpc.ranks.resources import RankResources, image_file, image_in_use
+from hrtemvae_hpc.ranks.resources import RankResources, image_file, image_in_use, on_nodes
 from hrtemvae_hpc.ranks.world import RankEnds, World
 from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 from hrtemvae_hpc.statistics.significance import PermutationTest
@@ -37,17 +37,18 @@ from hrtemvae_hpc.threads import in_background
 from hrtemvae_hpc.windows.grid import Rectangle, Tiling
 
 
-def plan_analysis(world: World, path: Path, config: AnalysisConfig, as_json: bool = False) -> str:
-    """The plan of an analysis as text, or as JSON, on every rank."""
+def plan_analysis(world: World, path: Path, config: AnalysisConfig, as_json: bool = False, nodes: int = 1) -> str:
+    """The plan of an analysis as text, or as JSON, on every rank; for so many times as many ``nodes`` as there are."""
     with open_inputs(world, path, config) as opened:
         job = prepare(world, opened)
-        ranks = check_same(world, job)
+        ranks = on_nodes(check_same(world, job), nodes)
 
         def describe() -> str:
             plan = plan_job(job, ranks, None)
+            drift_s = estimate_seconds(job.movie, config, sum(rank.threads for rank in ranks))
             if as_json:
-                return plan_as_json(job, plan, ranks)
-            return describe_plan(job.reader, job.model, job.config, plan, ranks, None)
+                return plan_as_json(job, plan, ranks, drift_s)
+            return describe_plan(job.reader, job.model, job.config, plan, ranks, None, drift_s, nodes)
 
         return world.on_root(describe)
 

@@ -12,8 +12,8 @@ from hrtemvae_hpc.analysis.scale import describe_scale
 from hrtemvae_hpc.ranks.resources import RankResources
 
 
-def plan_as_json(job: Job, plan: Plan, ranks: Sequence[RankResources]) -> str:
-    """What ``describe_plan`` says, as an object of JSON on one line."""
+def plan_as_json(job: Job, plan: Plan, ranks: Sequence[RankResources], drift_s: float) -> str:
+    """What ``describe_plan`` says, as an object of JSON on one line; ``drift_s`` as there."""
     movie, model, grid = job.movie, job.model, plan.tiling.grid
     seconds = estimate(plan, model.architecture.latents, ranks)
     facts = {
@@ -38,7 +38,7 @@ def plan_as_json(job: Job, plan: Plan, ranks: Sequence[RankResources]) -> str:
         "working_bytes": plan.working_bytes,
         "decoded_bytes": plan.decoded_bytes,
         "read_amplification": plan.read_amplification,
-        "seconds": {**asdict(seconds), "total": seconds.total},
+        "seconds": {"drift": drift_s, **asdict(seconds), "total": drift_s + seconds.total},
         "ranks": [asdict(rank) | {"memory": plan.memory[rank.rank]} for rank in ranks],
         "notes": list(movie.source.description.notes),
         "warnings": [

@@ -38,8 +38,14 @@ def describe_plan(
     plan: Plan,
     ranks: Sequence[RankResources],
     followed: Followed | None,
+    drift_s: float = 0.0,
+    nodes: int = 1,
 ) -> str:
-    """Movie, tiles, memory and time, the table of ranks, notes and advice; ``followed`` if drift was measured."""
+    """Movie, tiles, memory and time, the table of ranks, notes and advice.
+
+    ``followed`` if drift was measured, else ``drift_s`` about the seconds that this takes. ``ranks`` repeat themselves
+    ``nodes`` times, and are shown once.
+    """
     movie = reader.movie
     scale, scale_warnings = describe_scale(movie, model, reader.transform.resampler)
     lattice, lattice_warnings = describe_lattice(movie, model, reader.transform.resampler)
@@ -70,7 +76,8 @@ def describe_plan(
     ]
     shared = plan.stage_bytes if plan.source == "memory" else 0
     use = plan.tile_bytes + plan.working_bytes
-    on_host = Counter(r.host for r in ranks)
+    shown = ranks[: len(ranks) // nodes]
+    on_host = Counter(r.host for r in shown)
     for host, count in on_host.items():
         need = sum(r.used for r in ranks if r.host == host) + count * use + shared
         bound = sum(plan.memory[r.rank] for r in ranks if r.host == host)
@@ -81,13 +88,15 @@ def describe_plan(
             format_bytes(r.used + use + shared / on_host[r.host]), format_bytes(plan.memory[r.rank]),
             f"{r.encode_rate:,.0f}",
         )
-        for r in ranks
+        for r in shown
     ]  # fmt: skip
     lines += _table(("rank", "host", "process", "device", "threads", "needs", "may use", "windows/s"), table)
+    if nodes > 1:
+        lines.append(f"nodes     {nodes} times as many, of the same kind: {len(ranks)} ranks")
     e = estimate(plan, model.architecture.latents, ranks)
-    phases = {"staging": e.staging, "tiles": e.tiles, "result": e.result}
+    phases = {"drift": drift_s, "staging": e.staging, "tiles": e.tiles, "result": e.result}
     spent = ", ".join(f"{name} {format_seconds(s)}" for name, s in phases.items() if s > 0.5)
-    lines.append(f"estimate  {format_seconds(e.total)} from a short trial" + f" ({spent})" * bool(spent))
+    lines.append(f"estimate  {format_seconds(drift_s + e.total)} from a short trial" + f" ({spent})" * bool(spent))
     drift_warnings = [followed.warning] if followed and followed.warning else []
     lines += [f"note      {note}" for note in about.notes]
     few = few_frames_warning(frames - (int(followed.left_out.sum()) if followed else 0), model.architecture.latents)

@@ -7,6 +7,7 @@ from pathlib import Path
 from hrtemvae_hpc.cli.options import subcommands
 from hrtemvae_hpc.errors import InputError, show
 from hrtemvae_hpc.files import replacing, writing
+from hrtemvae_hpc.model.bundled import BUNDLED
 from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_model, is_numbers, is_page, is_picture
 
 
@@ -66,7 +67,7 @@ def _import_keras(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from hrtemvae_hpc.evaluation.evaluate import evaluate
     from hrtemvae_hpc.evaluation.page import write_evaluation
-    from hrtemvae_hpc.model.model_file import BUNDLED, load_model, model_path, store_groups
+    from hrtemvae_hpc.model.model_file import load_model, model_path, store_groups
 
     path = model_path(options.model)
     if options.store:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.config_file import load_config
 from hrtemvae_hpc.errors import InputError
+from hrtemvae_hpc.model.bundled import BUNDLED
 from hrtemvae_hpc.schemas import place, reason
 
 S = TypeVar("S", bound=BaseModel)
@@ -112,10 +113,8 @@ def analysis_words(options: argparse.Namespace) -> list[str]:
 
 def _from_anywhere(key: str, value: str) -> str:
     """``value`` of an option, with an absolute path if it names a file."""
-    is_file = key in ("encoding.model", "statistics.against") or (
-        key == "drift.correct" and value not in ("auto", "none")
-    )
-    return str(Path(value).absolute()) if is_file else value
+    names = {"encoding.model": BUNDLED, "statistics.against": (), "drift.correct": ("auto", "none")}
+    return str(Path(value).absolute()) if key in names and value not in names[key] else value
 
 
 def subcommands(

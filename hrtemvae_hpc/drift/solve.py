@@ -74,6 +74,11 @@ def solve_drift(measures: list[BlockMeasures], threads: int = 1) -> DriftEstimat
     )
 
 
+def count_pairs(blocks: int) -> int:
+    """How many pairs of so many blocks are compared: those at distances of 1, 2, 4, 8..."""
+    return sum(max(0, blocks - 2**i) for i in range(blocks.bit_length()))
+
+
 def _blank(frames: list[FrameMeasures]) -> NDArray[np.bool_]:
     """Which frames are flat, or have a small part of the power of most."""
     power = np.array([f.rings.sum(dtype=np.float64) for f in frames])

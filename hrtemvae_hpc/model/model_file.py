@@ -19,12 +19,12 @@ from safetensors.torch import save
 from hrtemvae_hpc.errors import InputError
 from hrtemvae_hpc.files import file_sha256, is_file, replacing
 from hrtemvae_hpc.model.architecture import Architecture
+from hrtemvae_hpc.model.bundled import BUNDLED
 from hrtemvae_hpc.model.network import Decoder, Encoder, filled, weights_of
 from hrtemvae_hpc.model.tensor_file import open_tensors, read_tensors
 from hrtemvae_hpc.outputs import MODEL_KEY
 from hrtemvae_hpc.schemas import Described, Groups, Name, Scaling, mistake, short
 
-BUNDLED = {name: Path(__file__).parent / "data" / f"{name}.safetensors" for name in ("published", "dense")}
 DEFAULT_MODEL = BUNDLED["published"]
 _FORMAT = 1
 

@@ -4,7 +4,8 @@ import contextlib
 import ctypes
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numba
@@ -38,6 +39,14 @@ class RankResources:
     decode_rate: float = 0.0
     bfloat16: bool = True  # computes in it no slower than in float32
     without: str = ""  # why something that would be faster can't be used
+
+
+def on_nodes(ranks: Sequence[RankResources], times: int) -> list[RankResources]:
+    """``ranks``, and those of so many ``times`` as many nodes that are like theirs."""
+    more = [
+        replace(r, rank=r.rank + i * len(ranks), host=f"{r.host} ({i + 1})") for i in range(1, times) for r in ranks
+    ]
+    return [*ranks, *more]
 
 
 def bind_device(world: World) -> torch.device:
