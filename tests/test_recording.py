@@ -152,3 +152,17 @@ def test_the_age_of_frames(tmp_path: Path) -> None:
         one.forget(9)
         assert one.age(4) == pytest.approx(one.age(9), abs=0.05)
         one.close()
+
+
+def test_another_movie_in_its_place_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "frames"
+    path.mkdir()
+    for number, image in enumerate(PIXELS):
+        tifffile.imwrite(path / f"frame{number}.tif", image)
+    one = follow(path)
+    assert_holds(one, 16)
+    for file in list(path.iterdir())[:6]:
+        file.unlink()
+    with pytest.raises(InputError, match="has fewer frames than before"):
+        one.look()
+    one.close()

@@ -49,7 +49,8 @@ class LiveEncoder:
         """Follow drift from the only frame of ``movie`` on, in which the specimen is known to lie at ``place``."""
         if self.tracker:
             part = self._region(movie)
-            self.tracker.resume(part.read(slice(0, 1), part.area)[0], place)
+            with suppress(OSError):
+                self.tracker.resume(part.read(slice(0, 1), part.area)[0], place)
 
     def encode(self, movie: Movie) -> list[EncodedFrame]:
         """The frames of ``movie`` with their latents; what can't be decoded is not valid.

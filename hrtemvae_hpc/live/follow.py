@@ -136,7 +136,11 @@ def _key(job: Job, movie: Movie) -> str:
         "frames": movie.frame_indices[:2].tolist(),
         "drift": job.config.drift.model_dump(),
     }
-    return digest_of(facts, [movie.read(slice(0, 1), movie.area).tobytes()])
+    try:
+        first = movie.read(slice(0, 1), movie.area)
+    except OSError as error:
+        raise InputError(f"{movie.where}: its first frame can't be decoded; leave it out with --frames 1:.") from error
+    return digest_of(facts, [first.tobytes()])
 
 
 @dataclass
@@ -155,6 +159,7 @@ class _Follower:
     step: int = 1  # between frames that are encoded
     frames: list[int] = field(default_factory=list)  # that were encoded, as the movie counts them
     places: list[tuple[float, float]] = field(default_factory=list)  # of the specimen in them
+    trouble: str = ""  # that was reported last
 
     def run(self) -> None:
         """Encode and draw until the recording has ended."""
@@ -188,9 +193,9 @@ class _Follower:
         try:
             yield
         except (InputError, OSError) as error:
-            if str(error) != self.recording.obstacle:
+            if str(error) != self.trouble:
                 say(f"{without}: {error}")
-            self.recording.obstacle = str(error)
+            self.trouble = str(error)
             if self.recording.has_ended:
                 self.next = self.recording.count
 

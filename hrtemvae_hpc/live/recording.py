@@ -36,7 +36,7 @@ class Recording:
         self._is_closed = False
 
     def look(self) -> None:
-        """Open the movie as it is now, and count its frames."""
+        """Open the movie as it is now, and count its frames. Raises InputError if another movie took its place."""
         self.close()
         try:
             self._source = open_frames(self.path, self._section, growing=True)
@@ -50,6 +50,11 @@ class Recording:
             self._is_closed = self._was_open and not is_open
             self._was_open = self._was_open or is_open
             count = len(self._selected(self._complete - 1))
+            if count < self.count:
+                raise InputError(
+                    f"{self.path}: has fewer frames than before, as if another movie took its place; run the same "
+                    "command again to follow that."
+                )
             if count > self.count:
                 self.count = count
                 self._arrivals.append((count, now))
