@@ -32,6 +32,7 @@ from hrtemvae_hpc.ranks.claim import ClaimedFolder
 from hrtemvae_hpc.ranks.guard import StopRequest, doing
 from hrtemvae_hpc.ranks.progress import on_terminal, say
 from hrtemvae_hpc.ranks.resources import compute_threads
+from hrtemvae_hpc.ranks.saved import note_saved
 from hrtemvae_hpc.ranks.world import World
 from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 
@@ -232,6 +233,7 @@ class _Follower:
             self.kept.add(each)
             self._note(each)
         if encoded:
+            note_saved()
             self.next = which[len(encoded) - 1] + 1
 
     def _draw(self) -> None:

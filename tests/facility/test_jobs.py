@@ -11,6 +11,7 @@ import psutil
 import pytest
 from commands import Outcome
 from conftest import assert_refused, assert_same_maps
+from recorder import recording
 
 from .cluster import run
 from .conftest import ANALYZE, ROOT, STEP, Queue
@@ -31,6 +32,25 @@ def test_the_same_maps_as_outside_the_image(queue: Queue, movie: Path, expected:
     full = (queue.folder / f"hrtemvae-{job}.full.log").read_text()
     assert f"JobId={job}" in full
     assert "0: result: a movie.maps.h5" in full
+
+
+def test_a_recording_is_followed_by_a_job(queue: Queue, movie: Path, expected: Path) -> None:
+    with h5py.File(movie) as file:
+        frames = file["entry/data/data"][...]
+    with recording(queue.folder / "live.h5", frames) as recorder:
+        recorder.write(15)
+        job = queue.submit("--nodes=2", ANALYZE, "live.h5", "--follow", "--every", "1", *STEP)
+        queue.until(lambda: "frame 13: " in queue.log(job), 200, "a first drawing")
+        run("scancel", "--signal=USR1", "--batch", job)
+        queue.until_requeued(job)
+        assert "stopped by" in queue.log(job)
+        recorder.write(15)
+        queue.until(lambda: "frame 28: " in queue.log(job), 200, "the last drawing")
+        recorder.finish()
+        queue.until_state(job, "COMPLETED")
+    assert "resuming: " in queue.log(job)
+    assert "the recording has ended; analysing all of it." in queue.log(job)
+    assert_same_maps(queue.folder / "live.maps.h5", expected)
 
 
 def test_several_movies_and_one_that_is_not_a_movie(queue: Queue, tmp_path: Path) -> None:
