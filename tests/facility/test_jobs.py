@@ -42,7 +42,7 @@ def test_a_recording_is_followed_by_a_job(queue: Queue, movie: Path, expected: P
         job = queue.submit("--nodes=2", ANALYZE, "live.h5", "--follow", "--every", "1", *STEP)
         queue.until(lambda: "frame 13: " in queue.log(job), 200, "a first drawing")
         run("scancel", "--signal=USR1", "--batch", job)
-        queue.until_requeued(job)
+        queue.resume(job)
         assert "stopped by" in queue.log(job)
         recorder.write(15)
         queue.until(lambda: "frame 28: " in queue.log(job), 200, "the last drawing")
