@@ -57,6 +57,9 @@ class LiveEncoder:
 
         Frames at the end that hold a single value are left out: their pixels may not have been written yet.
         """
+        movie = movie.part(slice(0, _written(movie)))
+        if not movie.shape[0]:
+            return []
         places = self._follow(movie) if self.tracker else [(0.0, 0.0)] * movie.shape[0]
         reader = TileReader(movie, self.job.config.preprocess, self.job.reader.frame_scaling, self.job.reader.transform)
         engine, grid = self.job.engine, self.job.grid
@@ -72,7 +75,7 @@ class LiveEncoder:
 
         on_threads(self.pool, fill, Tiling(grid, engine.block, 1, 1).blocks(tile))
         frames = zip(movie.frame_indices.tolist(), places, z, strict=True)
-        return [EncodedFrame(*each) for each in frames][: _written(pixels.pixels)]
+        return [EncodedFrame(*each) for each in frames]
 
     def _follow(self, movie: Movie) -> list[tuple[float, float]]:
         """Where the specimen lies in each frame of ``movie``, which then follows it."""
@@ -92,8 +95,13 @@ class LiveEncoder:
         return movie.region(roi) if roi else movie
 
 
-def _written(frames: np.ndarray) -> int:
-    """How many of ``frames`` [frames, rows, columns] there are up to the last that holds different values."""
-    varied = frames.reshape(len(frames), -1)
-    different = np.flatnonzero((varied != varied[:, :1]).any(1))
-    return int(different[-1]) + 1 if different.size else 0
+def _written(movie: Movie) -> int:
+    """How many frames of ``movie`` there are up to the last that holds different values, or can't be decoded."""
+    for t in reversed(range(movie.shape[0])):
+        try:
+            frame = movie.read(slice(t, t + 1), movie.area)
+        except OSError:
+            return t + 1
+        if (frame != frame.flat[0]).any():
+            return t + 1
+    return 0
