@@ -79,6 +79,7 @@ MODEL_KEY = "hrtemvae"
 NUMBERS = {"program": "hrtemvae"}  # the first entry of our JSON files
 
 is_page = partial(has_mark, mark=PAGE_MARK.encode())
+is_live_page = partial(has_mark, mark=b'<meta name="recording"')  # of a movie that is still recorded
 is_numbers = partial(has_mark, mark=b'"program": "hrtemvae"')
 is_model = partial(has_mark, mark=f'{{"__metadata__":{{"{MODEL_KEY}":'.encode())
 is_picture = partial(has_mark, mark=f"Software\0{PICTURE_SOFTWARE}".encode())

@@ -62,6 +62,19 @@ def test_patches_find_the_shift_that_scipy_made(dy: float, dx: float) -> None:
     assert np.median(abs(found[:, :2] - (dy, dx)), 0).max() < 0.05
 
 
+@pytest.mark.parametrize("rows", [16, 18, 24])
+def test_a_narrow_strip_is_enough(rows: int) -> None:
+    speckle = ndimage.gaussian_filter(np.random.default_rng(1).standard_normal((rows, 1024)), 2.5, mode="wrap")
+    for dx in (0, 2, 5):
+        one, other = (
+            Prepared.of(band_pass(image.astype(np.float32))[0]) for image in (speckle, np.roll(speckle, dx, 1))
+        )
+        found, _ = measure_shift(one, other, (0.0, 0.0))
+        known = found[:, 2] > 0
+        assert known.mean() > 0.5
+        np.testing.assert_allclose(np.median(found[known, 1]), dx, atol=0.5)
+
+
 def test_shifting_an_image_agrees_with_scipy() -> None:
     image = RANDOM_SPECKLE.astype(np.float32)
     expected = np.fft.ifft2(ndimage.fourier_shift(np.fft.fft2(image), (3.3, -2.6))).real

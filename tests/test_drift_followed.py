@@ -207,3 +207,8 @@ def test_the_dose_of_a_calibrated_detector(hrtemvae: Program, tmp_path: Path, ti
     dose = counts / 2 / 0.145**2  # 2 counts per electron, 0.0145 nm per pixel
     page = (tmp_path / "c.maps.html").read_text()
     assert f"The dose is {dose:.3g} electrons per Å² and frame, {dose / 0.8:.3g} per Å² and second." in page
+
+
+def test_a_region_that_is_too_narrow_is_refused(hrtemvae: Program, movie_path: Path, tiny_model_path: Path) -> None:
+    outcome = hrtemvae("analyze", movie_path, "--model", tiny_model_path, "--drift-roi", "0:8,0:90")
+    assert_refused(outcome, "--drift-roi names 8 x 90 pixels", "name at least 16 along each side")

@@ -294,16 +294,3 @@ def test_a_movie_that_ends_as_no_movie_is_refused(hrtemvae: Program, tmp_path: P
     assert_refused(outcome, "is not an HDF5 file")
     assert "waiting: live.h5: is not an HDF5 file" in outcome.text
     assert not (tmp_path / "maps.h5").exists()
-
-
-def test_frames_that_are_not_written_yet_wait(tmp_path: Path, tiny_model: Model) -> None:
-    pixels = PIXELS[:12].copy()
-    pixels[[3, 4, 9, 10, 11]] = 0
-    with h5py.File(tmp_path / "movie.h5", "w") as file:
-        file["movie"] = pixels
-    with Movie(tmp_path / "movie.h5") as movie, ThreadPoolExecutor(1) as pool:
-        encoder = LiveEncoder(prepare(World(), fit(movie, tiny_model, AnalysisConfig())), Tracker(), pool)
-        encoded = encoder.encode(movie)
-        assert [each.frame for each in encoded] == list(range(9))
-        assert [np.isnan(each.z).all() for each in encoded] == [t in (3, 4) for t in range(9)]
-        assert encoder.encode(movie.part(slice(9, 12))) == []

@@ -13,7 +13,7 @@ from recorder import recording
 
 from hrtemvae_hpc.config import MovieSection
 from hrtemvae_hpc.errors import InputError
-from hrtemvae_hpc.live.recording import Recording
+from hrtemvae_hpc.live.recording import Recording, count_written
 from hrtemvae_hpc.movie.movie import Movie
 
 PIXELS = drifting_pixels(16, 40, 50)
@@ -51,7 +51,8 @@ def test_frames_that_are_reserved_do_not_count(tmp_path: Path) -> None:
         one = follow(tmp_path / "movie.h5")
         recorder.write(5)
         one.look()
-        assert one.count == 7  # those of two chunks, of which the rest is zero: the encoder leaves that out
+        assert one.count == 7  # those of two chunks, of which the rest is empty
+        assert [count_written(one, known) for known in (0, 3, 5)] == [5, 5, 5]
         recorder.write(11)
         assert_holds(one, 16)
         one.close()
@@ -145,9 +146,11 @@ def test_the_age_of_frames(tmp_path: Path) -> None:
         one = follow(tmp_path / "movie.h5")
         recorder.write(5)
         one.look()
+        one.note_arrival(one.count)
         time.sleep(0.2)
         recorder.write(5)
         one.look()
+        one.note_arrival(one.count)
         assert one.age(4) - one.age(9) >= 0.2
         one.forget(9)
         assert one.age(4) == pytest.approx(one.age(9), abs=0.05)
@@ -163,6 +166,42 @@ def test_another_movie_in_its_place_is_noticed(tmp_path: Path) -> None:
     assert_holds(one, 16)
     for file in list(path.iterdir())[:6]:
         file.unlink()
-    with pytest.raises(InputError, match="has fewer frames than before"):
+    with pytest.raises(InputError, match="another movie took its place"):
         one.look()
     one.close()
+
+
+def test_empty_frames_count_once_another_follows(tmp_path: Path) -> None:
+    pixels = PIXELS.copy()
+    pixels[[3, 4, 9, 10, 11]] = 0
+    for frames, written in ((12, 9), (13, 9), (14, 13)):
+        np.save(tmp_path / "movie.npy", pixels[:frames])
+        one = follow(tmp_path / "movie.npy")
+        one.look()
+        assert one.count == frames - 1
+        assert {count_written(one, known) for known in range(5, 10)} == {written}
+        one.close()
+
+
+def test_a_movie_under_the_same_name_is_another_one(tmp_path: Path) -> None:
+    path, other = tmp_path / "movie.npy", tmp_path / "other.npy"
+    np.save(path, PIXELS)
+    np.save(other, PIXELS)
+    one = follow(path)
+    one.look()
+    other.replace(path)
+    with pytest.raises(InputError, match="another movie took its place"):
+        one.look()
+    one.close()
+
+
+def test_a_movie_that_vanishes_has_ended(tmp_path: Path) -> None:
+    np.save(tmp_path / "movie.npy", PIXELS)
+    one = follow(tmp_path / "movie.npy", 0.2)
+    one.look()
+    (tmp_path / "movie.npy").unlink()
+    one.look()
+    assert not one.has_ended
+    assert "there is no such file" in one.obstacle
+    time.sleep(0.3)
+    assert one.has_ended

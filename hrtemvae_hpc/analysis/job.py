@@ -26,7 +26,7 @@ from hrtemvae_hpc.files import exists, saving
 from hrtemvae_hpc.maps.result import result_identity
 from hrtemvae_hpc.maps.result_writing import try_result, write_result
 from hrtemvae_hpc.movie.preview import frames_to_show
-from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_page, is_result
+from hrtemvae_hpc.outputs import Output, beside, check_outputs, is_live_page, is_page, is_result
 from hrtemvae_hpc.ranks.guard import StopRequest, rank_age
 from hrtemvae_hpc.ranks.progress import format_seconds, say
 from hrtemvae_hpc.ranks.resources import RankResources, image_file, image_in_use, on_nodes
@@ -82,7 +82,7 @@ def analyze(
         skip_bad_frames = config.movie.on_bad_frame == "skip"
         parts = Parts(output, job.identity, job.arithmetic, allow_bad_frames=skip_bad_frames)
         if world.on_root(lambda: _is_done(job, parts, output, restart)):
-            if world.is_root and not exists(page):
+            if world.is_root and (not exists(page) or is_live_page(page)):
                 say(_draw_page(output, page, page.parent))
             return
         followed = _follow_drift(world, job, parts, restart, stop)

@@ -18,6 +18,7 @@ from hrtemvae_hpc.analysis.stage import StageRoom, stage_room
 from hrtemvae_hpc.analysis.trial import measure_rates
 from hrtemvae_hpc.config import AnalysisConfig
 from hrtemvae_hpc.drift.drift import Drift
+from hrtemvae_hpc.drift.measure import binning_of
 from hrtemvae_hpc.drift.table import read_drift
 from hrtemvae_hpc.errors import Blocked, InputError
 from hrtemvae_hpc.model.model_file import Model, load_model, model_path
@@ -38,6 +39,8 @@ from hrtemvae_hpc.ranks.world import World
 from hrtemvae_hpc.statistics.over_time import MINIMUM_FRAMES
 from hrtemvae_hpc.windows.engine import Engine
 from hrtemvae_hpc.windows.grid import Tiling, WindowGrid
+
+_LEAST_SIDE = 16  # pixels that are left of a region's side, after binning, to measure drift in it
 
 
 @dataclass(frozen=True)
@@ -131,10 +134,23 @@ def fit(movie: Movie, model: Model, config: AnalysisConfig) -> Opened:
     if config.drift.correct not in ("auto", "none"):
         given = read_drift(Path(config.drift.correct), movie.frame_indices, *movie.full_shape[1:])
     check_partial(config)
+    if config.drift.correct != "none" and config.drift.roi:
+        _check_drift_region(movie.region(config.drift.roi))
     log = config.statistics.against
     against = None if log is None else read_against(Path(log), movie)
     grid = WindowGrid(height, width, window, config.windows.step)
     return Opened(config, movie, model, transform, grid, given, against)
+
+
+def _check_drift_region(region: Movie) -> None:
+    """Raise InputError if drift can't be measured in ``region``, as it is too narrow."""
+    height, width = region.shape[1:]
+    least = _LEAST_SIDE * binning_of((height, width))
+    if min(height, width) < least:
+        raise InputError(
+            f"{region.where}: --drift-roi names {height} x {width} pixels, in which no drift can be measured; name at "
+            f"least {least} along each side."
+        )
 
 
 def prepare(world: World, opened: Opened) -> Job:

@@ -72,11 +72,17 @@ def find_shift(reference: Spectrum, moved: Spectrum, shape: tuple[int, int], exp
     offsets = [fft.fftfreq(n, 1 / n) for n in shape]
     coarse = fft.irfft2(product, s=shape) * _prior(offsets, shape, expected)
     summit = np.unravel_index(np.argmax(coarse), shape)
-    near = [axis[i] + np.arange(-2 * _AROUND, 2 * _AROUND + 1) / 2 for axis, i in zip(offsets, summit, strict=True)]
+    near = [axis[i] + _half_pixels(n) for axis, i, n in zip(offsets, summit, shape, strict=True)]
     by_row, by_column = _waves(shape, near[0], near[1])
     fine = np.asarray((by_row @ product @ by_column).real, np.float32)
     row, column = np.unravel_index(np.argmax(fine * _prior(near, shape, expected)), fine.shape)
     return Shift(float(near[0][row]), float(near[1][column]), float(fine[row, column]))
+
+
+def _half_pixels(size: int) -> NDArray[np.float64]:
+    """Shifts about a peak, of which none is another one's copy along a side of so many pixels."""
+    most = min(2 * _AROUND, size - 1)
+    return np.arange(-most, most + 1) / 2
 
 
 def _prior(offsets: list[NDArray[np.float64]], shape: tuple[int, int], expected: tuple[float, float]) -> Image:

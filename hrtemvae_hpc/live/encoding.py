@@ -48,18 +48,13 @@ class LiveEncoder:
     def resume(self, movie: Movie, place: tuple[float, float]) -> None:
         """Follow drift from the only frame of ``movie`` on, in which the specimen is known to lie at ``place``."""
         if self.tracker:
-            part = self._region(movie)
+            part, frame = self._region(movie), None
             with suppress(OSError):
-                self.tracker.resume(part.read(slice(0, 1), part.area)[0], place)
+                frame = part.read(slice(0, 1), part.area)[0]
+            self.tracker.resume(frame, place)
 
     def encode(self, movie: Movie) -> list[EncodedFrame]:
-        """The frames of ``movie`` with their latents; what can't be decoded is not valid.
-
-        Frames at the end that hold a single value are left out: their pixels may not have been written yet.
-        """
-        movie = movie.part(slice(0, _written(movie)))
-        if not movie.shape[0]:
-            return []
+        """The frames of ``movie`` with their latents; what can't be decoded is not valid."""
         places = self._follow(movie) if self.tracker else [(0.0, 0.0)] * movie.shape[0]
         reader = TileReader(movie, self.job.config.preprocess, self.job.reader.frame_scaling, self.job.reader.transform)
         engine, grid = self.job.engine, self.job.grid
@@ -93,15 +88,3 @@ class LiveEncoder:
     def _region(self, movie: Movie) -> Movie:
         roi = self.job.config.drift.roi
         return movie.region(roi) if roi else movie
-
-
-def _written(movie: Movie) -> int:
-    """How many frames of ``movie`` there are up to the last that holds different values, or can't be decoded."""
-    for t in reversed(range(movie.shape[0])):
-        try:
-            frame = movie.read(slice(t, t + 1), movie.area)
-        except OSError:
-            return t + 1
-        if (frame != frame.flat[0]).any():
-            return t + 1
-    return 0

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from hrtemvae_hpc.analysis.against import check_partial
 from hrtemvae_hpc.analysis.opened import Job, fit, prepare
-from hrtemvae_hpc.config import AnalysisConfig
+from hrtemvae_hpc.config import AnalysisConfig, StatisticsSection
 from hrtemvae_hpc.errors import InputError, Stopped, show
 from hrtemvae_hpc.files import exists
 from hrtemvae_hpc.identity import digest_of
@@ -21,7 +22,7 @@ from hrtemvae_hpc.live.drawing import Drawer
 from hrtemvae_hpc.live.encoding import LiveEncoder, coarse
 from hrtemvae_hpc.live.kept import EncodedFrame, KeptLatents
 from hrtemvae_hpc.live.places import Span, axes_of_result, strongest_places
-from hrtemvae_hpc.live.recording import Recording
+from hrtemvae_hpc.live.recording import Recording, count_written
 from hrtemvae_hpc.live.tracking import Tracker
 from hrtemvae_hpc.live.update import Update
 from hrtemvae_hpc.maps.report import opened_to_draw
@@ -83,6 +84,8 @@ def follow_recording(
         if recording.has_ended:
             return
         world, first = World(), recording.frames(slice(0, MINIMUM_FRAMES))
+        check_partial(config)
+        config = config.model_copy(update={"statistics": StatisticsSection()})  # a log may not be there yet
         job = prepare(world, fit(first, model, coarse(config, fit(first, model, config).grid)))
         engine, threads = job.engine, compute_threads(world)
         with ThreadPoolExecutor(engine.at_once(threads), "encode", initializer=engine.begin_thread) as pool:
@@ -97,7 +100,7 @@ def follow_recording(
 
 
 def finish_following(output: Path, how: Following) -> None:
-    """Remove what was kept of a recording, after the analysis; report the final places if ``how`` asks for it."""
+    """Remove what was kept of a recording, after the analysis, and report the final places if ``how`` asks for it."""
     live_folder(output).discard()
     if how.as_json:
         with opened_to_draw(output) as result:
@@ -113,7 +116,7 @@ def _wait_for_frames(recording: Recording, folder: ClaimedFolder, stop: StopRequ
     said = ""
     while True:
         recording.look()
-        if recording.count >= MINIMUM_FRAMES or recording.has_ended:
+        if recording.has_ended or count_written(recording, 0) >= MINIMUM_FRAMES:
             return
         waits_for = recording.obstacle or f"{recording.path}: waiting for its first {MINIMUM_FRAMES + 1} frames."
         if waits_for != said:
@@ -136,6 +139,7 @@ def _key(job: Job, movie: Movie) -> str:
         "movie": [movie.source.dataset, movie.dtype.str, movie.top, movie.left, *movie.shape[1:]],
         "frames": movie.frame_indices[:2].tolist(),
         "drift": job.config.drift.model_dump(),
+        "file": movie.path.stat().st_ino,
     }
     try:
         first = movie.read(slice(0, 1), movie.area)
@@ -172,6 +176,7 @@ class _Follower:
         drawn, due = 0, time.monotonic()
         while True:
             self.folder.heartbeat(0)
+            before = self.next
             with self._going_on("waiting"):
                 self._encode_some()
             if self.bins.whole.frames > drawn and len(self.bins.whole) >= MINIMUM_FRAMES and time.monotonic() >= due:
@@ -180,13 +185,12 @@ class _Follower:
                     self._draw()
                     drawn = self.bins.whole.frames
                 due = began + max(self.how.every_s, (time.monotonic() - began) / _SHARE)
-            if self.next >= self.recording.count:
-                if self.recording.has_ended:
-                    return
-                _rest(self.stop)
-            elif self.stop:
+            if self.next == before and self.recording.has_ended:
+                return
+            if self.next == before or self.stop:
                 _rest(self.stop)
             self.recording.look()
+            self._report(self.recording.obstacle, "waiting")
 
     @contextmanager
     def _going_on(self, without: str) -> Iterator[None]:
@@ -194,11 +198,12 @@ class _Follower:
         try:
             yield
         except (InputError, OSError) as error:
-            if str(error) != self.trouble:
-                say(f"{without}: {error}")
-            self.trouble = str(error)
-            if self.recording.has_ended:
-                self.next = self.recording.count
+            self._report(str(error), without)
+
+    def _report(self, trouble: str, without: str) -> None:
+        if trouble and trouble != self.trouble:
+            say(f"{without}: {trouble}")
+            self.trouble = trouble
 
     def _resume(self) -> None:
         for encoded in self.kept.read():
@@ -219,22 +224,23 @@ class _Follower:
 
     def _encode_some(self) -> None:
         """Encode the next frames that were recorded; of many only every n-th, up to the newest, to keep up."""
-        behind = self.recording.count - self.next
+        written = count_written(self.recording, self.next)
+        behind = written - self.next
         if behind <= 0:
             return
+        self.recording.note_arrival(written)
         room = max(1.0, _FIRST - len(self.frames), _SHARE * self.how.every_s / self.seconds_per_frame)
         self.step = 2 ** max(0, math.ceil(math.log2(behind / room)))
         first = self.next + (behind - 1) % self.step
-        which = range(first, self.recording.count, self.step)[: self.encoder.frames_at_once]
+        which = range(first, written, self.step)[: self.encoder.frames_at_once]
         began = time.monotonic()
         encoded = self.encoder.encode(self.recording.frames(slice(which.start, which[-1] + 1, self.step)))
         self.seconds_per_frame = (self.seconds_per_frame + (time.monotonic() - began) / len(which)) / 2
         for each in encoded:
             self.kept.add(each)
             self._note(each)
-        if encoded:
-            note_saved()
-            self.next = which[len(encoded) - 1] + 1
+        note_saved()
+        self.next = which[-1] + 1
 
     def _draw(self) -> None:
         movie = self.recording.frames(slice(0, self.next))

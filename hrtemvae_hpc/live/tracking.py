@@ -22,10 +22,12 @@ class Tracker:
         self._origin = (0.0, 0.0)  # of the reference
         self._followed = 0
 
-    def resume(self, frame: np.ndarray, place: tuple[float, float]) -> None:
-        """Go on after ``frame`` [rows, columns], which is known to have drifted to ``place``."""
-        self._begin(_prepare(frame), place)
+    def resume(self, frame: np.ndarray | None, place: tuple[float, float]) -> None:
+        """Go on after ``frame`` [rows, columns], which is known to have drifted to ``place``; None if it is lost."""
+        self.place = place
         self._settle()
+        if frame is not None:
+            self._begin(_prepare(frame), place)
 
     def follow(self, frame: np.ndarray) -> None:
         """Find where ``frame`` [rows, columns] lies, of any integers or floats; where the last did if it can't be."""

@@ -1,9 +1,9 @@
 """Frames in an HDF5 file of any layout."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import h5py
@@ -14,7 +14,7 @@ from hrtemvae_hpc.errors import InputError, printable
 from hrtemvae_hpc.hdf5 import CHUNK_CACHE, DAMAGED, filters_of, open_hdf5, read_array
 from hrtemvae_hpc.movie.chunk_grid import line_together
 from hrtemvae_hpc.movie.chunks import check_chunks, decodes_outside, read_chunks
-from hrtemvae_hpc.movie.frames import Description, FrameSource, Storage
+from hrtemvae_hpc.movie.frames import Description, FrameSource, Storage, count_complete
 from hrtemvae_hpc.movie.joined_frames import JoinedFrames
 from hrtemvae_hpc.movie.layouts import all_datasets, listed, locate, open_dataset
 from hrtemvae_hpc.movie.located import Located
@@ -129,13 +129,20 @@ class Hdf5Frames(FrameSource):
         dataset, first = self._dataset, self._axes.index("t")
         if not dataset.chunks or dataset.is_virtual:
             return self.description.shape[0]
-        starts = [range(0, n, c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
-        depth = dataset.chunks[first]
-        for start in starts[first][known // depth :]:
-            layer = [[start] if i == first else each for i, each in enumerate(starts)]
-            if not all(_is_written(dataset, place) for place in product(*layer)):
-                return start
-        return self.description.shape[0]
+        chunks = [-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
+        depth, in_layer = dataset.chunks[first], math.prod(chunks) // chunks[first]
+        written = np.zeros(chunks[first], np.int64)  # chunks of each layer
+
+        def count(chunk: h5py.h5d.StoreInfo) -> None:
+            written[chunk.chunk_offset[first] // depth] += 1
+
+        try:
+            if dataset.id.get_num_chunks() == math.prod(chunks):
+                return self.description.shape[0]
+            dataset.id.chunk_iter(count)
+        except DAMAGED:  # as its writer has it half written
+            return known
+        return min(int(depth) * count_complete(written >= in_layer), self.description.shape[0])
 
     def prepare(self, frames: slice, area: Area) -> None:
         bounds = dict(zip("tyx", ((span.start, span.stop) for span in (frames, *area)), strict=True))
@@ -186,14 +193,6 @@ class Hdf5Frames(FrameSource):
         path, name = sorted(self._sources.hdf5)[0]
         with open_hdf5(path, "the movie") as source:
             return _storage_of(source[name], self._order, "virtual, sources ")
-
-
-def _is_written(dataset: h5py.Dataset, place: tuple[int, ...]) -> bool:
-    """Whether the chunk at ``place`` lies in the file."""
-    try:
-        return dataset.id.get_chunk_info_by_coord(place).byte_offset is not None
-    except (OSError, RuntimeError, ValueError):
-        return False
 
 
 def _check(dataset: h5py.Dataset, where: str) -> None:
