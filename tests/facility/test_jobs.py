@@ -43,7 +43,7 @@ def test_a_recording_is_followed_by_a_job(queue: Queue, movie: Path, expected: P
         queue.until(lambda: "frame 13: " in queue.log(job), 200, "a first drawing")
         run("scancel", "--signal=USR1", "--batch", job)
         queue.resume(job)
-        assert "stopped by" in queue.log(job)
+        assert "run the same command again" in queue.log(job)
         recorder.write(15)
         queue.until(lambda: "frame 28: " in queue.log(job), 200, "the last drawing")
         recorder.finish()
