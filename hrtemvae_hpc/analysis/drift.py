@@ -25,6 +25,7 @@ from hrtemvae_hpc.ranks.world import World
 _POLL_S = 0.2
 _WORKING = 16  # bytes per pixel of a frame that measuring it takes, besides reading it
 _LAYER_BYTES = 2**28  # of frames that are decoded together
+_TRIED = 4  # frames of a trial
 _PAIR = 0.4  # times as long as a frame's measures the comparison of two blocks takes
 _LEAST_SIDE = 128  # pixels of a region in which drift is measured
 
@@ -91,22 +92,23 @@ def measure_drift(world: World, movie: Movie, config: AnalysisConfig, threads: i
 
 
 def estimate_seconds(movie: Movie, config: AnalysisConfig, threads: int) -> float:
-    """About the seconds that measuring drift takes on ``threads`` of all ranks together, from a trial on two frames.
+    """About the seconds that measuring drift takes on ``threads`` of all ranks together, from a trial on few frames.
 
     0 if it isn't measured, or these frames can't be decoded.
     """
     if config.drift.correct == "none":
         return 0.0
     part = _readable(movie.region(config.drift.roi) if config.drift.roi else movie)
+    tried = min(_TRIED, movie.shape[0])
     try:
-        first, second = part.read(slice(0, 2), part.area)
-        measure_block(range(1), lambda _: first)  # sets up what all frames share
+        frames = part.read(slice(0, tried), part.area)
+        measure_block(range(1), lambda t: frames[t])  # sets up what all frames share
         began = time.monotonic()
-        part.read(slice(0, 2), part.area)
-        measure_block(range(1, 2), lambda t: (first, second)[t])
+        part.read(slice(0, tried), part.area)
+        measure_block(range(1, tried), lambda t: frames[t])
     except OSError:
         return 0.0
-    each = (time.monotonic() - began) / 2
+    each = (time.monotonic() - began) / (tried - 1)
     made = blocks(movie.shape[0])
     return each * (movie.shape[0] + _PAIR * count_pairs(len(made))) / min(threads, len(made))
 
