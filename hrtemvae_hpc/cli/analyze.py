@@ -42,22 +42,20 @@ def _run(options: argparse.Namespace) -> int:
         from hrtemvae_hpc.analysis.job import analyze
 
         def job(world: World, stop: StopRequest) -> None:
-            config = world.on_root(lambda: analysis_config(options))
+            config, path = world.on_root(lambda: analysis_config(options)), options.movie
             inputs = [options.config] if options.config else []
-            analyze(world, options.movie, config, output, options.restart, stop, inputs)
-
-        def follow(world: World, stop: StopRequest) -> None:
+            if not options.follow:
+                analyze(world, path, config, output, options.restart, stop, inputs)
+                return
             from hrtemvae_hpc.live.follow import Following, finish_following, follow_recording
 
             how = Following(**{f"{name}_s": seconds for name, seconds in given.items()}, as_json=options.json)
-            config, path = world.on_root(lambda: analysis_config(options)), options.movie
             world.on_root(lambda: follow_recording(path, config, output, options.restart, stop, how), patience=math.inf)
-            inputs = [options.config] if options.config else []
             analyze(world, path, config, output, options.restart, stop, inputs, time.monotonic())
             if world.is_root:
                 finish_following(output, how)
 
-        return follow if options.follow else job
+        return job
 
     return run_guarded_in_world(load)
 
